@@ -1,0 +1,84 @@
+# What `make` can do here; `make help` lists it.  Everything is installed from Debian and PyPI, and needs root once.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+KERNEL ?= 6.1
+# Not the first python3 in PATH: the venv must outlive whatever version switcher that one belongs to.
+PYTHON := $(firstword $(wildcard /usr/bin/python3) python3)
+VENV := .venv
+BIN := $(VENV)/bin
+
+# python-prctl is compiled; the templates are made with the second line; the tests look from outside with the third.
+PACKAGES := python3 python3-venv python3-dev gcc libc6-dev libcap-dev \
+	busybox-static catatonit mmdebstrap skopeo umoci libarchive-tools tar gzip xz-utils zstd \
+	util-linux e2fsprogs attr acl libcap2-bin bzip2 openssl openssh-client qemu-utils iproute2 procps
+# file tells virtme-ng a kernel's version; busybox-static and zstd make its initramfs.
+VM_PACKAGES := qemu-system-x86 kmod udev busybox-static zstd file debian-archive-keyring
+
+# Installs those of $(1) that are missing.
+install = have=" $$(dpkg-query -W -f='$${db:Status-Status}:$${Package} ' $(1) 2>/dev/null || true)"; missing=; \
+	for each in $(1); do [[ "$$have" == *" installed:$$each "* ]] || missing+=" $$each"; done; \
+	if [ -n "$$missing" ]; then \
+		echo "==> installing Debian packages:$$missing"; \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+		apt-get install -qq -y --no-install-recommends $$missing >/dev/null; \
+	fi
+
+.PHONY: help
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
+
+.PHONY: setup
+setup: packages $(VENV)/.setup ## install what is missing; leaves the command at .venv/bin/ve
+	@echo "==> ready: $(BIN)/ve"
+
+.PHONY: packages
+packages:
+	@$(call install,$(PACKAGES))
+
+$(VENV)/.setup: pyproject.toml | packages
+	@echo "==> making $(VENV), with the project in it"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -e '.[test]'
+	@touch $@
+
+.PHONY: setup-vm
+setup-vm: setup vm-packages $(VENV)/.setup-vm ## install what make test-vm needs besides
+
+.PHONY: vm-packages
+vm-packages:
+	@$(call install,$(VM_PACKAGES))
+
+$(VENV)/.setup-vm: $(VENV)/.setup
+	@echo "==> installing virtme-ng into $(VENV)"
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -e '.[test,vm]'
+	@touch $@
+
+.PHONY: demo
+demo: setup ## make a template, look into a VE from inside and outside, clean up
+	@scripts/demo.sh $(BIN)
+
+.PHONY: lint
+lint: setup ## ruff and mypy --strict (make test has them too)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+.PHONY: test
+test: test-native test-vm ## every test on this kernel, then what depends on the kernel on a stock Debian 6.1
+
+.PHONY: test-native
+test-native: setup ## every test on this kernel
+	@echo "==> testing on this machine's kernel, $$(uname -r)"
+	@$(BIN)/python -m pytest tests/unit tests/kernel tests/verbs $(PYTEST_ARGS)
+
+.PHONY: test-vm
+test-vm: setup-vm ## a part of what depends on the kernel on a stock one: KERNEL=6.1, 6.12 or 7; a quarter of an hour
+	@$(BIN)/python -m tests.vm $(KERNEL) $(PYTEST_ARGS)
+
+.PHONY: clean
+clean: ## remove what make made here, downloaded kernels included
+	rm -rf $(VENV) .cache build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

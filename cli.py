@@ -1,0 +1,370 @@
+"""The command line of ve: each verb parses, makes one call of the library, and prints.
+
+ve/_options.py has what may be typed, ve/_output.py what is shown, ve/_session.py what is said on the way.  stdout is
+data, stderr is talk.
+"""
+
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import typer
+
+from ve import _options as opt
+from ve import _output as out
+from ve import errors
+from ve._session import Session
+
+PLAIN: dict[str, Any] = {"rich_markup_mode": None, "pretty_exceptions_enable": False}
+
+app = typer.Typer(**PLAIN, invoke_without_command=True, epilog="ve VERB --help has examples of each.")
+templates = typer.Typer(**PLAIN, invoke_without_command=True)
+app.add_typer(templates, name="template")
+
+
+class Context(typer.Context):
+    """What typer gives each verb."""
+
+    obj: Session
+
+
+def verb(name: str, **settings: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Make a function a verb; its docstring is the help."""
+    group = templates if name.startswith("template ") else app
+    return group.command(name.removeprefix("template "), epilog=opt.examples(name), **settings)
+
+
+def choose(ctx: Context, suffix: str = "") -> None:
+    """Note the verb for the error sentences; without one, show the help and fail."""
+    if not ctx.invoked_subcommand:
+        print(ctx.get_help(), file=sys.stderr)
+        raise typer.Exit(2)
+    ctx.obj.verb = ctx.invoked_subcommand + suffix
+
+
+@app.callback()
+def globals_(
+    ctx: Context, state_dir: opt.StateDir = None, quiet: opt.Quiet = False, version: opt.Version = False
+) -> None:
+    """Virtual Environments: isolated groups of processes with their own root, init and users."""
+    if version:
+        print("ve", out.version())
+        raise typer.Exit
+    ctx.obj.state_dir, ctx.obj.quiet = state_dir, quiet
+    choose(ctx)
+
+
+@templates.callback()
+def template_(ctx: Context) -> None:
+    """Templates: the read-only file systems that VEs are made from."""
+    choose(ctx, " template")
+
+
+@verb("create")
+def create(
+    ctx: Context,
+    veid: opt.Veid,
+    template: opt.Template,
+    name: opt.Name = None,
+    hostname: opt.Hostname = None,
+    description: opt.Description = None,
+    onboot: opt.Onboot = None,
+    env: opt.Env = None,
+    mount: opt.Mounts = None,
+    device: opt.Devices = None,
+) -> None:
+    """Create a VE from a template."""
+    about = opt.given(name=name, hostname=hostname, description=description, onboot=onboot)
+    about |= opt.given(env=opt.variables(env), mounts=mount, devices=device)
+    made = ctx.obj.host(veid).create(opt.veid(veid), template=template, **about)
+    ctx.obj.say(f"{out.label(made)} is created from {made.config.template}")
+
+
+@verb("start")
+def start(
+    ctx: Context,
+    keys: opt.SomeVEs = None,
+    onboot: opt.AllOnboot = False,
+    foreground: opt.Foreground = False,
+    dry_run: opt.DryRun = False,
+) -> int:
+    """Start VEs.
+
+    A shutdown from inside ends the VE.  So does a reboot from inside, as nothing of ours waits beside a VE, except
+    under --foreground, where it starts again.
+    """
+    keys = ctx.obj.those(keys, onboot, "--onboot", lambda env: env.config.onboot and env.status == "stopped")
+    if not foreground and not dry_run:
+        return ctx.obj.each(keys, "is running; a reboot from inside will end it", lambda env: env.start())
+    if len(keys) != 1:
+        raise errors.InvalidValue(f"cannot start {' '.join(keys)}: --foreground and --dry-run take one VE")
+    env = ctx.obj.get(keys[0])
+    if dry_run:
+        print(out.render(out.PLAN, env.plan()), end="")
+        return 0
+    end = "reboot"
+    while end == "reboot":
+        with env.start_foreground() as running:
+            running.attach()
+        end = running.wait()
+        ctx.obj.say(f"{out.label(env)} {out.ENDS[end]}")
+    return 0 if end == "halt" else 1
+
+
+@verb("stop")
+def stop(
+    ctx: Context,
+    keys: opt.SomeVEs = None,
+    everything: opt.AllRunning = False,
+    fast: opt.Fast = False,
+    timeout: opt.Timeout = 60.0,
+) -> int:
+    """Stop VEs by their own shutdown, or at the deadline by a kill."""
+    keys = ctx.obj.those(keys, everything, "--all", lambda env: env.status in ("running", "frozen"))
+    late = "is stopped by a kill, as its own shutdown took too long"
+    return ctx.obj.each(keys, "is stopped", lambda env: env.stop(timeout, fast=fast) or fast or late)
+
+
+@verb("restart")
+def restart(ctx: Context, keys: opt.VEs, timeout: opt.Timeout = 60.0) -> int:
+    """Stop VEs and start them again."""
+    return ctx.obj.each(keys, "is running again", lambda env: env.restart(timeout=timeout))
+
+
+@verb("freeze")
+def freeze(ctx: Context, keys: opt.VEs) -> int:
+    """Let no process of these VEs run, until thaw."""
+    return ctx.obj.each(keys, "is frozen", lambda env: env.freeze())
+
+
+@verb("thaw")
+def thaw(ctx: Context, keys: opt.VEs) -> int:
+    """Let frozen VEs go on."""
+    return ctx.obj.each(keys, "is running again", lambda env: env.thaw())
+
+
+@verb("destroy")
+def destroy(ctx: Context, keys: opt.VEs) -> int:
+    """Delete stopped VEs and what they changed (nothing of a --mount)."""
+    return ctx.obj.each(keys, "is destroyed", lambda env: env.destroy())
+
+
+@verb("set")
+def set_(
+    ctx: Context,
+    key: opt.VE,
+    hostname: opt.Hostname = None,
+    description: opt.Description = None,
+    onboot: opt.Onboot = None,
+    env: opt.Env = None,
+    mount: opt.Mounts = None,
+    device: opt.Devices = None,
+    userpasswd: opt.Password = None,
+    ssh_key: opt.SshKey = None,
+    save: opt.Save = False,
+) -> None:
+    """Change a VE, running or stopped.  --env, --mount and --device replace all that was there."""
+    target, say = ctx.obj.get(key), ctx.obj.say
+    asked = opt.given(hostname=hostname, description=description, onboot=onboot)
+    asked |= opt.given(env=opt.variables(env), mounts=opt.listed(mount), devices=opt.listed(device))
+    if not asked and userpasswd is None and ssh_key is None:
+        raise errors.InvalidValue(f"cannot set {key}: no option says what", hint="see ve set --help")
+    if asked:
+        waiting = target.set(**asked, save=save)
+        for name in asked:
+            say(f"{out.label(target)}: {name} {'waits for a restart' if name in waiting else 'is set'}")
+    if userpasswd is not None:
+        user, password = opt.user_and_password(userpasswd)
+        target.set_password(user, password)
+        say(f"{out.label(target)}: the password of {user} is set")
+    if ssh_key is not None:
+        target.add_ssh_key(opt.text_or_file(ssh_key))
+        say(f"{out.label(target)}: the key may log in as root")
+
+
+@verb("rename")
+def rename(ctx: Context, key: opt.VE, name: opt.NewName) -> int:
+    """Give a VE another name."""
+    return ctx.obj.each([key], f"is named {name}", lambda env: env.rename(name))
+
+
+@verb("run", cls=opt.Wrapper)
+def run(
+    ctx: Context,
+    template: opt.Ref,
+    command: opt.Cmd = None,
+    hostname: opt.Hostname = None,
+    env: opt.Env = None,
+    mount: opt.Mounts = None,
+    device: opt.Devices = None,
+    user: opt.User = None,
+    cwd: opt.Cwd = None,
+) -> int:
+    """Run a command in a throw-away VE, and leave nothing of it.
+
+    Without CMD it is the template's own command, or else its shell.  The exit code is the command's, or 125 when ve
+    itself failed.
+    """
+    about = opt.given(hostname=hostname, env=opt.variables(env), mounts=mount, devices=device, user=user, cwd=cwd)
+    return ctx.obj.host(template).run(template, command or (), **about)
+
+
+@verb("exec", cls=opt.Wrapper)
+def exec_(
+    ctx: Context, key: opt.VE, command: opt.Cmd = None, user: opt.User = None, cwd: opt.Cwd = None, env: opt.Env = None
+) -> int:
+    """Run a command in a running VE, as ssh does.
+
+    Pipes, signals and our terminal reach it.  The exit code is the command's, 128+N when signal N ended it, 126 or 127
+    when it could not be run, or 125 when ve itself failed.
+    """
+    if not command:
+        raise errors.InvalidValue(f"cannot exec in {key}: no command was given", hint=f"ve enter {key} opens a shell")
+    return ctx.obj.get(key).call(command, user=user, cwd=cwd, env=opt.variables(env))
+
+
+@verb("enter")
+def enter(ctx: Context, key: opt.VE) -> int:
+    """Open a login shell of root in a running VE."""
+    return ctx.obj.get(key).enter()
+
+
+@verb("console")
+def console(ctx: Context, key: opt.VE) -> int:
+    """Log in to a running VE on a new terminal of it."""
+    return ctx.obj.get(key).console()
+
+
+@verb("logs")
+def logs(ctx: Context, key: opt.VE, follow: opt.Follow = False) -> None:
+    """Show what a VE's init wrote, and its journal when it has one."""
+    for chunk in ctx.obj.get(key).log_chunks(follow):
+        sys.stdout.buffer.write(chunk)
+        sys.stdout.buffer.flush()
+
+
+@verb("list")
+def list_(
+    ctx: Context,
+    everything: opt.All = False,
+    output: opt.Columns = out.LIST_DEFAULT,
+    bare: opt.NoHeader = False,
+    as_json: opt.Json = False,
+) -> int:
+    """List all VEs, running or not."""
+    table = out.choose_fields(output)
+    envs = ctx.obj.host().list()
+    print(out.render(table, envs, as_json, header=not bare), end="")
+    codes = [ctx.obj.report(error) for env in envs if (error := out.broken(env))]
+    return codes[0] if codes else 0
+
+
+@verb("status")
+def status(ctx: Context, key: opt.VE, as_json: opt.Json = False) -> None:
+    """Show all that is known of a VE."""
+    facts = ctx.obj.get(key).describe()
+    print(out.dump_json(facts) if as_json else out.as_facts(facts), end="")
+
+
+@verb("ps")
+def ps(ctx: Context, key: opt.OneVE = None, as_json: opt.Json = False) -> None:
+    """Show the processes of VEs: PID and UID inside, HOSTPID outside."""
+    veid = None if key is None else ctx.obj.get(key).veid
+    processes = [process for process in ctx.obj.host().ps() if veid in (None, process.veid)]
+    print(out.render(out.PS, processes, as_json), end="")
+
+
+@verb("check")
+def check(ctx: Context, as_json: opt.Json = False) -> int:
+    """Show what VEs use of this host, and what is lost without it."""
+    facilities = ctx.obj.host().check()
+    print(out.render(out.CHECK, facilities, as_json), end="")
+    return errors.NotSupported.exit_code if any(f.required and not f.present for f in facilities) else 0
+
+
+@verb("mount")
+def mount(ctx: Context, key: opt.VE) -> None:
+    """Show a VE's root to the host and print its path."""
+    print(ctx.obj.get(key).mount())
+
+
+@verb("umount")
+def umount(ctx: Context, key: opt.VE) -> int:
+    """Take back what mount did."""
+    return ctx.obj.each([key], "is unmounted", lambda env: env.umount())
+
+
+@verb("cp")
+def cp(ctx: Context, source: opt.Source, target: opt.Target, archive: opt.Archive = False) -> None:
+    """Copy between the host and a VE, whose side is VE:PATH."""
+    from_ve, to_ve = opt.copy_sides(source, target)
+    if from_ve:
+        ctx.obj.get(from_ve[0]).copy_out(from_ve[1], target, archive=archive)
+    if to_ve:
+        ctx.obj.get(to_ve[0]).copy_in(source, to_ve[1], archive=archive)
+
+
+@verb("diff")
+def diff(ctx: Context, key: opt.VE, as_json: opt.Json = False) -> None:
+    """Show what a VE added (A), changed (C) and deleted (D)."""
+    print(out.render(out.DIFF, ctx.obj.get(key).diff(), as_json, header=False), end="")
+
+
+@verb("template list")
+def template_list(ctx: Context, as_json: opt.Json = False) -> None:
+    """List templates and their versions."""
+    print(out.render(out.TEMPLATES, ctx.obj.host().templates.list(), as_json), end="")
+
+
+@verb("template add")
+def template_add(ctx: Context, name: opt.NewTemplate, source: opt.Rootfs) -> None:
+    """Make a template from a root file system."""
+    store = ctx.obj.host(name).templates
+    with out.progress(name) as tell:
+        made = store.add(name, source, progress=tell)
+    ctx.obj.say(f"template {made.ref} is added")
+
+
+@verb("template build")
+def template_build(
+    ctx: Context, kind: opt.Kind, name: opt.TemplateName = None, suite: opt.Suite = None, include: opt.Packages = ""
+) -> None:
+    """Build a template on this host."""
+    store = ctx.obj.host(kind).templates
+    with out.progress(kind) as tell:
+        made = store.build(kind, name=name, suite=suite, include=tuple(filter(None, include.split(","))), progress=tell)
+    ctx.obj.say(f"template {made.ref} is built")
+
+
+@verb("template remove")
+def template_remove(ctx: Context, template: opt.Ref) -> None:
+    """Remove a version of a template, or all of them, if unused."""
+    ctx.obj.host(template).templates.remove(template)
+    ctx.obj.say(f"template {template} is removed")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command line and return its exit code."""
+    if "_VE_COMPLETE" in os.environ:
+        app(prog_name="ve")  # typer answers the shell and exits
+    here = Session(sys.argv[1:] if argv is None else argv)
+    command = typer.main.get_command(app)
+    try:
+        with command.make_context("ve", list(here.words), obj=here) as ctx:
+            code = command.invoke(ctx)
+        print(end="", flush=True)
+    except typer.Exit as done:
+        code = done.exit_code
+    except (Exception, KeyboardInterrupt) as error:
+        code = here.report(error)
+    mute()
+    return code or 0
+
+
+def mute() -> None:
+    """Let go of a stdout that cannot take what it still holds, or the interpreter would complain when it ends."""
+    try:
+        print(end="", flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

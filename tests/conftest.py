@@ -1,0 +1,284 @@
+"""Every test leaves the machine and its own process as it found them, or fails; and what many tests need.
+
+    host       a ve.Host for the whole session, with the template "busybox" built
+    host_dir   its state dir
+    state_dir  a fresh, empty state dir, on a file system that can be idmapped
+    veid       a VEID that nobody uses; what the test makes of it on `host` is stopped and destroyed after it
+    env        a running VE of the template busybox on `host`
+    debian     the name of a Debian template on `host`: systemd is its init (slow: only for what needs systemd)
+
+VE_TEST_DIR says where state dirs go (pytest's own temporary directory otherwise); with CI=true or VE_TESTS_MUST_RUN=1 a
+skip is a failure, unless its reason is in ALLOWED_SKIPS.
+"""
+
+import contextlib
+import itertools
+import os
+import re
+import select
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+
+import pytest
+
+import ve
+from tests.debian import archive
+from ve import errors
+
+ALLOWED_SKIPS: frozenset[str] = frozenset()  # reasons, as regular expressions that match the whole of one
+MUST_RUN = os.environ.get("CI") == "true" or os.environ.get("VE_TESTS_MUST_RUN") == "1"
+SETTLE = 10.0  # seconds in which the kernel must have undone what it undoes behind our back: a slow emulated CPU's
+
+_tags: set[str] = set()  # names of our state dirs' cgroups; another session's may come and go beside us
+
+
+# ---- the guard ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(autouse=True)
+def leaves_no_trace() -> Iterator[None]:
+    before, ours = _footprint(MACHINE), _footprint(PROCESS)
+    yield
+    if (namespaces := _namespaces()) != ours["namespaces"]:
+        pytest.exit(f"a test moved the test process into other namespaces: {namespaces}", returncode=3)
+    left = _differences(ours, _footprint(PROCESS)) + _differences(before, _settled(before))
+    if left:
+        pytest.fail("\n".join(["the test left traces:", *left]), pytrace=False)
+
+
+def _footprint(table: dict[str, Callable[[], object]]) -> dict[str, object]:
+    return {what: look() for what, look in table.items()}
+
+
+def _settled(before: dict[str, object]) -> dict[str, object]:
+    """The footprint of the machine once it is as before, or as it is after SETTLE seconds.
+
+    The last reference to a namespace, and with it mounts, cgroups and interfaces, goes after the last process did; the
+    kernel reports none of these ends, so it is asked again and again.
+    """
+    deadline = time.monotonic() + SETTLE
+    while (after := _footprint(MACHINE)) != before and time.monotonic() < deadline:
+        select.select([], [], [], 0.02)
+    return after
+
+
+def _differences(before: dict[str, object], after: dict[str, object]) -> list[str]:
+    lines = []
+    for what, was in before.items():
+        now = after[what]
+        if isinstance(was, set) and isinstance(now, set):
+            lines += [f"{what}: new: {each}" for each in sorted(now - was, key=str)]
+            lines += [f"{what}: gone: {each}" for each in sorted(was - now, key=str)]
+        elif was != now:
+            lines.append(f"{what}: was {was}, is {now}")
+    return lines
+
+
+def _namespaces() -> dict[str, str]:
+    return {name: os.readlink(f"/proc/self/ns/{name}") for name in sorted(os.listdir("/proc/self/ns"))}
+
+
+def _mounts() -> set[str]:
+    """The mount table, without what comes and goes below other sessions' temporary directories."""
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    return {line for line in lines if _is_ours(line.split()[4])}
+
+
+def _is_ours(mount_point: str) -> bool:
+    foreign = re.match(r"(/var)?/tmp/(pytest-of-[^/]*/pytest-\d+|ve-[^/]*)", mount_point)
+    return foreign is None or any(mount_point.startswith(str(place)) for place in _places)
+
+
+def _interfaces() -> set[str]:
+    return {line.partition(":")[0].strip() for line in Path("/proc/net/dev").read_text().splitlines()[2:]}
+
+
+def _cgroups() -> set[str]:
+    """What is below the cgroups of our state dirs; the tag's own directory may stay until its state dir goes."""
+    found = set()
+    for tag in _tags:
+        top = cgroup_root() / tag
+        found |= {str(Path(path) / name) for path, names, _ in os.walk(top) for name in names}
+    return found
+
+
+def _fds() -> set[tuple[int, str]]:
+    found = set()
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            found.add((int(name), os.readlink(f"/proc/self/fd/{name}")))
+        except FileNotFoundError:  # the one that listdir itself had
+            continue
+    return found
+
+
+def _children() -> set[str]:
+    """Pids of our children, of any of our threads; a zombie is still in this list."""
+    found: set[str] = set()
+    for task in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # that thread has ended meanwhile
+            found.update((task / "children").read_text().split())
+    return found
+
+
+def _signal_handlers() -> set[str]:
+    ours = set(signal.Signals) - {signal.SIGALRM}  # pytest-timeout's, which takes it away when a test fails
+    return {f"{number.name}: {signal.getsignal(number)}" for number in ours}
+
+
+def _umask() -> str:
+    return next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("Umask"))
+
+
+def _environment() -> set[str]:
+    return {f"{key}={value}" for key, value in os.environ.items() if key != "PYTEST_CURRENT_TEST"}
+
+
+PROCESS: dict[str, Callable[[], object]] = {
+    "namespaces": _namespaces,
+    "current directory": os.getcwd,
+    "umask": _umask,
+    "environment": _environment,
+    "signal handlers": _signal_handlers,
+    "file descriptors": _fds,
+    "children": _children,
+}
+MACHINE: dict[str, Callable[[], object]] = {"mounts": _mounts, "interfaces": _interfaces, "cgroups": _cgroups}
+
+
+# ---- places ---------------------------------------------------------------------------------------------------------
+
+_places: list[Path] = []
+
+
+def cgroup_root() -> Path:
+    """Where cgroup2 is mounted: not always at /sys/fs/cgroup."""
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        if " - cgroup2 " in line:
+            return Path(line.split()[4])
+    raise LookupError("no cgroup2 in /proc/self/mountinfo")
+
+
+@pytest.fixture(scope="session")
+def _test_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Where state dirs go."""
+    given = os.environ.get("VE_TEST_DIR")
+    place = Path(tempfile.mkdtemp(dir=given)) if given else tmp_path_factory.mktemp("state")
+    _places.append(place)
+    yield place
+    if given:
+        remove(place)
+
+
+def remove(path: Path) -> None:
+    """Remove a tree, however deep: shutil's and pytest's own removal fail by RecursionError at some hundred levels."""
+    subprocess.run(["rm", "-rf", "--one-file-system", path], check=True)
+
+
+def _new_state_dir(parent: Path) -> Path:
+    """A new directory, whose cgroups the guard watches from now on."""
+    path = Path(tempfile.mkdtemp(dir=parent))
+    path.chmod(0o755)  # the VE's root must be able to pass through
+    about = path.stat()
+    _tags.add(f"ve-{about.st_dev:x}-{about.st_ino:x}")
+    return path
+
+
+def _forget_state_dir(path: Path) -> None:
+    about = path.stat()
+    tag = cgroup_root() / f"ve-{about.st_dev:x}-{about.st_ino:x}"
+    if tag.exists():
+        tag.rmdir()  # fails if there is something in it, as it should
+    remove(path)
+
+
+@pytest.fixture
+def state_dir(_test_dir: Path) -> Iterator[Path]:
+    path = _new_state_dir(_test_dir)
+    yield path
+    _forget_state_dir(path)
+
+
+# ---- VEs ------------------------------------------------------------------------------------------------------------
+
+_veids = itertools.count(101)
+
+
+@pytest.fixture(scope="session")
+def host_dir(_test_dir: Path) -> Iterator[Path]:
+    path = _new_state_dir(_test_dir)
+    yield path
+    _forget_state_dir(path)
+
+
+@pytest.fixture(scope="session")
+def host(host_dir: Path) -> "ve.Host":
+    host = ve.Host(host_dir)
+    host.templates.build("busybox")
+    return host
+
+
+@pytest.fixture
+def veid(host: "ve.Host", host_dir: Path) -> Iterator[int]:
+    veid = next(_veids)
+    yield veid
+    _end(host, veid)
+    left = [str(path) for name in ("private", "root") if (path := host_dir / name / str(veid)).exists()]
+    assert not left, f"destroy left {left}"
+
+
+def _end(host: "ve.Host", veid: int) -> None:
+    """Stop and destroy the VE, whatever the test has left of it."""
+    try:
+        env = host.get(veid)
+    except errors.NotFound:
+        return
+    if env.status in (ve.Status.RUNNING, ve.Status.FROZEN):
+        env.stop(fast=True)
+    if env.status == ve.Status.MOUNTED:
+        env.umount()
+    env.destroy()
+
+
+@pytest.fixture
+def env(host: "ve.Host", veid: int) -> "ve.Environment":
+    env = host.create(veid, template="busybox", hostname="red")
+    env.start()
+    return env
+
+
+@pytest.fixture(scope="session")
+def debian(host: "ve.Host") -> str:
+    return host.templates.add("debian", str(archive())).ref
+
+
+# ---- no silent skips ------------------------------------------------------------------------------------------------
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    _refuse_skip(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    report = yield
+    _refuse_skip(report)
+    return report
+
+
+def _refuse_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
+    if not (MUST_RUN and report.skipped) or hasattr(report, "wasxfail"):
+        return
+    reason = (
+        report.longrepr[2].removeprefix("Skipped: ") if isinstance(report.longrepr, tuple) else str(report.longrepr)
+    )
+    if not any(re.fullmatch(allowed, reason) for allowed in ALLOWED_SKIPS):
+        report.outcome = "failed"
+        report.longrepr = f"this must not be skipped here, and was: {reason}"

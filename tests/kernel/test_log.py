@@ -1,0 +1,199 @@
+"""The log under a writer that has it open, as init has."""
+
+import os
+import shutil
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from ve import log
+from ve.errors import Error
+
+pytestmark = pytest.mark.any_kernel
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> str:
+    return str(tmp_path / "log")
+
+
+@pytest.fixture
+def writer(path: str) -> Iterator[int]:
+    fd = log.open_for_init(path, 100000)
+    yield fd
+    os.close(fd)
+
+
+def test_the_log_is_the_ve_roots_and_appended_to(path: str, writer: int) -> None:
+    os.write(writer, b"one\n")
+    with Path(path).open("ab") as other:
+        other.write(b"two\n")
+    os.write(writer, b"three\n")
+    about = Path(path).stat()
+    assert (about.st_uid, about.st_gid, stat.S_IMODE(about.st_mode)) == (100000, 100000, 0o600)
+    assert Path(path).read_bytes() == b"one\ntwo\nthree\n"
+    assert not os.get_inheritable(writer)
+    assert os.get_blocking(writer)
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: os.symlink("/etc/passwd", path)])
+def test_only_a_regular_file_is_a_log(path: str, make: Callable[[str], None]) -> None:
+    make(path)
+    for use in (lambda: log.open_for_init(path, 0), lambda: log.trim(path), lambda: next(log.chunks(path))):
+        with pytest.raises(Error, match="not a regular file"):
+            use()
+
+
+def test_trim_keeps_whole_last_lines_and_the_file(path: str, writer: int) -> None:
+    lines = [f"line {number:06}\n".encode() for number in range(200)]
+    os.write(writer, b"".join(lines))
+    inode = Path(path).stat().st_ino
+    assert log.trim(path, keep=100)
+    assert Path(path).read_bytes() == b"".join(lines[-8:])  # 12 bytes each: eight are whole in the last 100
+    assert Path(path).stat().st_ino == inode
+    os.write(writer, b"after\n")
+    assert Path(path).read_bytes() == b"".join(lines[-8:]) + b"after\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        (b"x" * 200, b"x" * 100),  # no line at all
+        (b"y" * 99 + b"\n" + b"z" * 99 + b"\n", b"z" * 99 + b"\n"),  # a line that begins just at the cut
+        (b"a\n" + b"z" * 150 + b"\n", b"z" * 99 + b"\n"),
+    ],
+)
+def test_trim_at_the_edges(path: str, writer: int, text: bytes, kept: bytes) -> None:
+    os.write(writer, text)
+    assert log.trim(path, keep=100)
+    assert Path(path).read_bytes() == kept
+    assert not log.trim(path, keep=100)
+
+
+def test_trim_of_what_is_short_or_not_there(path: str) -> None:
+    assert not log.trim(path)
+    Path(path).write_bytes(b"x" * 100)
+    assert not log.trim(path, keep=100)
+
+
+def test_trim_while_a_process_writes(path: str, writer: int) -> None:
+    """Every line that is there afterwards is whole and in order, and the last one is there."""
+    script = "import os\nfor n in range(60000): os.write(1, b'%08d\\n' % n)"
+    with subprocess.Popen([sys.executable, "-c", script], stdout=writer) as process:
+        trims = 0
+        while process.poll() is None:
+            trims += log.trim(path, keep=9 * 100)
+    assert trims > 1
+    numbers = [int(line) for line in Path(path).read_bytes().splitlines() if len(line) == 8]
+    assert numbers == sorted(numbers)
+    assert len(numbers) == len(Path(path).read_bytes().splitlines())
+    os.write(writer, b"end\n")
+    assert Path(path).read_bytes().endswith(b"end\n")
+
+
+def test_chunks_without_following(path: str, writer: int) -> None:
+    assert list(log.chunks(path)) == []
+    os.write(writer, b"x" * 200_000)
+    assert b"".join(log.chunks(path)) == b"x" * 200_000
+
+
+class Follower:
+    """Collects what chunks gives, in a thread; expect() waits until that much has come."""
+
+    def __init__(self, path: str) -> None:
+        self.stop, self._stop_now = os.pipe()
+        self.text = b""
+        self.came = threading.Condition()
+        self.thread = threading.Thread(target=self._run, args=(path,))
+        self.thread.start()
+
+    def _run(self, path: str) -> None:
+        for chunk in log.chunks(path, follow=True, stop=self.stop):
+            with self.came:
+                self.text += chunk
+                self.came.notify_all()
+
+    def expect(self, text: bytes) -> None:
+        with self.came:
+            assert self.came.wait_for(lambda: self.text == text, timeout=20), self.text[-200:]
+
+    def end(self, stop: bool = True) -> None:
+        """stop: tell it to end, rather than find that it does by itself."""
+        if stop:
+            os.close(self._stop_now)
+        self.thread.join(20)
+        ended = not self.thread.is_alive()
+        if not stop:
+            os.close(self._stop_now)
+            self.thread.join()
+        os.close(self.stop)
+        assert ended
+
+
+@pytest.fixture
+def follower(path: str) -> Iterator[Follower]:
+    follower = Follower(path)
+    yield follower
+    follower.end()
+
+
+def test_follow_from_before_the_first_start(follower: Follower, path: str) -> None:
+    fd = log.open_for_init(path, 0)
+    os.write(fd, b"one\n")
+    follower.expect(b"one\n")
+    os.write(fd, b"two\n")
+    follower.expect(b"one\ntwo\n")
+    os.close(fd)
+
+
+def test_follow_goes_on_after_a_trim(writer: int, follower: Follower, path: str) -> None:
+    text = b"".join(b"line %06d\n" % number for number in range(1000))
+    os.write(writer, text)
+    follower.expect(text)
+    assert log.trim(path, keep=5000)
+    os.write(writer, b"more\n")
+    follower.expect(text + b"more\n")
+
+
+def test_follow_begins_again_after_a_cut_by_the_ve(writer: int, follower: Follower, path: str) -> None:
+    os.write(writer, b"x" * 100 + b"\n")
+    follower.expect(b"x" * 100 + b"\n")
+    os.truncate(path, 0)
+    os.write(writer, b"new\n")
+    follower.expect(b"x" * 100 + b"\n" + b"new\n")
+
+
+def test_following_ends_with_the_log_and_with_a_process(path: str, writer: int) -> None:
+    os.write(writer, b"one\n")
+    with subprocess.Popen(["true"]) as process:
+        pidfd = os.pidfd_open(process.pid)
+        assert b"".join(log.chunks(path, follow=True, stop=pidfd)) == b"one\n"
+        os.close(pidfd)
+    os.unlink(path)
+    assert list(log.chunks(path)) == []
+
+
+@pytest.mark.parametrize("started", [True, False])
+def test_following_ends_when_the_private_area_goes(started: bool, tmp_path: Path) -> None:
+    private = tmp_path / "101"
+    private.mkdir()
+    (private / "other").touch()
+    follower = Follower(str(private / "log"))
+    if started:
+        (private / "log").write_bytes(b"one\n")
+        follower.expect(b"one\n")
+    shutil.rmtree(private)
+    follower.end(stop=False)
+
+
+def test_a_function_can_end_following(path: str, writer: int) -> None:
+    os.write(writer, b"one\n")
+    seen = log.chunks(path, follow=True, stop=lambda: True)
+    assert next(seen) == b"one\n"
+    os.write(writer, b"two\n")
+    assert list(seen) == [b"two\n"]

@@ -1,0 +1,328 @@
+"""The command line: what it asks of the library, what it shows, how it fails.  A fake library notes the calls.
+
+Each call is held against the signature of the real method, so that the fake cannot drift from the library.
+"""
+
+import contextlib
+import inspect
+import io
+import json
+import os
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+import cli
+import ve
+
+REAL = {name: getattr(ve, name) for name in ("Host", "Environment", "Templates")}
+
+
+class Fake:
+    """An object of the library: it has these attributes; any other that the real class has is a call to be noted."""
+
+    def __init__(self, real: str, world: "World", **attributes: Any) -> None:
+        self._real, self._world = real, world
+        vars(self).update(attributes)
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        real = getattr(REAL[self._real], name)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            inspect.signature(real).bind(self, *args, **kwargs)
+            self._world.calls.append((name, args, kwargs))
+            answer = self._world.answers.get(name)
+            if isinstance(answer, BaseException):
+                raise answer
+            return answer
+
+        return call
+
+
+class World:
+    """The library as cli.py sees it; answers: what a method returns or raises."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = []
+        self.state_dirs: list[str | None] = []
+        config = SimpleNamespace(template="busybox:1", description="", onboot=False)
+        about: dict[str, Any] = {"veid": 101, "name": "", "status": "running", "pid": 7, "ephemeral": False}
+        self.env = Fake("Environment", self, **about, hostname="red", config=config)
+        template = SimpleNamespace(name="busybox", ref="busybox:1", created="2000-08-21", init="/sbin/init", source="")
+        self.answers: dict[str, Any] = {
+            "get": self.env,
+            "create": self.env,
+            "list": [self.env],
+            "add": template,
+            "build": template,
+            "stop": True,
+            "set": [],
+            "call": 0,
+            "run": 0,
+            "enter": 0,
+            "console": 0,
+            "mount": "/var/lib/ve/root/101",
+            "log_chunks": [b"one\n", b"two\xff\n"],
+            "diff": [SimpleNamespace(kind="A", path="/etc/a\x1bb"), SimpleNamespace(kind="D", path="/bin/c")],
+            "plan": [SimpleNamespace(process="launch", name="cgroup", text="make it")],
+            "describe": {"veid": 101, "pid": None, "mounts": ["/a:/b"], "env": {"A": "1"}, "onboot": False},
+            "ps": [
+                SimpleNamespace(veid=101, pid=1, host_pid=7, uid=0, command="init\n"),
+                SimpleNamespace(veid=102, pid=1, host_pid=9, uid=0, command="init"),
+            ],
+            "check": [SimpleNamespace(name="overlay", present=True, required=True, lost="all", cure="a kernel")],
+        }
+        self.templates = Fake("Templates", self)
+        vars(self.templates)["list"] = lambda: [template]
+
+    def host(self, state_dir: str | None) -> Fake:
+        self.state_dirs.append(state_dir)
+        return Fake("Host", self, templates=self.templates)
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> World:
+    made = World()
+    monkeypatch.setitem(vars(ve), "Host", made.host)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.delenv("VE_DEBUG", raising=False)
+    monkeypatch.delenv("VE_STATE_DIR", raising=False)
+    return made
+
+
+CALLS: list[tuple[str, list[tuple[str, tuple[Any, ...], dict[str, Any]]]]] = [
+    ("create 101 --template busybox", [("create", (101,), {"template": "busybox"})]),
+    (
+        "create --template b:2 7 --name red --hostname h --description 'a b' --onboot -e A=1 --env B== --env C= "
+        "--mount /a:/b:ro --mount /c:/d --device /dev/null",
+        [
+            (
+                "create",
+                (7,),
+                {
+                    "template": "b:2",
+                    "name": "red",
+                    "hostname": "h",
+                    "description": "a b",
+                    "onboot": True,
+                    "env": {"A": "1", "B": "=", "C": ""},
+                    "mounts": ["/a:/b:ro", "/c:/d"],
+                    "devices": ["/dev/null"],
+                },
+            )
+        ],
+    ),
+    ("start 101 red", [("get", (101,), {}), ("start", (), {}), ("get", ("red",), {}), ("start", (), {})]),
+    ("start --dry-run 101", [("get", (101,), {}), ("plan", (), {})]),
+    ("start --onboot", [("list", (), {})]),
+    ("stop --all", [("list", (), {}), ("get", (101,), {}), ("stop", (60.0,), {"fast": False})]),
+    ("freeze 101", [("get", (101,), {}), ("freeze", (), {})]),
+    ("thaw 101", [("get", (101,), {}), ("thaw", (), {})]),
+    ("stop 101", [("get", (101,), {}), ("stop", (60.0,), {"fast": False})]),
+    ("stop --fast --timeout 2.5 101", [("get", (101,), {}), ("stop", (2.5,), {"fast": True})]),
+    ("restart 101 --timeout 1", [("get", (101,), {}), ("restart", (), {"timeout": 1.0})]),
+    ("destroy 101", [("get", (101,), {}), ("destroy", (), {})]),
+    ("set 101 --hostname h --save", [("get", (101,), {}), ("set", (), {"hostname": "h", "save": True})]),
+    (
+        "set red --no-onboot --env A=1 --description ''",
+        [("get", ("red",), {}), ("set", (), {"onboot": False, "env": {"A": "1"}, "description": "", "save": False})],
+    ),
+    ("set 101 --userpasswd root:a:b", [("get", (101,), {}), ("set_password", ("root", "a:b"), {})]),
+    ("set 101 --ssh-key 'ssh-ed25519 A'", [("get", (101,), {}), ("add_ssh_key", ("ssh-ed25519 A",), {})]),
+    ("rename 101 red", [("get", (101,), {}), ("rename", ("red",), {})]),
+    ("run busybox", [("run", ("busybox", ()), {})]),
+    ("run busybox -- ls -l", [("run", ("busybox", ["ls", "-l"]), {})]),
+    ("run busybox --user a:b --cwd /c id", [("run", ("busybox", ["id"]), {"user": "a:b", "cwd": "/c"})]),
+    (
+        "run --mount /a:/b busybox --env A=1 --hostname h ls --env B=2",
+        [
+            (
+                "run",
+                ("busybox", ["ls", "--env", "B=2"]),
+                {"mounts": ["/a:/b"], "env": {"A": "1"}, "hostname": "h"},
+            )
+        ],
+    ),
+    ("enter 101", [("get", (101,), {}), ("enter", (), {})]),
+    ("console 101", [("get", (101,), {}), ("console", (), {})]),
+    ("logs -f 101", [("get", (101,), {}), ("log_chunks", (True,), {})]),
+    ("status 101", [("get", (101,), {}), ("describe", (), {})]),
+    ("ps 101", [("get", (101,), {}), ("ps", (), {})]),
+    ("mount 101", [("get", (101,), {}), ("mount", (), {})]),
+    ("umount 101", [("get", (101,), {}), ("umount", (), {})]),
+    ("cp ./a:b 101:/c", [("get", (101,), {}), ("copy_in", ("./a:b", "/c"), {"archive": False})]),
+    ("cp -a a red:/b", [("get", ("red",), {}), ("copy_in", ("a", "/b"), {"archive": True})]),
+    ("cp -a red:/etc .", [("get", ("red",), {}), ("copy_out", ("/etc", "."), {"archive": True})]),
+    ("diff 101", [("get", (101,), {}), ("diff", (), {})]),
+    ("template add alpine x.tar", [("add", ("alpine", "x.tar"), {"progress": None})]),
+    (
+        "template build debian --suite sid --include a,b --name d",
+        [("build", ("debian",), {"name": "d", "suite": "sid", "include": ("a", "b"), "progress": None})],
+    ),
+    ("template remove debian:1", [("remove", ("debian:1",), {})]),
+]
+
+
+@pytest.mark.parametrize(("line", "calls"), CALLS, ids=[line for line, _ in CALLS])
+def test_a_verb_is_a_call(line: str, calls: list[Any], world: World) -> None:
+    assert cli.main(shlex.split(line)) == 0
+    assert world.calls == calls
+
+
+EXEC = {
+    "exec 101 ls -l": (["ls", "-l"], None, None, None),
+    "exec 101 -- ls -l": (["ls", "-l"], None, None, None),
+    "exec -- 101 ls -l": (["ls", "-l"], None, None, None),
+    "exec 101 ls -- -l --help": (["ls", "--", "-l", "--help"], None, None, None),
+    "exec 101 --user nobody:x ls --user root": (["ls", "--user", "root"], "nobody:x", None, None),
+    "exec --cwd=/tmp -e A=1 101 -eB=2 -- sh -c 'exit 3'": (
+        ["sh", "-c", "exit 3"],
+        None,
+        "/tmp",
+        {"A": "1", "B": "2"},
+    ),
+    "exec 101 ''": ([""], None, None, None),
+}
+
+
+@pytest.mark.parametrize("line", EXEC)
+def test_options_of_exec_end_where_the_command_begins(line: str, world: World) -> None:
+    world.answers["call"] = 37
+    assert cli.main(shlex.split(line)) == 37
+    command, user, cwd, env = EXEC[line]
+    assert world.calls == [("get", (101,), {}), ("call", (command,), {"user": user, "cwd": cwd, "env": env})]
+
+
+@pytest.mark.parametrize("line", ["--state-dir /d list", "list"])
+def test_the_state_dir_comes_from_the_option_or_the_environment(
+    line: str, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VE_STATE_DIR", "/e")
+    assert cli.main(line.split()) == 0
+    assert world.state_dirs == ["/d" if "/d" in line else "/e"]
+
+
+def test_a_password_may_come_by_stdin(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("se cret\n"))
+    assert cli.main(["set", "101", "--userpasswd", "root:-"]) == 0
+    assert world.calls[1] == ("set_password", ("root", "se cret"), {})
+
+
+def test_an_ssh_key_may_be_in_a_file(world: World, tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("ssh-ed25519 A\n")
+    assert cli.main(["set", "101", "--ssh-key", f"@{tmp_path}/key"]) == 0
+    assert world.calls[1] == ("add_ssh_key", ("ssh-ed25519 A\n",), {})
+    (tmp_path / "key").write_bytes(b"\xff\0")  # for the library to refuse
+    assert cli.main(["set", "101", "--ssh-key", f"@{tmp_path}/key"]) == 0
+    assert world.calls[3] == ("add_ssh_key", ("\udcff\0",), {})
+
+
+def test_a_reboot_in_the_foreground_starts_again(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    ends = iter(["reboot", "halt"])
+    running = SimpleNamespace(attach=lambda: None, wait=lambda: next(ends))
+    world.answers["start_foreground"] = contextlib.nullcontext(running)
+    assert cli.main(["start", "--foreground", "101"]) == 0
+    assert [name for name, _, _ in world.calls] == ["get", "start_foreground", "start_foreground"]
+    assert capsys.readouterr().err == "101 reboots\n101 has halted\n"
+
+
+# ---- what is shown --------------------------------------------------------------------------------------------------
+
+SHOWN = {
+    "list": (
+        "VEID  NAME  STATUS   PID  TEMPLATE   HOSTNAME  ADDRESSES\n101   -     running  7    busybox:1  red       -\n"
+    ),
+    "list -a -H -o veid,status": "101  running\n",
+    "list -o onboot,ephemeral": "ONBOOT  EPHEMERAL\nno      no\n",
+    "status 101": "veid: 101\npid: -\nmounts: /a:/b\nenv: A=1\nonboot: no\n",
+    "ps": "VEID  PID  HOSTPID  UID  COMMAND\n101   1    7        0    init\\n\n102   1    9        0    init\n",
+    "ps 101": "VEID  PID  HOSTPID  UID  COMMAND\n101   1    7        0    init\\n\n",
+    "diff 101": "A  /etc/a\\x1bb\nD  /bin/c\n",
+    "mount 101": "/var/lib/ve/root/101\n",
+    "start --dry-run 101": "PROCESS  NAME    TEXT\nlaunch   cgroup  make it\n",
+    "template list": "REF        CREATED     INIT        SOURCE\nbusybox:1  2000-08-21  /sbin/init  -\n",
+    "check": "NAME     PRESENT  REQUIRED  LOST  CURE\noverlay  yes      yes       all   a kernel\n",
+}
+
+
+@pytest.mark.parametrize("line", SHOWN)
+def test_stdout_is_data(line: str, world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(line.split()) == 0
+    assert capsys.readouterr() == (SHOWN[line], "")
+
+
+def test_nothing_to_show_is_no_line(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    world.answers |= {"diff": [], "list": []}
+    assert cli.main(["diff", "101"]) == cli.main(["list", "-H"]) == 0
+    assert capsys.readouterr().out == ""
+
+
+JSON = {
+    "list --json": [
+        {
+            "veid": 101,
+            "name": "",
+            "status": "running",
+            "pid": 7,
+            "template": "busybox:1",
+            "hostname": "red",
+            "addresses": [],
+        }
+    ],
+    "list --json -o veid": [{"veid": 101}],
+    "status --json 101": {"veid": 101, "pid": None, "mounts": ["/a:/b"], "env": {"A": "1"}, "onboot": False},
+    "ps --json 101": [{"veid": 101, "pid": 1, "host_pid": 7, "uid": 0, "command": "init\n"}],
+    "diff --json 101": [{"kind": "A", "path": "/etc/a\x1bb"}, {"kind": "D", "path": "/bin/c"}],
+    "template list --json": [{"ref": "busybox:1", "created": "2000-08-21", "init": "/sbin/init", "source": ""}],
+    "check --json": [{"name": "overlay", "present": True, "required": True, "lost": "all", "cure": "a kernel"}],
+}
+
+
+@pytest.mark.parametrize("line", JSON)
+def test_json(line: str, world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(line.split()) == 0
+    assert json.loads(capsys.readouterr().out) == JSON[line]
+
+
+def test_logs_are_bytes(world: World, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    assert cli.main(["logs", "101"]) == 0
+    assert capfdbinary.readouterr().out == b"one\ntwo\xff\n"
+
+
+SAID = {
+    "create 101 --template busybox": "101 is created from busybox:1\n",
+    "start 101": "101 is running; a reboot from inside will end it\n",
+    "stop 101": "101 is stopped\n",
+    "destroy 101": "101 is destroyed\n",
+    "rename 101 red": "101 is named red\n",
+    "set 101 --hostname h --env A=1 --save": "101: hostname is set\n101: env waits for a restart\n",
+    "template build busybox": "template busybox:1 is built\n",
+}
+
+
+@pytest.mark.parametrize("line", SAID)
+def test_stderr_is_talk(line: str, world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    world.answers["set"] = ["env"]
+    assert cli.main(line.split()) == 0
+    assert capsys.readouterr() == ("", SAID[line])
+    assert cli.main(["-q", *line.split()]) == 0
+    assert capsys.readouterr() == ("", "")
+
+
+def test_stop_says_when_it_was_a_kill(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    world.answers["stop"] = False
+    assert cli.main(["stop", "101"]) == cli.main(["stop", "--fast", "101"]) == 0
+    late, fast = capsys.readouterr().err.splitlines()
+    assert "by a kill" in late
+    assert fast == "101 is stopped"
+
+
+@pytest.mark.parametrize(("required", "code"), [(True, 5), (False, 0)])
+def test_check_fails_when_something_required_is_missing(required: bool, code: int, world: World) -> None:
+    vars(world.answers["check"][0]).update(present=False, required=required)
+    assert cli.main(["check"]) == code

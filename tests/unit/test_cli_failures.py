@@ -1,0 +1,340 @@
+"""How the command line fails: one line, a hint, the exit code of the table, and never a traceback.  And completion."""
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+import cli
+import ve
+from ve import _options, _session, errors
+
+VE = str(Path(sys.executable).with_name("ve"))
+
+
+class Broken:
+    """A library of which nothing works: everything that is asked of it raises."""
+
+    def __init__(self, error: BaseException) -> None:
+        self._error = error
+
+    def __call__(self, state_dir: str | None) -> "Broken":
+        return self
+
+    def __getattr__(self, name: str) -> Any:
+        raise self._error
+
+
+@pytest.fixture(autouse=True)
+def as_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.delenv("VE_DEBUG", raising=False)
+
+
+def fail_with(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(vars(ve), "Host", Broken(error))
+
+
+# One command line for each verb, of the fewest words.
+VERBS = {
+    "create": "create 101 --template busybox",
+    "set": "set 101 --hostname h",
+    "rename": "rename 101 red",
+    "run": "run busybox",
+    "exec": "exec 101 ls",
+    "list": "list",
+    "ps": "ps",
+    "check": "check",
+    "cp": "cp a 101:b",
+    "template list": "template list",
+    "template add": "template add a b.tar",
+    "template build": "template build busybox",
+    "template remove": "template remove busybox",
+    **{name: f"{name} 101" for name in ("start", "stop", "restart", "destroy", "status", "logs", "diff")},
+    **{name: f"{name} 101" for name in ("enter", "console", "mount", "umount", "freeze", "thaw")},
+}
+
+
+def test_every_verb_has_an_example_and_is_tried_here() -> None:
+    assert set(VERBS) == set(_options.EXAMPLES)
+    names = {command.name for command in cli.app.registered_commands}
+    names |= {f"template {command.name}" for command in cli.templates.registered_commands}
+    assert names == set(VERBS)
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_help_shows_the_examples(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([*name.split(), "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert all(f"    {line}\n" in shown for line in _options.EXAMPLES[name])
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_a_bug_is_told_in_a_line(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fail_with(TypeError("no\x1b[2J\nway"), monkeypatch)
+    assert cli.main(VERBS[name].split()) == (125 if name in _session.RUNS_A_COMMAND else 1)
+    out, err = capsys.readouterr()
+    sentence, hint = err.splitlines()
+    verb = " ".join(reversed(name.split()))
+    assert sentence.startswith(f"ve: cannot {verb}")
+    assert sentence.endswith(r": unexpected TypeError: no\x1b[2J\nway")
+    assert hint.startswith("hint: this is a bug")
+    assert out == ""
+
+
+def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    fail_with(TypeError("no"), monkeypatch)
+    monkeypatch.setenv("VE_DEBUG", "1")
+    assert cli.main(["list"]) == 1
+    assert "Traceback (most recent call last):\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_every_verb_needs_root(name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    fail_with(AssertionError("asked without root"), monkeypatch)
+    assert cli.main(VERBS[name].split()) == (125 if name in _session.RUNS_A_COMMAND else 12)
+    sentence, hint = capsys.readouterr().err.splitlines()
+    assert sentence.endswith(": not root")
+    assert "sudo" in hint
+
+
+FAILURES = [
+    (
+        errors.NotFound("cannot find VE 101: there is none", "ve list"),
+        43,
+        "cannot find VE 101: there is none",
+        "ve list",
+    ),
+    (errors.BrokenConfig("cannot read 1.toml: line 3"), 14, "cannot read 1.toml: line 3", None),
+    (PermissionError(errno.EACCES, "Permission denied", "/a"), 3, "cannot stop 101: Permission denied: /a", None),
+    (OSError(errno.ENOSPC, "No space left on device", "/b"), 46, "cannot stop 101: No space left on device: /b", None),
+    (OSError("odd"), 3, "cannot stop 101: odd", None),
+    (KeyError("x"), 1, "cannot stop 101: unexpected KeyError: 'x'", "this is a bug"),
+]
+
+
+@pytest.mark.parametrize(("error", "code", "sentence", "hint"), FAILURES)
+def test_failures_of_the_library(
+    error: Exception,
+    code: int,
+    sentence: str,
+    hint: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    fail_with(error, monkeypatch)
+    assert cli.main(["stop", "101"]) == code
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == f"ve: {sentence}"
+    assert [line.startswith(f"hint: {hint}") for line in lines[1:]] == ([True] if hint else [])
+
+
+def test_a_failing_system_call_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    error = PermissionError(errno.EPERM, "Operation not permitted", "/a")
+    vars(error)["syscall"] = "mount"
+    fail_with(error, monkeypatch)
+    assert cli.main(["mount", "101"]) == 3
+    assert capsys.readouterr().err == "ve: cannot mount 101: mount: Operation not permitted: /a\n"
+
+
+@pytest.mark.parametrize(("error", "code"), [(KeyboardInterrupt(), 130), (BrokenPipeError(), 141)])
+@pytest.mark.parametrize("line", ["list", "exec 101 ls"])
+def test_some_ends_need_no_words(
+    error: BaseException, code: int, line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fail_with(error, monkeypatch)
+    assert cli.main(line.split()) == code
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("code", [126, 127])
+def test_a_command_that_cannot_be_executed_keeps_its_code(code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    error = errors.Error("cannot execute ls")
+    error.exit_code = code
+    fail_with(error, monkeypatch)
+    assert cli.main(["exec", "101", "ls"]) == code
+
+
+USAGE = {
+    "foo": (2, "cannot run ve: no such command 'foo'", "see ve --help"),
+    "--foo": (2, "cannot run ve: no such option: --foo", "see ve --help"),
+    "start": (20, "cannot start: name VEs or say --onboot", ""),
+    "create 101": (2, "cannot create: missing option '--template'", "see ve create --help"),
+    "list 101": (2, "cannot list: got unexpected extra argument(s) (101)", "see ve list --help"),
+    "exec --bar 101 ls": (125, "cannot exec: no such option: --bar", "see ve exec --help"),
+    "template add x": (2, "cannot add template: missing argument 'SOURCE'", "see ve template add --help"),
+    "stop --timeout x 1": (2, "cannot stop: invalid value for '--timeout': ", "see ve stop --help"),
+    "create -5": (20, "cannot create -5: a VEID is a number, 1 to 2147483644", None),
+    "start -15": (20, "cannot start -15: a VEID is a number, 1 to 2147483644", None),
+    "exec -5 ls": (125, "cannot exec -5: a VEID is a number, 1 to 2147483644", None),
+    "create x --template b": (20, "cannot use VEID 'x': it is not a number, 1 to 2147483644", None),
+    "create 99999999999 --template b": (20, "cannot use VEID '99999999999': ", None),
+    "start 99999999999": (20, "cannot use VEID '99999999999': ", None),
+    "exec 101": (125, "cannot exec in 101: no command was given", "ve enter 101 opens a shell"),
+    "set 101": (20, "cannot set 101: no option says what", "see ve set --help"),
+    "create 1 --template b --env A": (20, "cannot use environment variable 'A': it is not NAME=VALUE", None),
+    "list -o veid,foo": (20, "cannot list 'foo': no such field", "the fields are veid, name, "),
+    "cp a b": (20, "cannot cp a to b: exactly one of them must be VE:PATH", "a file of the host"),
+    "cp 1:a 2:b": (20, "cannot cp 1:a to 2:b: exactly one of them must be VE:PATH", "a file of the host"),
+    "start --foreground 1 2": (20, "cannot start 1 2: --foreground and --dry-run take one VE", None),
+}
+
+
+@pytest.mark.parametrize("line", USAGE)
+def test_bad_words(line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    env = SimpleNamespace(veid=101, name="")
+    monkeypatch.setitem(vars(ve), "Host", lambda state_dir: SimpleNamespace(get=lambda key: env, create=None))
+    code, sentence, hint = USAGE[line]
+    assert cli.main(line.split()) == code
+    out, err = capsys.readouterr()
+    assert out == ""
+    lines = err.splitlines()
+    assert lines[0].startswith(f"ve: {sentence}")
+    assert [line.startswith(f"hint: {hint}") for line in lines[1:]] == ([True] if hint else [])
+
+
+@pytest.mark.parametrize("words", [[], ["template"]])
+def test_no_verb_shows_the_help(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(words) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("Usage: ve ")
+
+
+def test_of_several_the_rest_goes_on(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    failures = {2: errors.Running("cannot start 2: it is running"), 3: errors.NotFound("cannot find VE 3")}
+
+    def start(veid: int) -> None:
+        if veid in failures:
+            raise failures[veid]
+
+    def get(veid: int) -> Any:
+        return SimpleNamespace(veid=veid, name="", start=lambda: start(veid))
+
+    monkeypatch.setitem(vars(ve), "Host", lambda state_dir: SimpleNamespace(get=get))
+    assert cli.main(["start", "1", "2", "3", "4"]) == errors.Running.exit_code
+    said = [line.partition(";")[0] for line in capsys.readouterr().err.splitlines()]
+    assert said == ["1 is running", "ve: cannot start 2: it is running", "ve: cannot find VE 3", "4 is running"]
+
+
+class WithBrokenConf:
+    veid, name, status = 5, "", "stopped"
+
+    @property
+    def config(self) -> Any:
+        raise errors.BrokenConfig("cannot read conf/5.toml: line 1")
+
+
+def test_a_broken_conf_file_hides_no_other_ve(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = SimpleNamespace(veid=6, name="", status="stopped", config=SimpleNamespace(template="b:1"))
+    host = SimpleNamespace(list=lambda: [WithBrokenConf(), good])
+    monkeypatch.setitem(vars(ve), "Host", lambda state_dir: host)
+    assert cli.main(["list", "-H", "-o", "veid,status,template"]) == 14
+    assert capsys.readouterr() == ("5  stopped  -\n6  stopped  b:1\n", "ve: cannot read conf/5.toml: line 1\n")
+
+
+# ---- completion -----------------------------------------------------------------------------------------------------
+
+
+def complete(line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> list[str]:
+    words = line.split(" ")
+    monkeypatch.setenv("_VE_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", line)
+    monkeypatch.setenv("COMP_CWORD", str(len(words) - 1))
+    with pytest.raises(SystemExit) as end:
+        cli.main([])
+    assert not end.value.code
+    out, err = capsys.readouterr()
+    assert err == ""
+    return out.split()
+
+
+COMPLETIONS = {
+    "ve sta": ["start", "status"],
+    "ve start ": ["101", "red", "202"],
+    "ve start 101 r": ["red"],
+    "ve exec re": ["red"],
+    "ve run ": ["alpine", "busybox"],
+    "ve create 7 --template b": ["busybox"],
+    "ve template remove busybox:": ["busybox:1", "busybox:2"],
+    "ve template build d": ["debian"],
+    "ve list --js": ["--json"],
+}
+
+
+@pytest.mark.parametrize("line", COMPLETIONS)
+def test_completion(line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    envs = [SimpleNamespace(veid=101, name="red"), SimpleNamespace(veid=202, name="")]
+    refs = ("busybox:1", "busybox:2", "alpine:1")
+    templates = [SimpleNamespace(name=ref.partition(":")[0], ref=ref) for ref in refs]
+    host = SimpleNamespace(list=lambda: envs, templates=SimpleNamespace(list=lambda: templates))
+    monkeypatch.setitem(vars(ve), "Host", lambda state_dir: host)
+    assert complete(line, monkeypatch, capsys) == COMPLETIONS[line]
+
+
+@pytest.mark.parametrize("line", ["ve start ", "ve run ", "ve create 7 --template "])
+def test_completion_never_complains(
+    line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fail_with(PermissionError(errno.EACCES, "Permission denied"), monkeypatch)
+    assert complete(line, monkeypatch, capsys) == []
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_shells_get_a_script(shell: str) -> None:
+    shown = subprocess.run(
+        [VE, "--show-completion", shell],
+        env={**os.environ, "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "_VE_COMPLETE" in shown.stdout
+
+
+# ---- the real program -----------------------------------------------------------------------------------------------
+
+
+def run_ve(*words: str, stdout: int) -> tuple[int, str]:
+    done = subprocess.run([VE, *words], stdout=stdout, stderr=subprocess.PIPE, text=True)
+    return done.returncode, done.stderr
+
+
+def test_the_version() -> None:
+    assert subprocess.check_output([VE, "--version"], text=True).startswith("ve 0.")
+
+
+def test_nobody_reads() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        assert run_ve("--help", stdout=writer) == (141, "")
+    finally:
+        os.close(writer)
+
+
+def test_a_full_disk() -> None:
+    with Path("/dev/full").open("w") as full:
+        code, talk = run_ve("--version", stdout=full.fileno())
+    assert (code, talk) == (46, "ve: cannot run ve: No space left on device\n")
+
+
+def test_a_closed_stdout() -> None:
+    done = subprocess.run(["/bin/sh", "-c", '"$0" --version >&-', VE], stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_starts_without_what_it_does_not_need() -> None:
+    program = "import sys, ve._cli; print(*sys.modules)"
+    loaded = set(subprocess.check_output([sys.executable, "-c", program], text=True).split())
+    assert not loaded & {"rich", "pyroute2", "ve.host", "json", "importlib.metadata"}

@@ -1,0 +1,265 @@
+"""Names, id leases and places: who gets what, in one process and among many."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ve import state, wholefile
+from ve.errors import Error, Exists, InvalidValue, NotFound, NotSupported
+from ve.state import State
+
+ROOT = Path(__file__).resolve().parents[2]
+CLAIM = """
+import sys
+from ve.errors import Exists
+from ve.state import State
+here, veid = State(sys.argv[1]), int(sys.argv[2])
+print("ready", flush=True)
+sys.stdin.read()  # until all are ready
+with here.lock(veid):
+    try:
+        here.claim_name("web", veid)
+        print("won")
+    except Exists as error:
+        print(error)
+    here.write_conf(veid, b"")
+    print(here.lease_ids(veid))
+"""
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> State:
+    return State(tmp_path / "state")
+
+
+def test_the_default_dir_and_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("VE_STATE_DIR", raising=False)
+    assert (State().path, State().run_dir, State().tag) == ("/var/lib/ve", "/run/ve", "ve")
+    assert State("/var/lib/../lib/ve/").run_dir == "/run/ve"  # the same VEs, so the same locks
+    monkeypatch.setenv("VE_STATE_DIR", str(tmp_path / "a"))
+    assert State().path == str(tmp_path / "a")
+    assert State().run_dir == str(tmp_path / "a/run")
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    about = Path(State().make_dir(State().path)).stat()
+    assert State(tmp_path / "link").tag == State().tag == f"ve-{about.st_dev:x}-{about.st_ino:x}"
+    assert State(tmp_path / "b").tag != State().tag
+
+
+def test_places(here: State) -> None:
+    path = here.path
+    assert here.log(101) == f"{path}/private/101/log"
+    assert here.conf(101) == f"{path}/conf/101.toml"
+    assert here.conf(101, ephemeral=True) == f"{path}/run/101.toml"
+    assert (here.action(101, "mount"), here.action(None, "mount")) == (
+        f"{path}/conf/101.mount",
+        f"{path}/conf/ve.mount",
+    )
+
+
+def test_directories_are_closed_to_others(here: State) -> None:
+    here.make_dir(here.private(101))
+    modes = {path: Path(path).stat().st_mode & 0o777 for path in (here.path, f"{here.path}/private", here.private(101))}
+    assert list(modes.values()) == [0o711, 0o700, 0o700]
+    assert not Path(here.run_dir).exists()  # nothing is made before it is needed
+
+
+def test_looking_makes_nothing(here: State) -> None:
+    assert here.veids() == []
+    assert here.read_facts(101) is None
+    with pytest.raises(NotFound):
+        here.resolve(101)
+    assert not Path(here.path).exists()
+
+
+def test_an_unwritable_state_dir(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    here = State(tmp_path / "file")
+    with pytest.raises(NotSupported, match=f"^cannot write the state dir {here.path}: .*irectory") as caught:
+        here.make_dir(here.private(101))
+    assert "VE_STATE_DIR" in caught.value.hint
+    with pytest.raises(NotSupported), here.lock(101):
+        pass
+
+
+def test_veids_are_of_both_kinds_and_of_confs_only(here: State) -> None:
+    here.write_conf(7, b"")
+    here.write_conf(101, b"", ephemeral=True)
+    for name in ("x.toml", "12.toml~", "12.mount", ".9.toml.77"):
+        (Path(here.path) / "conf" / name).touch()
+    assert here.veids() == [7, 101]
+    assert here.conf_of(101) == here.conf(101, ephemeral=True)
+    assert here.conf_of(12) is None
+
+
+def test_a_new_conf_never_replaces_one(here: State) -> None:
+    here.write_conf(7, b"one", new=True)
+    for ephemeral in (False, True):
+        with pytest.raises(Exists, match=r"^cannot create 7: it exists$"):
+            here.write_conf(7, b"two", new=True, ephemeral=ephemeral)
+    assert Path(here.conf(7)).read_bytes() == b"one"
+    here.write_conf(7, b"two")
+    assert Path(here.conf(7)).read_bytes() == b"two"
+
+
+def test_removing_a_conf_takes_what_a_killed_writer_left(here: State) -> None:
+    here.write_conf(7, b"")
+    here.write_conf(70, b"")
+    for left in ("conf/.7.toml.55", "conf/.70.toml.55"):
+        (Path(here.path) / left).touch()
+    here.remove_conf(7)
+    assert sorted(os.listdir(f"{here.path}/conf")) == [".70.toml.55", "70.toml"]
+
+
+def test_resolve(here: State) -> None:
+    here.write_conf(101, b"")
+    here.claim_name("web", 101)
+    assert here.resolve(101) == here.resolve("101") == here.resolve("web") == 101
+    with pytest.raises(NotFound, match=r"^cannot find VE wbe: there is none$") as caught:
+        here.resolve("wbe")
+    assert caught.value.hint == "there is web"
+    with pytest.raises(NotFound) as caught:
+        here.resolve(9999999)
+    assert caught.value.hint == "ve list shows all"
+    for key in ("", "../x", "-1", "0", "2147483645", "a/b", "a\n"):
+        with pytest.raises(InvalidValue):
+            here.resolve(key)
+
+
+def test_a_name_of_a_ve_that_is_gone_is_not_found(here: State) -> None:
+    here.write_conf(101, b"")
+    here.claim_name("web", 101)
+    here.remove_conf(101)
+    with pytest.raises(NotFound):
+        here.resolve("web")
+
+
+def test_a_name_is_one_ves(here: State) -> None:
+    here.write_conf(101, b"")
+    here.claim_name("web", 101)
+    here.claim_name("web", 101)
+    with pytest.raises(Exists, match=r"^cannot use name web: VE 101 has it$"):
+        here.claim_name("web", 102)
+    here.release_name("web", 102)
+    assert here.names(101) == ["web"]
+    here.release_name("web", 101)
+    here.claim_name("web", 102)
+    assert (here.names(101), here.names(102)) == ([], ["web"])
+
+
+def test_a_name_is_taken_over_from_a_ve_that_is_gone(here: State) -> None:
+    here.claim_name("web", 101)  # and its maker was killed before it wrote a conf
+    here.claim_name("web", 102)
+    assert here.names(102) == ["web"]
+
+
+def test_a_name_is_not_taken_over_from_a_ve_in_the_making(here: State) -> None:
+    with here.lock(101):
+        here.claim_name("web", 101)
+        with pytest.raises(Exists, match="VE 101 has it"):
+            here.claim_name("web", 102)
+
+
+def test_a_name_that_is_no_link_stays(here: State) -> None:
+    (Path(here.make_dir(f"{here.path}/name")) / "web").write_text("mine")
+    with pytest.raises(Exists):
+        here.claim_name("web", 102)
+
+
+def test_twenty_processes_and_one_name(here: State) -> None:
+    """Exactly one has it; all others are told who; and no two lease the same ids."""
+    arguments = [[sys.executable, "-c", CLAIM, here.path, str(veid)] for veid in range(101, 121)]
+    processes = [
+        subprocess.Popen(each, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for each in arguments
+    ]
+    for process in processes:
+        assert process.stdout and process.stdout.readline() == "ready\n"
+    for process in processes:  # an end of file is what they wait for
+        assert process.stdin
+        process.stdin.close()
+    said = []
+    for process in processes:
+        assert process.stdout
+        said.append(process.stdout.read().splitlines())
+        process.stdout.close()
+        assert process.wait() == 0
+    winner = 101 + [lines[0] for lines in said].index("won")
+    assert [lines[0] for lines in said].count("won") == 1
+    assert {lines[0] for lines in said} == {"won", f"cannot use name web: VE {winner} has it"}
+    assert len({lines[1] for lines in said}) == 20
+
+
+def test_ids_are_a_ves_own_and_stay(here: State) -> None:
+    for veid in (101, 102):
+        here.write_conf(veid, b"")
+    first, second = here.lease_ids(101), here.lease_ids(102)
+    assert first % state.IDS == second % state.IDS == 0
+    assert len({first, second}) == 2
+    assert here.lease_ids(101) == first
+    here.release_ids(101)
+    assert here.lease_ids(102) == second  # though a slot before it is free now
+    here.write_conf(103, b"")
+    assert here.lease_ids(103) == first
+
+
+def test_ids_of_a_ve_that_is_gone_are_leased_again(here: State) -> None:
+    base = here.lease_ids(101)
+    with here.lock(101):
+        assert here.lease_ids(102) != base
+    assert here.lease_ids(103) == base
+
+
+@pytest.mark.parametrize("list_name", ["subuid", "subgid"])
+def test_ids_that_others_have_are_left_alone(
+    here: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, list_name: str
+) -> None:
+    base = here.lease_ids(101)
+    here.release_ids(101)
+    others = [f"a:{base + 65535}:1", f"b:{base + 65536}:65536", "# c", f"d:{base + 3 * 65536}:0", "", "broken:line"]
+    (tmp_path / "list").write_text("\n".join(others))
+    read = wholefile.read_small
+    monkeypatch.setattr("ve.state.read_small", lambda path: read(str(tmp_path / "list") if list_name in path else path))
+    assert here.lease_ids(101) == base + 2 * 65536
+
+
+def test_no_ids_left(here: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ve.state.read_small", lambda path: b"all:0:4294967295\n")
+    with pytest.raises(Error, match=r"^cannot find host ids for 101: all are taken$"):
+        here.lease_ids(101)
+
+
+def test_two_state_dirs_begin_elsewhere(tmp_path: Path) -> None:
+    assert State(tmp_path / "a").lease_ids(101) != State(tmp_path / "b").lease_ids(101)
+
+
+@pytest.mark.parametrize("start", range(0, 70000, 7000))
+def test_ids_are_ones_that_a_host_can_have(here: State, monkeypatch: pytest.MonkeyPatch, start: int) -> None:
+    monkeypatch.setattr("ve.state.zlib.crc32", lambda data: start)
+    assert 16 * 65536 <= here.lease_ids(101) <= 2**31 - 65536
+
+
+@pytest.mark.parametrize("path", ["", "a\0b"])
+def test_a_state_dir_that_is_no_path(path: str) -> None:
+    """Above all, an empty one is not /var/lib/ve."""
+    with pytest.raises(InvalidValue, match="cannot use state dir"):
+        State(path)
+
+
+def test_which_files_are_ves(here: State) -> None:
+    (directory := Path(here.make_dir(f"{here.path}/conf"))).joinpath("101.toml").touch()
+    for name in ("0.toml", "007.toml", "2147483645.toml", "99999999999.toml", "१.toml", "1.toml.old", "-1.toml"):
+        (directory / name).touch()
+    assert here.veids() == [101]
+
+
+def test_next_ids_are_those_that_will_be_leased(here: State) -> None:
+    here.make_dir(here.path)
+    before = list(Path(here.path).rglob("*"))
+    wanted = here.next_ids(101)
+    assert list(Path(here.path).rglob("*")) == before
+    assert here.lease_ids(101) == wanted == here.next_ids(101)
+    with here.lock(101):
+        here.write_conf(101, b"")
+    assert here.next_ids(102) != wanted

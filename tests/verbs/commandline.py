@@ -1,0 +1,177 @@
+"""The real command `ve`, as a shell or a terminal calls it, and what the kernel says of a VE's processes.
+
+done = commandline.run(host_dir, "exec", 101, "true")
+with commandline.on_terminal(host_dir, "enter", 101) as terminal:
+    terminal.expect("# ")
+    terminal.send("exit 5\n")
+    assert terminal.end() == 5
+"""
+
+import contextlib
+import fcntl
+import os
+import re
+import select
+import signal
+import struct
+import subprocess
+import sys
+import termios
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tests.conftest import cgroup_root
+
+VE = Path(sys.executable).with_name("ve")
+PATIENCE = 60.0  # seconds after which a test that waits gives up: it has failed
+Word = int | str | bytes | Path
+
+
+def words(state_dir: Path, *args: Word) -> list[str | bytes]:
+    """The command line."""
+    given = [arg if isinstance(arg, bytes) else str(arg) for arg in args]
+    return [str(VE), "--state-dir", str(state_dir), *given]
+
+
+def run(state_dir: Path, *args: Word, **options: Any) -> "subprocess.CompletedProcess[str]":
+    """Its exit code and what it printed; stdin is at its end unless given."""
+    if "input" not in options:
+        options.setdefault("stdin", subprocess.DEVNULL)
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "timeout": PATIENCE} | options
+    return subprocess.run(words(state_dir, *args), check=False, **options)
+
+
+def output(state_dir: Path, *args: Word, **options: Any) -> str:
+    """What it printed, as it ended well."""
+    done = run(state_dir, *args, **options)
+    assert done.returncode == 0, (args, done.stderr)
+    return done.stdout
+
+
+class Process(subprocess.Popen[bytes]):
+    """A command whose with block does not wait for it after a failure."""
+
+    def __exit__(self, kind: Any, value: Any, traceback: Any) -> None:
+        if kind is not None:
+            self.kill()
+        super().__exit__(kind, value, traceback)
+
+
+def start(state_dir: Path, *args: Word, **options: Any) -> Process:
+    """It, running."""
+    return Process(words(state_dir, *args), **options)
+
+
+@contextlib.contextmanager
+def on_terminal(state_dir: Path, *args: Word, size: tuple[int, int] = (24, 80), **streams: Any) -> Iterator["Terminal"]:
+    """It, with a terminal of its own as controlling terminal and standard descriptors (but those in streams)."""
+    master, slave = os.openpty()
+    terminal = Terminal(master, slave)
+    terminal.resize(*size)
+    streams = {"stdin": slave, "stdout": slave, "stderr": slave} | streams
+    try:
+        terminal.process = subprocess.Popen(
+            words(state_dir, *args),
+            start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(slave, termios.TIOCSCTTY, 0),  # which is what a login does
+            **streams,
+        )
+        with terminal.process:
+            try:
+                yield terminal
+            finally:
+                terminal.process.kill()
+    finally:
+        os.close(master)
+        os.close(slave)
+
+
+class Terminal:
+    """What a person has in front of them.  We hold the slave too, so that its modes can be looked at afterwards."""
+
+    process: "subprocess.Popen[Any]"
+
+    def __init__(self, master: int, slave: int) -> None:
+        self.master, self.slave = master, slave
+        self.shown = ""
+
+    def resize(self, rows: int, columns: int) -> None:
+        fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("4H", rows, columns, 0, 0))
+
+    def modes(self) -> list[Any]:
+        return termios.tcgetattr(self.slave)
+
+    def send(self, keys: str) -> None:
+        os.write(self.master, keys.encode())
+
+    def expect(self, pattern: str) -> "re.Match[str]":
+        """Wait until the pattern is shown, and forget all up to its end."""
+        while not (match := re.search(pattern, self.shown)):
+            assert self._more(-1), f"{pattern!r} is not shown, but {self.shown!r}"
+        self.shown = self.shown[match.end() :]
+        return match
+
+    def end(self) -> int:
+        """Wait until the command ends: its exit code.  What it still showed is in shown."""
+        ended = os.pidfd_open(self.process.pid)
+        try:
+            while self._more(ended):
+                pass
+        finally:
+            os.close(ended)
+        while select.select([self.master], [], [], 0)[0]:
+            self._more(-1)
+        return self.process.wait()
+
+    def _more(self, ended: int) -> bool:
+        """Take what is shown; False when `ended` is readable."""
+        ready = select.select([fd for fd in (self.master, ended) if fd >= 0], [], [], PATIENCE)[0]
+        assert ready, f"nothing more is shown than {self.shown!r}"
+        if self.master in ready:
+            self.shown += os.read(self.master, 65536).decode(errors="replace")
+        return ended not in ready
+
+
+# --- what the kernel says -----------------------------------------------------------------------------------------
+
+
+def cgroup(state_dir: Path, veid: int) -> Path:
+    about = state_dir.stat()
+    return cgroup_root() / f"ve-{about.st_dev:x}-{about.st_ino:x}" / str(veid)
+
+
+def processes(state_dir: Path, veid: int) -> dict[int, int]:
+    """Host pids of the processes in its cgroup, zombies too, by their pid in the VE."""
+    found = {}
+    for file in cgroup(state_dir, veid).rglob("cgroup.procs"):
+        with contextlib.suppress(OSError):
+            for pid in map(int, file.read_text().split()):
+                with contextlib.suppress(OSError):
+                    found[inside_pid(pid)] = pid
+    return found
+
+
+def inside_pid(pid: int) -> int:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(re.findall(r"^NSpid:.*\s(\d+)$", status, re.MULTILINE)[0])
+
+
+@contextlib.contextmanager
+def watched(pid: int) -> Iterator[int]:
+    """A pidfd."""
+    fd = os.pidfd_open(pid)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def has_ended(pidfd: int, patience: float = PATIENCE) -> bool:
+    """Does the process end?  With patience 0: has it ended?"""
+    return bool(select.select([pidfd], [], [], patience)[0])
+
+
+def kill(process: "subprocess.Popen[Any]") -> int:
+    process.send_signal(signal.SIGKILL)
+    return process.wait()

@@ -1,0 +1,87 @@
+"""Completion in a real bash: what a press of TAB offers for VEIDs, names, templates and verbs."""
+
+import os
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import ve
+from tests.verbs import commandline
+
+pytestmark = pytest.mark.any_kernel
+
+# What bash does when TAB is pressed: COMP_WORDS and COMP_CWORD, then the function that `complete -F` names.
+PRESS_TAB = """
+eval "$(_VE_COMPLETE=source_bash ve)" || exit 1
+COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); COMP_LINE="$*"; COMP_POINT=${#COMP_LINE}
+function=$(complete -p ve | sed 's/.*-F \\([^ ]*\\).*/\\1/')
+"$function" ve "${COMP_WORDS[COMP_CWORD]}" "${COMP_WORDS[COMP_CWORD - 1]}"
+printf '%s\\n' "${COMPREPLY[@]}"
+"""
+
+
+@pytest.fixture
+def web(host: "ve.Host", veid: int) -> "ve.Environment":
+    """A VE with a name."""
+    return host.create(veid, template="busybox", name="web-server")
+
+
+def offered(host_dir: Path, line: str, **environment: str) -> list[str]:
+    """What TAB at the end of a line offers."""
+    words = shlex.split(line) + ([""] if line.endswith(" ") else [])
+    given = {**os.environ, "PATH": f"{commandline.VE.parent}:{os.environ['PATH']}", "VE_STATE_DIR": str(host_dir)}
+    done = subprocess.run(
+        ["bash", "--norc", "-c", PRESS_TAB, "bash", *words],
+        env=given | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, ""), done
+    return [word.strip() for word in done.stdout.splitlines() if word.strip()]
+
+
+@pytest.mark.parametrize("verb", ["start", "exec", "destroy", "status", "rename", "set", "cp", "start 4242"])
+def test_veids_and_names(host_dir: Path, web: "ve.Environment", verb: str) -> None:
+    expected = [] if verb == "cp" else [str(web.veid), "web-server"]
+    assert [word for word in offered(host_dir, f"ve {verb} ") if word in (str(web.veid), "web-server")] == expected
+
+
+def test_only_what_begins_so(host_dir: Path, web: "ve.Environment") -> None:
+    assert offered(host_dir, "ve start web") == ["web-server"]
+    assert offered(host_dir, f"ve start {web.veid}") == [str(web.veid)]
+    assert offered(host_dir, "ve start no-such") == []
+
+
+def test_of_the_state_dir_on_the_line(host_dir: Path, web: "ve.Environment", tmp_path: Path) -> None:
+    elsewhere = {"VE_STATE_DIR": str(tmp_path)}
+    assert offered(host_dir, "ve start web", **elsewhere) == []
+    assert offered(host_dir, f"ve --state-dir {host_dir} start web", **elsewhere) == ["web-server"]
+
+
+@pytest.mark.parametrize("line", ["ve run ", "ve create 900 --template ", "ve template remove "])
+def test_templates(host_dir: Path, web: "ve.Environment", line: str) -> None:
+    assert "busybox" in offered(host_dir, line)
+    assert offered(host_dir, f"{line}busy") == ["busybox"]
+
+
+def test_verbs_and_options(host_dir: Path, web: "ve.Environment") -> None:
+    assert {"create", "start", "exec", "template"} <= set(offered(host_dir, "ve "))
+    assert offered(host_dir, "ve des") == ["destroy"]
+    assert offered(host_dir, "ve template b") == ["build"]
+    assert {"--user", "--cwd", "--env"} <= set(offered(host_dir, "ve exec --"))
+    assert {"busybox", "debian"} <= set(offered(host_dir, "ve template build "))
+
+
+def test_nothing_where_nothing_can_be_known(host_dir: Path, tmp_path: Path, web: "ve.Environment") -> None:
+    """A completion has nowhere to complain."""
+    (tmp_path / "file").write_text("no directory")
+    assert offered(host_dir, "ve start ", VE_STATE_DIR=str(tmp_path / "file")) == []
+    assert offered(host_dir, "ve start ", VE_STATE_DIR="/no/such") == []
+
+
+def test_it_makes_nothing(tmp_path: Path, host_dir: Path) -> None:
+    assert offered(host_dir, "ve start ", VE_STATE_DIR=str(tmp_path / "none")) == []
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,117 @@
+"""ve list: all VEs, and what the kernel says of them."""
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+import ve
+from tests.verbs import commandline, witness
+from tests.verbs.conftest import Make
+
+pytestmark = pytest.mark.any_kernel
+
+
+def listed(host_dir: Path, fields: str = "veid,status") -> list[str]:
+    return commandline.output(host_dir, "list", "-H", "-o", fields).splitlines()
+
+
+def test_each_with_its_status(host_dir: Path, make: Make) -> None:
+    make()
+    mounted, running, frozen, killed = (make() for _ in range(4))
+    for env in (running, frozen, killed):
+        env.start()
+    mounted.mount()
+    frozen.freeze()
+    with commandline.watched(witness.init(host_dir, killed.veid)) as ended:
+        signal.pidfd_send_signal(ended, signal.SIGKILL)
+        assert commandline.has_ended(ended)
+    assert [line.split()[1] for line in listed(host_dir)] == ["stopped", "mounted", "running", "frozen", "stopped"]
+    pids = [line.split()[1] for line in listed(host_dir, "veid,pid")]
+    assert pids == ["-", "-", *(str(witness.init(host_dir, env.veid)) for env in (running, frozen)), "-"]
+    frozen.thaw()
+    assert "frozen 0" in (commandline.cgroup(host_dir, frozen.veid) / "cgroup.events").read_text()
+
+
+def test_json_has_what_scripts_need(host_dir: Path, make: Make) -> None:
+    env = make(name="mars", hostname="red")
+    idle = make()
+    env.start()
+    first, second = json.loads(commandline.output(host_dir, "list", "--json"))
+    assert first == {
+        "veid": env.veid,
+        "name": "mars",
+        "status": "running",
+        "pid": witness.init(host_dir, env.veid),
+        "addresses": [],
+        "template": "busybox:1",
+        "hostname": "red",
+    }
+    assert (second["veid"], second["status"], second["pid"]) == (idle.veid, "stopped", None)
+
+
+def test_a_pid_that_somebody_else_has_now_is_not_its_init(host_dir: Path, make: Make) -> None:
+    """The number alone is not the process: its start time and the boot belong to it."""
+    env = make()
+    env.start()
+    facts = host_dir / f"run/{env.veid}"
+    whole = facts.read_text()
+    pid = witness.init(host_dir, env.veid)
+    for wrong in (
+        whole.replace(f"pid={pid}\n", f"pid={os.getpid()}\n", 1),
+        whole.replace("start_time=", "start_time=1"),
+        whole.replace("boot_id=", "boot_id=0"),
+        whole[: len(whole) // 2],
+        "",
+    ):
+        assert wrong != whole
+        facts.write_text(wrong)
+        assert listed(host_dir) == [f"{env.veid}  stopped"]
+    facts.write_text(whole)
+    assert listed(host_dir) == [f"{env.veid}  running"]
+
+
+@pytest.mark.any_kernel
+def test_none(state_dir: Path) -> None:
+    done = commandline.run(state_dir, "list")
+    assert (done.returncode, done.stderr, len(done.stdout.splitlines())) == (0, "", 1)
+    assert commandline.output(state_dir, "list", "-H") == ""
+    assert json.loads(commandline.output(state_dir, "list", "--json")) == []
+    assert os.listdir(state_dir) == []
+
+
+@pytest.mark.any_kernel
+def test_a_field_that_is_none(host: "ve.Host", host_dir: Path) -> None:
+    hint = witness.refused(host_dir, 20, "cannot list 'colour': no such field", "list", "-o", "veid,colour")
+    assert "veid" in hint and "status" in hint
+
+
+@pytest.mark.any_kernel
+def test_what_is_no_conf_file_is_no_ve(host_dir: Path, make: Make) -> None:
+    env = make()
+    conf = host_dir / "conf"
+    strangers = [conf / name for name in ("x.toml", "0x1.toml", f".{env.veid}.toml.77", f"{env.veid}.toml~")]
+    for path in strangers:
+        path.write_text("")
+    assert listed(host_dir, "veid") == [str(env.veid)]
+    for path in strangers:
+        path.unlink()
+
+
+def test_two_state_dirs_do_not_see_each_other_s(host_dir: Path, state_dir: Path, make: Make) -> None:
+    """Nor do they touch them: the same VEID in both."""
+    env = make(hostname="red")
+    env.start()
+    other = ve.Host(state_dir)
+    other.templates.build("busybox")
+    twin = other.create(env.veid, template="busybox", hostname="blue")
+    assert listed(state_dir) == [f"{env.veid}  stopped"]
+    twin.start()
+    assert (witness.shell(env, "hostname"), witness.shell(twin, "hostname")) == ("red\n", "blue\n")
+    assert witness.base(witness.init(host_dir, env.veid)) != witness.base(witness.init(state_dir, env.veid))
+    twin.stop(fast=True)
+    twin.destroy()
+    assert witness.shell(env, "hostname") == "red\n"
+    assert listed(state_dir) == []

@@ -1,0 +1,73 @@
+"""ve status: all that is known of one VE."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import ve
+from tests.verbs import commandline, witness
+from tests.verbs.conftest import Make
+
+
+def status(host_dir: Path, key: int | str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(commandline.output(host_dir, "status", "--json", key))
+    return found
+
+
+def test_of_one_that_runs(host_dir: Path, make: Make) -> None:
+    given = {"env": {"A": "b"}, "mounts": ["/srv:/srv:ro"], "description": "the red one", "onboot": True}
+    env = make(name="mars", hostname="red", **given)
+    env.start()
+    pid = witness.init(host_dir, env.veid)
+    shown = status(host_dir, "mars")
+    base = witness.base(pid)
+    assert {key: shown[key] for key in ("veid", "name", "status", "pid", "template", "hostname", "ephemeral")} == {
+        "veid": env.veid,
+        "name": "mars",
+        "status": "running",
+        "pid": pid,
+        "template": "busybox:1",
+        "hostname": "red",
+        "ephemeral": False,
+    }
+    assert {key: shown[key] for key in given} == given
+    assert shown["ids"] == f"{base}-{base + 65535}"
+    assert os.path.samefile(shown["cgroup"], commandline.cgroup(host_dir, env.veid))
+    assert os.path.samefile(shown["private"], host_dir / f"private/{env.veid}")
+    assert os.path.samefile(shown["log"], f"/proc/{pid}/fd/1")
+    assert "ends the VE" in shown["reboot"]
+
+
+@pytest.mark.any_kernel
+def test_of_one_that_is_stopped_or_mounted(host_dir: Path, make: Make) -> None:
+    env = make()
+    shown = status(host_dir, env.veid)
+    assert (shown["status"], shown["pid"], shown["cgroup"], shown["root"]) == ("stopped", None, None, None)
+    env.mount()
+    shown = status(host_dir, env.veid)
+    assert (shown["status"], shown["root"]) == ("mounted", f"{host_dir}/root/{env.veid}")
+    env.umount()
+
+
+@pytest.mark.any_kernel
+def test_for_people(host_dir: Path, make: Make) -> None:
+    env = make(description="two\u202ewords")
+    lines = commandline.output(host_dir, "status", env.veid).splitlines()
+    assert f"veid: {env.veid}" in lines and "status: stopped" in lines
+    assert "description: two\\u202ewords" in lines  # nothing that could rearrange the line
+
+
+@pytest.mark.any_kernel
+def test_of_an_ephemeral_one(host: "ve.Host", host_dir: Path) -> None:
+    with host.ephemeral("busybox", hostname="red") as env:
+        shown = status(host_dir, env.veid)
+        pid = witness.init(host_dir, env.veid)
+        assert (shown["status"], shown["pid"], shown["ephemeral"], shown["private"]) == ("running", pid, True, None)
+        assert f"{env.veid}  running" in commandline.output(host_dir, "list", "-H", "-o", "veid,status").splitlines()
+        codes = [commandline.run(host_dir, verb, env.veid).returncode for verb in ("start", "diff", "logs", "destroy")]
+        assert codes == [5, 5, 5, 32]
+    assert commandline.run(host_dir, "status", env.veid).returncode == 43
+    assert witness.left_of(host_dir, env.veid) == []

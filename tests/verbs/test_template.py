@@ -1,0 +1,84 @@
+"""ve template, as far as VEs are concerned: one in use stays, and a VE stays on the version that it was made from."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+import ve
+from tests.verbs import commandline, witness
+from tests.verbs.conftest import Make
+from ve import errors
+
+pytestmark = pytest.mark.any_kernel
+
+
+def test_one_in_use_is_not_removed(host: "ve.Host", host_dir: Path, spare: str, make: Make) -> None:
+    first, second = make("spare"), make("spare:1")
+    second.start()
+    tree = witness.tree(Path(host.templates.get(spare).path))
+    for ref in ("spare", "spare:1"):
+        done = commandline.run(host_dir, "template", "remove", ref)
+        assert done.returncode == 51
+        assert done.stderr.startswith(f"ve: cannot remove template spare:1: VEs {first.veid}, {second.veid} use it\n")
+    assert witness.tree(Path(host.templates.get(spare).path)) == tree
+    second.stop(fast=True)
+    for env in (first, second):
+        env.destroy()
+    assert commandline.run(host_dir, "template", "remove", "spare").returncode == 0
+    assert not (host_dir / "template/spare").exists()
+
+
+def test_one_of_a_ve_whose_conf_file_is_broken_is_in_use(host_dir: Path, spare: str, make: Make) -> None:
+    env = make("spare")
+    conf = host_dir / f"conf/{env.veid}.toml"
+    conf.write_text(conf.read_text() + "hostname = [\n")
+    assert commandline.run(host_dir, "template", "remove", spare).returncode == 51
+
+
+def test_a_ve_stays_on_its_version(host: "ve.Host", host_dir: Path, spare: str, make: Make, tmp_path: Path) -> None:
+    old = make("spare")
+    shutil.copytree(host.templates.get(spare).path, tmp_path / "tree", symlinks=True)
+    (tmp_path / "tree/etc/version").write_text("two\n")
+    assert host.templates.add("spare", str(tmp_path / "tree")).ref == "spare:2"
+    new = make("spare")
+    for env in (old, new):
+        env.start()
+    assert witness.shell(old, "ls /etc/version 2>/dev/null; true") == ""
+    assert witness.shell(new, "cat /etc/version") == "two\n"
+    old.restart(timeout=0)
+    assert witness.shell(old, "ls /etc/version 2>/dev/null; true") == ""
+    assert commandline.output(host_dir, "list", "-H", "-o", "template").split() == ["spare:1", "spare:2"]
+
+
+@pytest.mark.parametrize("what", ["tree", "metadata", "all"])
+def test_one_that_has_vanished(host_dir: Path, spare: str, make: Make, what: str) -> None:
+    """Somebody removed it by hand: it is said, and all that needs no template works."""
+    running, stopped = make(spare, hostname="red"), make(spare)
+    running.start()
+    place = host_dir / "template/spare"
+    if what in ("tree", "all"):
+        place.joinpath("1").rename(host_dir / "kept")
+    if what in ("metadata", "all"):
+        (place / "1.toml").rename(host_dir / "kept.toml")
+    with witness.nothing_changes(host_dir, but=f"private/{running.veid}/upper.*"):
+        for verb in ("start", "mount"):
+            done = commandline.run(host_dir, verb, stopped.veid)
+            assert done.returncode == 91 and "template spare:1" in done.stderr, done
+    assert commandline.output(host_dir, "list", "-H", "-o", "veid,status,template").splitlines() == [
+        f"{running.veid}  running  spare:1",
+        f"{stopped.veid}  stopped  spare:1",
+    ]
+    assert commandline.run(host_dir, "status", stopped.veid).returncode == 0
+    assert witness.shell(running, "hostname") == "red\n"
+    assert commandline.run(host_dir, "stop", "--fast", running.veid).returncode == 0
+    assert commandline.run(host_dir, "destroy", running.veid, stopped.veid).returncode == 0
+    for veid in (running.veid, stopped.veid):
+        assert witness.left_of(host_dir, veid) == []
+    shutil.rmtree(host_dir / "kept", ignore_errors=True)
+    (host_dir / "kept.toml").unlink(missing_ok=True)
+
+
+def test_an_ephemeral_ve_is_a_user_too(host: "ve.Host", spare: str) -> None:
+    with host.ephemeral("spare") as env, pytest.raises(errors.InUse, match=str(env.veid)):
+        host.templates.remove("spare")

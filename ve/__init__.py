@@ -1,0 +1,82 @@
+"""Virtual Environments: isolated groups of processes with their own root, init, users and limits.
+
+    host = ve.Host()
+    host.templates.build("busybox")
+    env = host.create(101, template="busybox", hostname="red")
+    env.start()
+    env.run(["hostname"], capture_output=True, text=True, check=True).stdout
+    env.stop()
+    env.destroy()
+    with host.ephemeral("busybox") as env:
+        env.run(["true"], check=True)
+
+Every name below is imported when it is first used, so that importing this package costs next to nothing.
+"""
+
+TYPE_CHECKING = False  # as typing has it, whose import would be most of the cost of ours
+if TYPE_CHECKING:
+    from ve import errors
+    from ve.check import Facility
+    from ve.diff import Change
+    from ve.environment import Environment
+    from ve.ephemeral import Ephemeral
+    from ve.errors import Error
+    from ve.foreground import Foreground
+    from ve.host import Host
+    from ve.launch import Step
+    from ve.model import Config, Mount, Status
+    from ve.process import Popen
+    from ve.ps import Process
+    from ve.template import Template, Templates
+
+__all__ = [
+    "Change",
+    "Config",
+    "Environment",
+    "Ephemeral",
+    "Error",
+    "Facility",
+    "Foreground",
+    "Host",
+    "Mount",
+    "Popen",
+    "Process",
+    "Status",
+    "Step",
+    "Template",
+    "Templates",
+    "errors",
+]
+
+_ROOMS = {
+    "Change": "diff",
+    "Config": "model",
+    "Environment": "environment",
+    "Ephemeral": "ephemeral",
+    "Error": "errors",
+    "Facility": "check",
+    "Foreground": "foreground",
+    "Host": "host",
+    "Mount": "model",
+    "Popen": "process",
+    "Process": "ps",
+    "Status": "model",
+    "Step": "launch",
+    "Template": "template",
+    "Templates": "template",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module 've' has no attribute {name!r}")
+    from importlib import import_module
+
+    room = import_module(f"ve.{_ROOMS.get(name, name)}")
+    value: object = getattr(room, name) if name in _ROOMS else room  # errors is a room itself
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

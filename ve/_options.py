@@ -1,0 +1,218 @@
+"""What a command line may hold: arguments and options, how a shell completes them, and examples of each verb."""
+
+import re
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand, TyperOption
+
+import ve
+from ve import errors
+from ve._output import LIST
+from ve.model import check_name
+
+EXAMPLES = {
+    "create": [
+        "ve create 101 --template busybox --hostname red",
+        "ve create 102 --template debian:2 --name web --mount /srv/www:/var/www:ro --onboot",
+    ],
+    "start": ["ve start 101 web", "ve start --onboot", "ve start --foreground 101", "ve start --dry-run 101"],
+    "stop": ["ve stop 101", "ve stop --timeout 10 101 web", "ve stop --fast 101", "ve stop --all"],
+    "freeze": ["ve freeze 101"],
+    "thaw": ["ve thaw 101"],
+    "restart": ["ve restart 101"],
+    "destroy": ["ve destroy 101 web"],
+    "set": [
+        "ve set 101 --hostname blue --save",
+        "ve set 101 --userpasswd root:-      # read from stdin",
+        "ve set 101 --ssh-key @/root/.ssh/id_ed25519.pub",
+    ],
+    "rename": ["ve rename 101 web"],
+    "run": ["ve run busybox", "ve run busybox --mount $PWD:/src:ro --env CI=1 -- sh -c 'cd /src && ls'"],
+    "exec": ["ve exec 101 ps", "ve exec web --user nobody -- ls -la", "tar c . | ve exec 101 tar x -C /srv"],
+    "enter": ["ve enter 101", "echo hostname | ve enter 101"],
+    "console": ["ve console 101"],
+    "logs": ["ve logs 101", "ve logs -f web"],
+    "list": ["ve list", "ve list -H -o veid,status", "ve list --json"],
+    "status": ["ve status 101", "ve status --json web"],
+    "ps": ["ve ps", "ve ps 101", "ve ps --json"],
+    "check": ["ve check", "ve check --json"],
+    "mount": ["ls $(ve mount 101)"],
+    "umount": ["ve umount 101"],
+    "cp": ["ve cp motd 101:/etc/motd", "ve cp -a web:/etc/nginx backup/"],
+    "diff": ["ve diff 101", "ve diff --json web"],
+    "template list": ["ve template list", "ve template list --json"],
+    "template add": ["ve template add alpine alpine-minirootfs.tar.gz", "ve template add app oci-layout/"],
+    "template build": ["ve template build busybox", "ve template build debian --suite trixie --include vim,less"],
+    "template remove": ["ve template remove debian:1", "ve template remove debian"],
+}
+
+
+def examples(name: str) -> str:
+    """The end of a verb's help."""
+    return "\n".join(["\b", "Examples:", *(f"  {line}" for line in EXAMPLES[name])])  # \b: click, do not rewrap
+
+
+class Wrapper(TyperCommand):
+    """A verb that ends in somebody's command line: our options end where that begins, as with ssh."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        valued = {opt for p in self.params if isinstance(p, TyperOption) and not p.is_flag for opt in p.opts}
+        rest, ours, target = list(args), list[str](), list[str]()
+        while rest and rest[0] != "--" and (rest[0].startswith("-") or not target):
+            word = rest.pop(0)
+            if not word.startswith("-"):
+                target.append(word)
+                continue
+            ours.append(word)
+            if word in valued:
+                ours += rest[:1]
+                del rest[:1]
+        return super().parse_args(ctx, [*ours, "--", *target, *rest[rest[:1] == ["--"] :]])
+
+
+def veid(text: str) -> int:
+    if not re.fullmatch("[0-9]{1,10}", text):
+        raise errors.InvalidValue(f"cannot use VEID {text!r}: it is not a number, 1 to 2147483644")
+    return int(text)
+
+
+def name(text: str | None) -> str | None:
+    """A name, which on a command line is never empty: to the library that is no name."""
+    return None if text is None else check_name(text)
+
+
+def variables(pairs: list[str] | None) -> dict[str, str] | None:
+    if pairs is None:
+        return None
+    pairs = listed(pairs) or []
+    for pair in pairs:
+        if "=" not in pair:
+            raise errors.InvalidValue(f"cannot use environment variable {pair!r}: it is not NAME=VALUE")
+    return {name: value for name, _, value in (pair.partition("=") for pair in pairs)}
+
+
+def listed(values: list[str] | None) -> list[str] | None:
+    """What a repeatable option was given; one "" stands for none, so that `set` can take the last one away."""
+    return [] if values == [""] else values
+
+
+def given(**options: Any) -> dict[str, Any]:
+    """The options that were on the command line; the others are the library's to choose."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def user_and_password(text: str) -> tuple[str, str]:
+    """USER:PASSWORD; a password of - is asked for, or is the first line of stdin, so that ps does not show it."""
+    user, _, password = text.partition(":")
+    if password != "-":
+        return user, password
+    if not sys.stdin.isatty():
+        return user, sys.stdin.readline().removesuffix("\n")
+    from getpass import getpass
+
+    return user, getpass(f"Password of {user}: ")
+
+
+def text_or_file(text: str) -> str:
+    """The text, or what is in the file that it names: any bytes, as those on a command line may be."""
+    return Path(text[1:]).read_text(errors="surrogateescape") if text.startswith("@") else text
+
+
+Side = tuple[str, str] | None
+
+
+def copy_sides(source: str, target: str) -> tuple[Side, Side]:
+    """For each of the two, VE and path if it is VE:PATH, else None; as with scp, a slash before the colon is no VE."""
+    first, second = (re.fullmatch("([^/:]+):(.*)", path, re.DOTALL) for path in (source, target))
+    if (first is None) == (second is None):
+        hint = "a file of the host with a colon in its name is ./NAME"
+        raise errors.InvalidValue(f"cannot cp {source} to {target}: exactly one of them must be VE:PATH", hint)
+    return first and (first[1], first[2]), second and (second[1], second[2])
+
+
+# --- Completion: nothing when it cannot be known, as a completion has nowhere to complain -----------------------------
+
+
+def words(ctx: typer.Context, read: Callable[["ve.Host"], Iterable[str]]) -> list[str]:
+    try:
+        return [word for word in read(ve.Host(ctx.find_root().params.get("state_dir"))) if word]
+    except Exception:
+        return []
+
+
+def complete_ve(ctx: typer.Context) -> list[str]:
+    return words(ctx, lambda host: (word for env in host.list() for word in (str(env.veid), env.name)))
+
+
+def complete_template(ctx: typer.Context, incomplete: str) -> list[str]:
+    kind = "ref" if ":" in incomplete else "name"  # bash would break the word at a colon
+    return words(ctx, lambda host: sorted({getattr(template, kind) for template in host.templates.list()}))
+
+
+# --- Arguments and options --------------------------------------------------------------------------------------------
+
+Text = str | None
+Texts = list[str] | None
+
+VE = Annotated[str, typer.Argument(metavar="VE", help="VEID or name.", autocompletion=complete_ve)]
+OneVE = Annotated[Text, typer.Argument(metavar="VE", help="Of this VE only.", autocompletion=complete_ve)]
+VEs = Annotated[list[str], typer.Argument(metavar="VE", help="VEIDs or names.", autocompletion=complete_ve)]
+SomeVEs = Annotated[
+    Texts, typer.Argument(metavar="VE", help="VEIDs or names.", show_default=False, autocompletion=complete_ve)
+]
+Veid = Annotated[str, typer.Argument(metavar="VEID", help="A free number, 1 to 2147483644.")]
+NewName = Annotated[str, typer.Argument(metavar="NAME", help="The new name.", callback=name)]
+Cmd = Annotated[Texts, typer.Argument(metavar="CMD", show_default=False)]
+Source = Annotated[str, typer.Argument(metavar="SRC")]
+Target = Annotated[str, typer.Argument(metavar="DST")]
+Ref = Annotated[str, typer.Argument(metavar="TEMPLATE", help="NAME or NAME:VERSION.", autocompletion=complete_template)]
+Rootfs = Annotated[
+    str, typer.Argument(metavar="SOURCE", help="A directory, a tar, an OCI layout or a docker save archive.")
+]
+NewTemplate = Annotated[str, typer.Argument(metavar="NAME", help="One that exists gets another version.")]
+Kind = Annotated[
+    str, typer.Argument(metavar="KIND", help="busybox or debian.", autocompletion=lambda: ["busybox", "debian"])
+]
+
+Template = Annotated[
+    str, typer.Option(metavar="NAME[:VERSION]", help="What to make it from.", autocompletion=complete_template)
+]
+Name = Annotated[Text, typer.Option(help="A name that works wherever the VEID does.", callback=name)]
+Hostname = Annotated[Text, typer.Option(help="What hostname says inside.")]
+Description = Annotated[Text, typer.Option(help="One line for people.")]
+Onboot = Annotated[bool | None, typer.Option("--onboot/--no-onboot", help="Start it when the host boots.")]
+Env = Annotated[Texts, typer.Option("--env", "-e", metavar="K=V", help="An environment variable; repeatable.")]
+Mounts = Annotated[Texts, typer.Option("--mount", metavar="SRC:DST[:ro]", help="A path of the host; repeatable.")]
+Devices = Annotated[Texts, typer.Option("--device", metavar="/dev/X", help="A device it may use; repeatable.")]
+Password = Annotated[Text, typer.Option(metavar="USER:PASSWORD", help="Set it; - for PASSWORD reads it from stdin.")]
+SshKey = Annotated[Text, typer.Option(metavar="KEY|@FILE", help="Let this public key log in as root.")]
+Save = Annotated[bool, typer.Option("--save", help="Keep it for the next starts.")]
+
+User = Annotated[Text, typer.Option(metavar="USER[:GROUP]", help="Run as this user, by the VE's passwd.")]
+Cwd = Annotated[Text, typer.Option(metavar="DIR", help="Run in this directory of the VE.")]
+Timeout = Annotated[float, typer.Option(metavar="SECONDS", min=0, help="How long its own shutdown may take.")]
+Fast = Annotated[bool, typer.Option("--fast", help="Kill it at once.")]
+AllOnboot = Annotated[bool, typer.Option("--onboot", help="Every stopped VE that was given --onboot.")]
+AllRunning = Annotated[bool, typer.Option("--all", help="Every VE that runs.")]
+Foreground = Annotated[bool, typer.Option("--foreground", help="Be its console, and start it again on a reboot.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the steps and do nothing.")]
+Follow = Annotated[bool, typer.Option("--follow", "-f", help="Go on with new text as it comes.")]
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Columns = Annotated[str, typer.Option("-o", metavar="FIELD,...", help=f"Some of {', '.join(LIST)}.")]
+All = Annotated[bool, typer.Option("--all", "-a", help="As without it; for hands that know vzlist.")]
+NoHeader = Annotated[bool, typer.Option("-H", help="Print no header.")]
+Archive = Annotated[bool, typer.Option("--archive", "-a", help="Keep owners, times, xattrs and hard links.")]
+TemplateName = Annotated[Text, typer.Option("--name", help="Its name, when not that of its kind.")]
+Suite = Annotated[Text, typer.Option(help="The suite of Debian.")]
+Packages = Annotated[str, typer.Option(metavar="PKG,...", help="Packages of Debian to add.")]
+
+StateDir = Annotated[
+    Text, typer.Option(metavar="DIR", envvar="VE_STATE_DIR", show_envvar=True, help="Instead of /var/lib/ve.")
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")]
+Version = Annotated[bool, typer.Option("--version", help="Print the version.")]

@@ -1,0 +1,183 @@
+"""What the command line shows: tables and JSON on stdout, sentences on stderr.  Only texts: cli.py prints them.
+
+A failure is one line, "ve: cannot VERB OBJECT: why", then "hint: the cure", and an exit code of ve.errors.EXIT_CODES.
+"""
+
+import os
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from operator import attrgetter
+from typing import Any
+
+import typer
+
+import ve
+from ve import errors
+
+Fields = dict[str, Callable[[Any], Any]]  # a column's name, which is the JSON key too, and how to get its value
+
+
+def fields(*names: str) -> Fields:
+    return {name: attrgetter(name) for name in names}
+
+
+def setting(name: str) -> Callable[[Any], Any]:
+    def get(env: "ve.Environment") -> Any:
+        with suppress(errors.Error):  # its conf file is broken or just gone, which is no reason to hide the other VEs
+            return attrgetter(name)(env)
+        return None
+
+    return get
+
+
+LIST = fields("veid", "name", "status", "pid", "ephemeral") | {
+    "addresses": lambda env: [],  # until a VE can have some
+    "template": setting("config.template"),
+    "hostname": setting("hostname"),
+    "onboot": setting("config.onboot"),
+    "description": setting("config.description"),
+}
+LIST_DEFAULT = "veid,name,status,pid,template,hostname,addresses"
+PS = fields("veid", "pid", "host_pid", "uid", "command")
+PLAN = fields("process", "name", "text")
+DIFF = fields("kind", "path")
+CHECK = fields("name", "present", "required", "lost", "cure")
+ENDS = {"halt": "has halted", "reboot": "reboots", "killed": "was killed"}
+TEMPLATES = fields("ref", "created", "init", "source")
+
+
+def choose_fields(names: str) -> Fields:
+    """The fields of `list -o`; InvalidValue names the one that is none."""
+    for name in names.split(","):
+        if name not in LIST:
+            raise errors.InvalidValue(f"cannot list {name!r}: no such field", hint=f"the fields are {', '.join(LIST)}")
+    return {name: LIST[name] for name in names.split(",")}
+
+
+def label(env: "ve.Environment") -> str:
+    return f"{env.veid} ({env.name})" if env.name else str(env.veid)
+
+
+def broken(env: "ve.Environment") -> errors.BrokenConfig | None:
+    """What is wrong with its conf file."""
+    with suppress(errors.NotFound):  # just destroyed
+        try:
+            env.config  # noqa: B018  reading is the question
+        except errors.BrokenConfig as error:
+            return error
+    return None
+
+
+def printable(text: str) -> str:
+    """The text with what could move a terminal's cursor escaped: a VE chooses the names of its files and processes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def cell(value: Any) -> str:
+    if value is None or value in ("", (), [], {}):
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, dict):
+        value = [f"{key}={item}" for key, item in value.items()]
+    return printable(",".join(map(str, value)) if isinstance(value, list | tuple) else str(value))
+
+
+def render(table: Fields, items: Iterable[Any], as_json: bool = False, header: bool = True) -> str:
+    """Items as aligned columns, a line for each; or as a JSON array of objects with the table's names."""
+    rows = [{name: get(item) for name, get in table.items()} for item in items]
+    return dump_json(rows) if as_json else columns(list(table) if header else [], rows)
+
+
+def columns(header: list[str], rows: list[dict[str, Any]]) -> str:
+    lines = [[name.upper().replace("_", "") for name in header]] if header else []
+    lines += [[cell(value) for value in row.values()] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    padded = ([text.ljust(width) for text, width in zip(line, widths, strict=True)] for line in lines)
+    return "".join("  ".join(line).rstrip() + "\n" for line in padded)
+
+
+def version() -> str:
+    from importlib import metadata
+
+    return metadata.version("ve")
+
+
+def dump_json(value: Any) -> str:
+    import json
+
+    return json.dumps(value, indent=2, default=str) + "\n"
+
+
+def as_facts(facts: dict[str, Any]) -> str:
+    return "".join(f"{name}: {cell(value)}\n" for name, value in facts.items())
+
+
+@contextmanager
+def progress(text: str) -> Iterator[Callable[[int, int, str], None] | None]:
+    """A function to call with (done, total, unit) that moves a bar on stderr; None when nobody watches one there."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bars:
+        bar = bars.add_task(text, total=None)
+        yield lambda done, total, unit: bars.update(
+            bar, completed=done, total=total or None, description=f"{text} {unit}"
+        )
+
+
+# --- Failures ---------------------------------------------------------------------------------------------------------
+
+Failure = tuple[int, str, str]  # the exit code, the sentence and the hint; no sentence for what needs no words
+BUG = "this is a bug: please report it, with what VE_DEBUG=1 in the environment shows"
+
+
+class NotRoot(errors.Error):
+    exit_code = 12
+
+
+def require_root(cannot: str) -> None:
+    if os.geteuid() != 0:
+        raise NotRoot(f"{cannot}: not root", hint="run it as root, for example with sudo")
+
+
+def explain(error: BaseException, cannot: str, words: Sequence[str]) -> tuple[int, list[str]]:
+    """A failure's exit code and lines for stderr; cannot is how a sentence of ours begins, words the command line."""
+    code, sentence, hint = _failure(error, cannot, words)
+    lines = [f"{prefix}: {printable(text)}" for prefix, text in (("ve", sentence), ("hint", hint)) if text]
+    if os.environ.get("VE_DEBUG"):
+        import traceback
+
+        lines = [*"".join(traceback.format_exception(error)).splitlines(), *lines]
+    return code, lines
+
+
+def _failure(error: BaseException, cannot: str, words: Sequence[str]) -> Failure:
+    if isinstance(error, errors.Error):
+        return error.exit_code, str(error), error.hint
+    if isinstance(error, typer.TyperException):
+        return _usage(error, cannot, words)
+    if isinstance(error, BrokenPipeError):
+        return 141, "", ""  # 128 + SIGPIPE, as a program without Python's handler would end
+    if isinstance(error, KeyboardInterrupt):
+        return 130, "", ""
+    if isinstance(error, OSError):
+        parts = [getattr(error, "syscall", None), error.strerror or str(error), error.filename]
+        code = 46 if error.errno in errors.FULL else 3
+        return code, ": ".join([cannot, *(str(part) for part in parts if part)]), ""
+    return 1, f"{cannot}: unexpected {type(error).__name__}: {error}", BUG
+
+
+def _usage(error: typer.TyperException, cannot: str, words: Sequence[str]) -> Failure:
+    option = getattr(error, "option_name", "")
+    if re.fullmatch("-[0-9]", option):  # `ve start -5`: an option to the parser, a VEID to its user
+        word = next(word for word in words if word.startswith(option))
+        return 20, f"{cannot} {word}: a VEID is a number, 1 to 2147483644", ""
+    ctx = getattr(error, "ctx", None)
+    why = " ".join(error.format_message().rstrip(".").split())
+    return 2, f"{cannot}: {why[:1].lower()}{why[1:]}", f"see {ctx.command_path if ctx else 've'} --help"

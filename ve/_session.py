@@ -1,0 +1,81 @@
+"""One command line on its way: whose state dir, what it is about to do to whom, and what is said of it on stderr."""
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import ve
+from ve import _options as opt
+from ve import _output as out
+from ve import errors
+
+OWN_FAILURE = 125  # of a verb that otherwise returns the exit code of its command
+NOT_OURS = (126, 127, 130, 141)  # the command cannot be executed, is not there; Ctrl-C; nobody reads us any more
+RUNS_A_COMMAND = frozenset({"exec", "run", "enter", "console"})
+
+
+@dataclass
+class Session:
+    """One command line: its words, its global options, and what it is about to do to whom."""
+
+    words: list[str]
+    state_dir: str | None = None
+    quiet: bool = False
+    verb: str = ""
+    target: str = ""
+
+    def cannot(self) -> str:
+        """How an error sentence of ours begins."""
+        return " ".join(filter(None, ("cannot", self.verb or "run ve", self.target)))
+
+    def say(self, text: str) -> None:
+        """Tell in a line what was done."""
+        if not self.quiet:
+            print(text, file=sys.stderr)
+
+    def report(self, error: BaseException) -> int:
+        """Tell a failure and its cure; returns its exit code."""
+        code, lines = out.explain(error, self.cannot(), self.words)
+        for line in lines:
+            print(line, file=sys.stderr)
+        return OWN_FAILURE if self.verb in RUNS_A_COMMAND and code not in NOT_OURS else code
+
+    def host(self, target: str = "") -> "ve.Host":
+        """The library's object; target is for the error sentence."""
+        self.target = target
+        out.require_root(self.cannot())
+        return ve.Host(self.state_dir)
+
+    def get(self, key: str) -> "ve.Environment":
+        return self.host(key).get(opt.veid(key) if key.isdecimal() else key)
+
+    def those(
+        self, keys: list[str] | None, every: bool, option: str, wanted: Callable[["ve.Environment"], bool]
+    ) -> list[str]:
+        """The VEs that were named or, with an option in place of names, every one that is wanted."""
+        if bool(keys) == every:
+            raise errors.InvalidValue(f"{self.cannot()}: name VEs or say {option}")
+        return list(keys or ()) if not every else [str(env.veid) for env in self.host().list() if self._is(env, wanted)]
+
+    def _is(self, env: "ve.Environment", wanted: Callable[["ve.Environment"], bool]) -> bool:
+        try:
+            return wanted(env)
+        except errors.BrokenConfig:
+            return True  # the verb itself will say so
+
+    def each(self, keys: list[str], done: str, action: Callable[["ve.Environment"], object]) -> int:
+        """Do it to every VE and say it is done, or what else action returns as text.
+
+        A failure is told and the rest goes on; returns the first failure's exit code.
+        """
+        out.require_root(self.cannot())  # told once, not for each
+        codes = []
+        for key in keys:
+            try:
+                env = self.get(key)
+                name = out.label(env)
+                said = action(env)
+                self.say(f"{name} {said if isinstance(said, str) else done}")
+            except Exception as error:
+                codes.append(self.report(error))
+        return codes[0] if codes else 0

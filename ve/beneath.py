@@ -1,0 +1,68 @@
+"""Opening what is in somebody else's root: openat2(2) does not let a path, or a link in it, lead out of there."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from ve._linux import syscalls
+
+DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
+_LINKS_MAX = 40  # as the kernel has it: path_resolution(7)
+_TRIES = 1000
+
+
+class Root:
+    """A directory that absolute paths, absolute links and ".." cannot leave; without one, the caller's own root."""
+
+    def __init__(self, fd: int = syscalls.AT_FDCWD) -> None:
+        self.fd = fd
+        confined = syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_MAGICLINKS
+        self.resolve = 0 if fd == syscalls.AT_FDCWD else confined
+
+    def open(self, path: str, flags: int) -> int:
+        """A descriptor; relative paths begin at the root as well."""
+        for _ in range(_TRIES):
+            try:
+                return syscalls.openat2(self.fd, path, flags, self.resolve)
+            except OSError as error:
+                if error.errno != errno.EAGAIN:  # a rename was under way while the kernel followed a ".."
+                    raise OSError(error.errno, error.strerror, path) from error  # as FileNotFoundError and the like
+        raise OSError(errno.EAGAIN, "something in the VE keeps renaming directories on the way there", path)
+
+    def final(self, path: str) -> tuple[int, str]:
+        """Where the file at path is, or would be made: a descriptor of its directory, and its name there.
+
+        A link at the end is followed, for who wants to rename something onto the file itself.
+        """
+        for _ in range(_LINKS_MAX):
+            head, name = os.path.split(path.rstrip("/"))
+            if name in ("", ".", ".."):
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+            directory = self.open(head or ".", DIRECTORY)
+            link = read_link(directory, name)
+            if link is None:
+                return directory, name
+            os.close(directory)
+            path = os.path.join(head, link)
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+
+
+def read_link(directory: int, name: str) -> str | None:
+    """Where the symbolic link points to; None if there is none of this name."""
+    try:
+        return os.readlink(name, dir_fd=directory)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        return None
+
+
+def look(directory: int, name: str) -> os.stat_result | None:
+    """What is there under this name, a link being a link; None if nothing is."""
+    try:
+        return os.stat(name, dir_fd=directory, follow_symlinks=False)
+    except FileNotFoundError:
+        return None

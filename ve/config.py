@@ -1,0 +1,145 @@
+"""Config as TOML and back: what stands in conf/<VEID>.toml.
+
+    version = 1
+    template = "busybox:1"
+    hostname = "red"
+    mounts = ["/srv/www:/var/www:ro"]
+
+    [env]
+    LANG = "C.UTF-8"
+
+The keys are Config's fields, all but the VEID, which is the file's name; what is left out has Config's default.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+from ve.errors import BrokenConfig, InvalidValue, NotFound
+from ve.model import Config, Mount
+
+VERSION = 1
+
+_EXPECTED = {str: "a string", bool: "true or false", list: "an array of strings", dict: "a table of strings"}
+
+_ANY = Config(1, "any:1")  # a value is tried out in it
+
+# Each key: its TOML type, and what makes one string of it a part of Config's value; str() is the way back.
+KEYS: dict[str, tuple[type, Callable[[str], Any]]] = {
+    "template": (str, str),
+    "name": (str, str),
+    "hostname": (str, str),
+    "description": (str, str),
+    "onboot": (bool, bool),
+    "env": (dict, str),
+    "mounts": (list, Mount.parse),
+    "devices": (list, str),
+}
+
+
+def load(path: str | os.PathLike[str], veid: int) -> Config:
+    """The Config in this file; BrokenConfig names the line or key and what is expected there; NotFound if it is not."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise NotFound(f"cannot find VE {veid}: there is none", hint="ve list shows all") from None
+    with os.fdopen(fd, "rb") as file:
+        return parse(file.read(), veid, os.fspath(path))
+
+
+def parse(data: bytes, veid: int, path: str) -> Config:
+    """The same of a file's content; path is only for messages."""
+    try:
+        return _config(_table(data), veid)
+    except _Broken as error:
+        raise BrokenConfig(f"cannot read {path}: {error}", hint=error.hint) from None
+
+
+def dump(config: Config) -> bytes:
+    """The file's content.  Keys that have their default are left out."""
+    import tomli_w  # only who writes pays for it
+
+    plain = Config(config.veid, config.template)
+    table: dict[str, Any] = {"version": VERSION}
+    for key, (shape, _) in KEYS.items():
+        value = getattr(config, key)
+        if key == "template" or value != getattr(plain, key):
+            table[key] = [str(part) for part in value] if shape is list else value
+    return tomli_w.dumps(table).encode()
+
+
+class _Broken(Exception):
+    """Where in the file, and what is expected there."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+def _table(data: bytes) -> dict[str, Any]:
+    import tomllib  # 18 ms; most verbs ask the kernel only
+
+    try:
+        return tomllib.loads(data.decode())
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise _Broken(f"line {line}: must be UTF-8") from None
+    except tomllib.TOMLDecodeError as error:
+        what, _, where = str(error).rstrip(")").partition(" (at ")
+        end = f"line {len(data.splitlines())}"  # where it says only "end of document"
+        place = where.partition(",")[0] if where.startswith("line ") else end
+        raise _Broken(f"{place}: {what[:1].lower()}{what[1:]}") from None
+    except RecursionError:
+        raise _Broken("it is nested too deeply") from None
+
+
+def _config(table: dict[str, Any], veid: int) -> Config:
+    version = table.pop("version", None)
+    if type(version) is not int or version < 1:
+        raise _Broken(f"key version: must be {VERSION}")
+    if version > VERSION:
+        raise _Broken(f"key version: {version} is newer than this ve, which knows {VERSION}", "upgrade ve")
+    for key in table:
+        if key not in KEYS:
+            raise _Broken(f"key {key}: there is no such key", _nearest(key))
+    if "template" not in table:
+        raise _Broken("key template: is missing")
+    try:
+        return Config(veid, **{key: _value(key, raw) for key, raw in table.items()})
+    except InvalidValue as error:  # of the whole: each key alone was right
+        raise _Broken(str(error), error.hint) from None
+
+
+def _value(key: str, raw: object) -> Any:
+    """Config's value of one key, checked by Config, part by part so that a message can name the part."""
+    shape, make = KEYS[key]
+    if type(raw) is not shape:
+        raise _Broken(f"key {key}: must be {_EXPECTED[shape]}")
+    parts = {}
+    for name, label, part in _parts(key, raw):
+        if shape is not bool and not isinstance(part, str):
+            raise _Broken(f"key {label}: must be a string")
+        try:
+            parts[name] = make(part)
+            whole: Any = {name: parts[name]} if shape is dict else (parts[name],) if shape is list else parts[name]
+            replace(_ANY, **{key: whole})
+        except InvalidValue as error:
+            raise _Broken(f"key {label}: {error}", error.hint) from None
+    return parts if shape is dict else tuple(parts.values()) if shape is list else parts[key]
+
+
+def _parts(key: str, raw: object) -> Iterator[tuple[Any, str, Any]]:
+    if isinstance(raw, dict):
+        yield from ((name, f"{key}.{name}", part) for name, part in raw.items())
+    elif isinstance(raw, list):
+        yield from ((index, f"{key}[{index}]", part) for index, part in enumerate(raw))
+    else:
+        yield key, key, raw
+
+
+def _nearest(key: str) -> str:
+    import difflib  # only who mistypes pays for it
+
+    near = difflib.get_close_matches(key, KEYS, 1)
+    return f"did you mean {near[0]}?" if near else f"there are {', '.join(KEYS)}"

@@ -1,0 +1,191 @@
+"""What a VE changed: its upper layer compared with its template.
+
+The kernel's own marks in an upper (Documentation/filesystems/overlayfs.rst): a character device 0:0 hides what the
+template has; a directory with the xattr trusted.overlay.opaque "y" hides all that the template has in it; one with
+trusted.overlay.redirect was moved here, and goes on with the template's directory at that place.  Without CAP_SYS_ADMIN
+these xattrs cannot be seen.
+
+The VE wrote the upper and may be writing now: every name is opened beneath the layer's root, without symlinks, a
+directory at a time, so that neither a link nor any depth leads out.  What vanishes meanwhile is left out.
+"""
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from ve._linux.syscalls import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, SyscallError, openat2
+
+_VANISHED = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+_OWN = "trusted.overlay."
+_NAMES_A_CALL = 15  # with names of 255 bytes a path stays below PATH_MAX
+
+
+@dataclass(frozen=True)
+class Change:
+    """One name: kind is "A" added, "C" changed or "D" deleted; path begins at the VE's root, os.fsdecode made it."""
+
+    kind: str
+    path: str
+
+
+class _Pair(NamedTuple):
+    """A directory of the upper and the template's that it is compared with; names from the layer's root."""
+
+    upper: tuple[str, ...]
+    lower: tuple[str, ...] | None
+    cut: bool = False  # the VE sees nothing of the template's: it, or one above it, is opaque
+
+
+def changes(upper: str, template: str) -> list[Change]:
+    """What the VE changed, by path; a directory that is gone stands for all that was in it.
+
+    Changed is what differs in type, mode, owner, xattrs or, unless it is a directory, in size, time of change, device
+    or link target: a copy that overlayfs made and that nobody changed has all of them the same.  A directory that was
+    moved is added where it is, and what is in it is compared with what it was.  Of a file with several names only those
+    that were written through are listed.
+    """
+    found: list[Change] = []
+    upper_root = os.open(upper, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        lower_root = os.open(template, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            if not _same(upper_root, lower_root, "."):
+                found.append(Change("C", "/"))
+            left = [_Pair((), ())]
+            while left:
+                left += _directory(upper_root, lower_root, left.pop(), found)
+        finally:
+            os.close(lower_root)
+    finally:
+        os.close(upper_root)
+    return sorted(found, key=lambda change: change.path)
+
+
+def _directory(upper_root: int, lower_root: int, pair: _Pair, found: list[Change]) -> list[_Pair]:
+    """Compare one directory name by name, add what differs to found, and give the directories in it."""
+    deeper = []
+    with _opened(upper_root, pair.upper) as upper, _opened(lower_root, pair.lower) as lower:
+        if upper is None:
+            return []
+        names = os.listdir(upper)
+        for name in names:
+            here, there = _stat(upper, name), _stat(lower, name)
+            if here is None:
+                continue
+            moved_from = _redirect(upper, name, pair.lower) if stat.S_ISDIR(here.st_mode) else None
+            kind = "C" if moved_from and there else _kind(upper, lower, name, here, there)
+            if kind:
+                found.append(Change(kind, _path(pair.upper, name)))
+            if stat.S_ISDIR(here.st_mode):
+                at = moved_from or ((*pair.lower, name) if pair.lower is not None and there else None)
+                cut = (pair.cut and not moved_from) or _xattr(upper, name, "opaque") == b"y"
+                deeper.append(_Pair((*pair.upper, name), at, cut))
+        if lower is not None and pair.cut:
+            found += [Change("D", _path(pair.upper, name)) for name in set(os.listdir(lower)) - set(names)]
+    return deeper
+
+
+def _kind(upper: int, lower: int | None, name: str, here: os.stat_result, there: os.stat_result | None) -> str:
+    """What became of one name; empty: nothing that counts."""
+    if stat.S_ISCHR(here.st_mode) and here.st_rdev == 0:
+        return "D" if there else ""
+    if lower is None or there is None:
+        return "A"
+    return "" if _same(upper, lower, name) else "C"
+
+
+def _same(upper: int, lower: int, name: str) -> bool:
+    here, there = _stat(upper, name), _stat(lower, name)
+    if here is None or there is None or _look(here) != _look(there):
+        return False
+    if stat.S_ISLNK(here.st_mode) and _link(upper, name) != _link(lower, name):
+        return False
+    return _xattrs(upper, name) == _xattrs(lower, name)
+
+
+def _look(at: os.stat_result) -> tuple[int, ...]:
+    own = (at.st_mode, at.st_uid, at.st_gid)
+    return own if stat.S_ISDIR(at.st_mode) else (*own, at.st_size, at.st_mtime_ns, at.st_rdev)
+
+
+def _stat(directory: int | None, name: str) -> os.stat_result | None:
+    if directory is not None:
+        with suppress(FileNotFoundError):
+            return os.stat(name, dir_fd=directory, follow_symlinks=False)
+    return None
+
+
+def _link(directory: int, name: str) -> str:
+    try:
+        return os.readlink(name, dir_fd=directory)
+    except OSError:  # gone, or something else by now
+        return ""
+
+
+def _xattrs(directory: int, name: str) -> dict[str, bytes]:
+    """All but overlayfs's own."""
+    with _opened(directory, (name,), os.O_PATH | os.O_NOFOLLOW) as fd:
+        if fd is None:
+            return {}
+        path = f"/proc/self/fd/{fd}"  # of what the descriptor holds, be it a symlink
+        try:
+            return {key: os.getxattr(path, key) for key in os.listxattr(path) if not key.startswith(_OWN)}
+        except OSError as error:
+            if error.errno not in (errno.ENOTSUP, errno.ENODATA):  # a file system without any; removed meanwhile
+                raise
+            return {}
+
+
+def _xattr(directory: int, name: str, key: str) -> bytes:
+    """The value of one of overlayfs's own, or nothing."""
+    with _opened(directory, (name,), os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW) as fd, suppress(OSError):
+        return b"" if fd is None else os.getxattr(fd, _OWN + key)
+    return b""
+
+
+def _redirect(directory: int, name: str, parent: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    """Where in the template a directory was before it was moved; a value without a slash is a name beside it."""
+    value = os.fsdecode(_xattr(directory, name, "redirect"))
+    if value.startswith("/"):
+        return tuple(part for part in value.split("/") if part)
+    return (*parent, value) if value and parent is not None else None
+
+
+def _path(directory: tuple[str, ...], name: str) -> str:
+    return "/" + "/".join((*directory, name))
+
+
+@contextmanager
+def _opened(
+    root: int, names: tuple[str, ...] | None, flags: int = os.O_RDONLY | os.O_DIRECTORY
+) -> Iterator[int | None]:
+    """A descriptor of what is there beneath root; None when nothing is, or something else."""
+    fd = None if names is None else _open(root, names, flags)
+    try:
+        yield fd
+    finally:
+        if fd is not None:
+            os.close(fd)
+
+
+def _open(root: int, names: tuple[str, ...], flags: int) -> int | None:
+    fd = root
+    try:
+        for start in range(0, max(len(names), 1), _NAMES_A_CALL):
+            piece = "/".join(names[start : start + _NAMES_A_CALL]) or "."
+            last = start + _NAMES_A_CALL >= len(names)
+            deeper = openat2(fd, piece, flags if last else os.O_PATH, RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS)
+            if fd != root:
+                os.close(fd)
+            fd = deeper
+    except SyscallError as error:
+        if fd != root:
+            os.close(fd)
+        if error.errno not in _VANISHED:
+            raise
+        return None
+    return fd

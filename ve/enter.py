@@ -1,0 +1,247 @@
+"""The far side of exec: from a fresh interpreter on the host to a program inside a VE.
+
+It runs as ``python -I -S`` and so is single-threaded whatever its caller looks like.  Three processes are at work:
+
+* the *middle* stays on the host, in a session of its own, for as long as the command runs;
+* the *joiner*, its child, is cloned into the command's cgroup, enters all namespaces of the VE at once, clones
+* the *command* with CLONE_PARENT, which makes it the middle's child too, and ends: so nothing of ours is in the
+  VE's namespaces but the command itself, and nobody but its parent learns how it ended.
+
+    near (ve/process.py)           middle                         joiner, command
+    request (a memfd)     ------->
+                                   <----------------------------  JOINED pid on the host
+                                   <----------------------------  INSIDE pid in the VE [its terminal's master]
+    [TERMINAL]            <------  <----------------------------  end of file: exec closed the channel
+    STARTED pid, pid      <------
+    signal number         ------->                                (pidfd_send_signal)
+    end of file, or its   ------->                                (cgroup.kill)
+    pidfd says it ended
+
+Instead of the answers there may be FAILED step, errno, why.  The middle ends as the command ended: with its exit code,
+or by its signal.  The VE's files are hostile: before the first of them is looked at, the command has no descriptor of
+the host but its standard ones, cannot be traced (PR_SET_DUMPABLE), and imports nothing any more.
+"""
+
+from __future__ import annotations
+
+# Importing signal and socket, which are these with enums, would cost each command another 10 ms; contextlib another 3.
+# ruff: noqa: SIM105
+import _signal  # type: ignore[import-not-found]
+import _socket
+import errno
+import marshal
+import os
+import select
+import struct
+import sys
+
+from ve import command, passwd
+from ve._linux import syscalls
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
+
+    Request = dict[str, Any]
+
+
+# --- the middle ---------------------------------------------------------------------------------------------------
+
+
+class Middle:
+    """The command's parent: passes signals on, ends all when the caller is gone, and then ends as the command did."""
+
+    def __init__(self, request: Request, near: int, pidfd: int) -> None:
+        self.request = request
+        self.near = _socket.socket(fileno=near)
+        self.pidfd = pidfd
+        self.caller = os.pidfd_open(request["caller"])
+        if os.getppid() != request["caller"]:
+            os._exit(1)  # gone before we looked, and its number may be somebody else's by now
+        self.child = -1  # its pidfd
+
+    def run(self) -> NoReturn:
+        self.request["bounding"] = _bounding_set(self.request["pid"])
+        _give_pipes(self.request["pid"])
+        ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
+        cgroup = os.open(self.request["cgroup"], os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        joiner = syscalls.clone3(0, _signal.SIGCHLD, cgroup)
+        if joiner == 0:
+            command.join(self.request, self.pidfd, theirs)
+        theirs.close()
+        os.close(cgroup)
+        _let_go_of_stdio()
+        pid = self._listen(ours)
+        os.waitpid(joiner, 0)
+        self._until(self.child)
+        status = os.waitpid(pid, 0)[1]
+        _remove(self.request["cgroup"])
+        _end_as(status)
+
+    def _listen(self, channel: _socket.socket) -> int:
+        """What joiner and command say until exec; the pid of the command on the host."""
+        pid = inside = 0
+        while True:
+            self._until(channel.fileno())
+            data, fds = _receive(channel)
+            if not data:
+                break
+            kind, *values = marshal.loads(data)
+            if kind == "FAILED":
+                self.fail(*values)
+            if kind == "JOINED":
+                [pid] = values
+                self.child = os.pidfd_open(pid)
+            if kind == "INSIDE":
+                [inside] = values
+            if fds:
+                command.send(self.near, "TERMINAL", fds=fds)
+                os.close(fds[0])
+        if not pid:
+            self.fail("join", errno.ESRCH, "killed")
+        command.send(self.near, "STARTED", pid, inside)
+        return pid
+
+    def _until(self, fd: int) -> None:
+        """Wait until fd is readable, serving the caller meanwhile."""
+        poll = select.poll()
+        for each in (fd, self.near.fileno(), self.caller):
+            poll.register(each, select.POLLIN)
+        while True:
+            ready = {each for each, _ in poll.poll()}
+            if self.caller in ready or (self.near.fileno() in ready and not self._pass_signal()):
+                self._end_tree()
+                os._exit(1)
+            if fd in ready:
+                return
+
+    def _pass_signal(self) -> bool:
+        """Do what the caller says; False if there is no caller any more."""
+        try:
+            data = self.near.recv(64)
+        except OSError:
+            return False
+        if data and self.child >= 0:
+            try:
+                _signal.pidfd_send_signal(self.child, marshal.loads(data))
+            except OSError:
+                pass  # ended meanwhile, or no such signal: the caller checks the number
+        return bool(data)
+
+    def fail(self, step: str, number: int, why: str) -> NoReturn:
+        command.send(self.near, "FAILED", step, number, why)
+        self._end_tree()
+        os._exit(1)
+
+    def _end_tree(self) -> None:
+        """SIGKILL to all in the command's cgroup; returns when it is empty and removed."""
+        cgroup: bytes = self.request["cgroup"]
+        if self.child >= 0:
+            try:
+                _signal.pidfd_send_signal(self.child, _signal.SIGKILL)  # a login is no longer in that cgroup
+            except OSError:
+                pass
+        try:
+            _write(cgroup + b"/cgroup.kill", b"1")
+            events = os.open(cgroup + b"/cgroup.events", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return  # the whole VE was removed
+        try:
+            while True:
+                os.waitpid(-1, 0)
+        except ChildProcessError:
+            pass
+        poll = select.poll()
+        poll.register(events, select.POLLPRI)
+        while b"populated 1" in os.pread(events, 4096, 0) and poll.poll(10000):
+            pass
+        _remove(cgroup)
+
+
+def _bounding_set(pid: int) -> int:
+    """The capabilities that the VE's init can have, which are all that a command in the VE may have."""
+    for line in passwd.read(b"/proc/%d/status" % pid).splitlines():
+        if line.startswith(b"CapBnd:"):
+            return int(line.split()[1], 16)
+    raise ProcessLookupError(errno.ESRCH, "No such process")
+
+
+def _give_pipes(pid: int) -> None:
+    """Pipes among the standard descriptors become the VE root's, or nobody inside could open /dev/stdout (pipe(7))."""
+    with open(f"/proc/{pid}/uid_map", "rb") as file:
+        root = int(file.readline().split()[1])
+    for fd in (0, 1, 2):
+        try:
+            if os.readlink(f"/proc/self/fd/{fd}").startswith("pipe:["):
+                os.fchown(fd, root, root)
+        except OSError:
+            pass  # it is closed
+
+
+def _let_go_of_stdio() -> None:
+    """The command's standard descriptors are its own now: who reads a pipe of it must see the end when it ends."""
+    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+    for fd in (0, 1, 2):
+        os.dup2(null, fd)
+    os.close(null)
+
+
+def _remove(cgroup: bytes) -> None:
+    try:
+        os.rmdir(cgroup)
+    except OSError:
+        pass  # something still runs in it: near or sweep() decides about that
+
+
+def _end_as(status: int) -> NoReturn:
+    code = os.waitstatus_to_exitcode(status)
+    if code < 0:  # no core of ours: we are not dumpable
+        command.set_signal(-code, _signal.SIG_DFL)
+        _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
+        os.kill(os.getpid(), -code)
+    os._exit(code & 255)
+
+
+# --- all three ----------------------------------------------------------------------------------------------------
+
+
+def _write(path: bytes, data: bytes) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, data)
+    finally:
+        os.close(fd)
+
+
+def _receive(channel: _socket.socket) -> tuple[bytes, tuple[int, ...]]:
+    """A message and the descriptor that came with it; b"" at end of file."""
+    try:
+        data, ancillary, _, _ = channel.recvmsg(65536, _socket.CMSG_SPACE(4), _socket.MSG_CMSG_CLOEXEC)
+    except OSError:
+        return b"", ()
+    return data, tuple(fd for _, _, each in ancillary for (fd,) in struct.iter_unpack("i", each))
+
+
+def main(request_fd: int, near: int, pidfd: int) -> NoReturn:
+    """Read the request and become the middle.  Never returns."""
+    syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)  # the joiner and the command inherit it, until exec
+    for number in command.SIGNALS:
+        command.set_signal(number, _signal.SIG_IGN)  # near passes on what is meant for the command
+    for fd in (0, 1, 2):
+        try:
+            os.fstat(fd)
+        except OSError:  # the caller had it closed; it must not become the number of something of ours
+            os.set_inheritable(os.open("/dev/null", os.O_RDWR), True)
+    for fd in (near, pidfd):
+        os.set_inheritable(fd, False)
+    with open(request_fd, "rb") as file:
+        request: Request = marshal.load(file)
+    os.chdir("/")
+    sys.meta_path.clear()
+    sys.path.clear()
+    sys.path_hooks.clear()
+    middle = Middle(request, near, pidfd)
+    try:
+        middle.run()
+    except OSError as error:
+        middle.fail(getattr(error, "syscall", "prepare"), error.errno or 0, os.strerror(error.errno or 0))

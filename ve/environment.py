@@ -1,0 +1,372 @@
+"""Every verb that works on one VE."""
+
+import contextlib
+import os
+import subprocess
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Unpack
+
+from ve import diff, files, journal, launch, namespaces, process, show, shutdown
+from ve.errors import ActionFailed, Error, InvalidValue, Mounted, NotFound, NotRunning
+from ve.facts import Facts
+from ve.foreground import Foreground
+from ve.instance import Instance
+from ve.model import Mount
+from ve.request import Arguments, Streams
+
+
+class Environment(Instance):
+    """A VE and its verbs; made by Host.create, Host.get and Host.list.
+
+    Every verb takes the VE's lock (Locked after 10 seconds, naming the holder), except those that only look or run a
+    command inside.
+    """
+
+    @property
+    def hostname(self) -> str:
+        """What `hostname` says inside from the next start on."""
+        return launch.hostname(self.config)
+
+    def describe(self) -> dict[str, object]:
+        """All that `ve status` shows, in its order."""
+        settings = self.config
+        with self.init() as init:
+            facts, status = init[0] if init else None, self.status_of(init)
+        return {
+            "veid": self.veid,
+            "name": self.name,
+            "status": str(status),
+            "pid": facts.pid if facts else None,
+            "uptime": _uptime(facts.start_time) if facts else None,
+            "template": settings.template,
+            "hostname": launch.hostname(settings),
+            "addresses": [],
+            "description": settings.description,
+            "onboot": settings.onboot,
+            "ephemeral": self.ephemeral,
+            "env": settings.env,
+            "mounts": [str(mount) for mount in settings.mounts],
+            "devices": list(settings.devices),
+            "ids": f"{facts.base}-{facts.base + namespaces.IDS - 1}" if facts else None,
+            "private": None if self.ephemeral else self.state.private(self.veid),
+            "log": None if self.ephemeral else self.log_path,
+            "root": self.state.root(self.veid) if self.shown else None,
+            "cgroup": self.cgroup.path if facts else None,
+            "reboot": "from inside it ends the VE; under ve start --foreground it starts it again",
+        }
+
+    # --- start and stop -----------------------------------------------------------------------------------------
+
+    def plan(self) -> list[launch.Step]:
+        """The steps that start would take, in their order; nothing is done."""
+        base = self.state.next_ids(self.veid)
+        return launch.plan(launch.Launch(self.state, self.config, self.template, base))
+
+    def start(self) -> None:
+        """Start it: its init has been executed when this returns, and it runs on when this process ends.
+
+        Running if it runs, InUse if somebody uses its mounted root, StartFailed naming the step that failed.
+        """
+        with self.locked():
+            self._start()
+
+    def start_foreground(self) -> Foreground:
+        """Start it with a console, which is there for as long as this process; it also learns how the VE ended."""
+        with self.locked():
+            return Foreground(self, self._start(console=True, stay=True))
+
+    def _start(self, *, console: bool = False, stay: bool = False) -> launch.Launch:
+        """Under the VE's lock."""
+        self.refuse_ephemeral("start")
+        self.refuse_running("start")
+        settings, template = self.config, self.template
+        self.overlay  # noqa: B018 - is it all there?
+        if self.shown:
+            self._unmount()
+        self.clear()
+        base = self.state.lease_ids(self.veid)
+        started = launch.Launch(self.state, settings, template, base, console=console, stay=stay)
+        started.run()
+        return started
+
+    def stop(self, timeout: float = 60.0, fast: bool = False) -> bool:
+        """Shut it down through its own init, and kill it timeout seconds later, or at once if fast.
+
+        True if it went by itself.  A frozen one is thawed first.  NotRunning, StopFailed.  ActionFailed if an action
+        script failed: it is stopped all the same.
+        """
+        with self.locked():
+            return self._stop(timeout, fast)
+
+    def _stop(self, timeout: float, fast: bool) -> bool:
+        """Under the VE's lock."""
+        refused: ActionFailed | None = None
+        with self.running("stop") as (facts, pidfd):
+            try:
+                launch.act(self.state, self.veid, "stop", f"/proc/{facts.pid}/root")
+            except ActionFailed as error:  # a broken script shall not make a VE that nobody can stop
+                refused = error
+            if self.cgroup.frozen():
+                self.cgroup.freeze(False)
+            patience = 0 if fast else timeout
+            orderly = shutdown.shut_down(self.veid, facts.pid, pidfd, self.cgroup, patience, self._halt)
+            self.clear()
+            self._act_unmounted()
+        if refused:
+            raise refused
+        return orderly
+
+    def _halt(self, command: tuple[str, ...]) -> None:
+        self.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=10)
+
+    def restart(self, timeout: float = 60.0) -> None:
+        """Stop it if it runs, then start it; nobody else can come in between."""
+        with self.locked():
+            self.refuse_ephemeral("restart")
+            with contextlib.suppress(NotRunning):
+                self._stop(timeout, fast=False)
+            self._start()
+
+    def freeze(self) -> None:
+        """Let none of its processes run until thaw; they keep what they have."""
+        with self.locked(), self.running("freeze"):
+            self.cgroup.freeze(True)
+
+    def thaw(self) -> None:
+        """Let its processes go on."""
+        with self.locked(), self.running("thaw"):
+            self.cgroup.freeze(False)
+
+    # --- its life -----------------------------------------------------------------------------------------------
+
+    def destroy(self) -> None:
+        """Remove it with all that it changed; what was mounted into it from the host stays.
+
+        Running or Mounted if it is one of these.
+        """
+        with self.locked():
+            self.refuse_running("destroy")
+            if self.shown:
+                raise Mounted(f"cannot destroy {self.veid}: it is mounted", hint=f"ve umount {self.veid}")
+            self.remove_all()
+
+    def rename(self, name: str) -> None:
+        """Give it another name, or none (""); Exists if another VE has that."""
+        with self.locked(), contextlib.ExitStack() as undo:
+            settings = replace(self.config, name=name)
+            before = self.state.names(self.veid)
+            if name and name not in before:
+                undo.callback(self.state.release_name, name, self.veid)
+                self.state.claim_name(name, self.veid)
+            self.save(settings)
+            undo.pop_all()
+            for old in before:
+                if old != name:
+                    self.state.release_name(old, self.veid)
+
+    def set(
+        self,
+        *,
+        hostname: str | None = None,
+        description: str | None = None,
+        onboot: bool | None = None,
+        env: Mapping[str, str] | None = None,
+        mounts: Iterable[Mount | str] | None = None,
+        devices: Iterable[str] | None = None,
+        save: bool = False,
+    ) -> list[str]:
+        """Change what was asked for: a running VE's hostname at once, everything for good with save.
+
+        Returns the names of those that wait for the next start.  What can neither change now nor is saved is refused
+        with InvalidValue: nothing is accepted and then ignored.
+        """
+        asked: dict[str, Any] = {"hostname": hostname, "description": description, "onboot": onboot}
+        asked["env"] = None if env is None else dict(env)
+        asked["mounts"] = None if mounts is None else parse_mounts(mounts)
+        asked["devices"] = None if devices is None else tuple(devices)
+        asked = {key: value for key, value in asked.items() if value is not None}
+        with self.locked(), self.init() as init:
+            settings = replace(self.config, **asked)
+            kept = sorted(asked.keys() - ({"hostname"} if init else set()))
+            if kept and not save:
+                raise InvalidValue(
+                    f"cannot set {', '.join(kept)} of {self.veid} without --save: that is read at the next start",
+                    hint="add --save",
+                )
+            if init and hostname is not None:
+                _set_hostname(self.veid, init[0].pid, launch.hostname(settings))
+            if save:
+                self.save(settings)
+            return sorted(asked.keys() & {"env", "mounts", "devices"}) if init else []
+
+    # --- commands inside ----------------------------------------------------------------------------------------
+
+    def run(
+        self,
+        args: Arguments,
+        *,
+        input: Any = None,
+        capture_output: bool = False,
+        timeout: float | None = None,
+        check: bool = False,
+        login: bool = False,
+        **options: Unpack[Streams],
+    ) -> subprocess.CompletedProcess[Any]:
+        """subprocess.run for a command inside: its arguments, its CompletedProcess, its exceptions.
+
+        env, cwd and user mean the VE's; timeout, exception or this process's death end the command's whole tree.
+        login gives that up for commands that log in (su -, login) where systemd is the init: see ve/execgroup.py.
+        """
+        with self._target(login) as target:
+            return process.run(
+                args,
+                target=target,
+                input=input,
+                capture_output=capture_output,
+                timeout=timeout,
+                check=check,
+                **options,
+            )
+
+    def popen(
+        self, args: Arguments, *, login: bool = False, pty: bool = False, **options: Unpack[Streams]
+    ) -> process.Popen:
+        """subprocess.Popen for a command inside, and pty=True for one with a terminal of the VE's."""
+        with self._target(login) as target:
+            return process.Popen(args, target=target, pty=pty, **options)
+
+    def call(
+        self,
+        args: Sequence[str],
+        *,
+        user: str | None = None,
+        cwd: str | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> int:
+        """Run a command with our own stdin, stdout, stderr, terminal and signals, as ssh does; its code, 0..255.
+
+        env is added to what commands find there anyway.
+        """
+        with self._target(login=True) as target:
+            return process.call(args, target=target, user=user, cwd=cwd, env=env)
+
+    def enter(self) -> int:
+        """A login shell of its root, the one that its passwd names, on our terminal; the shell's code."""
+        return self.call(["/bin/sh", "-c", 'cd 2>/dev/null; exec "${SHELL:-/bin/sh}" -l'], user="0")
+
+    def console(self) -> int:
+        """A login on a new pty of the VE."""
+        return self.call(["login"])
+
+    @contextlib.contextmanager
+    def _target(self, login: bool) -> Iterator[process.Target]:
+        with self.running("run a command in") as (facts, pidfd):
+            if self.cgroup.frozen():
+                raise NotRunning(f"cannot run a command in {self.veid}: it is frozen", hint=f"ve thaw {self.veid}")
+            outside, inside = self.cgroup.path, f"{self.cgroup.path}/init"
+            for cgroup in (outside, inside):
+                process.sweep(cgroup)
+            yield process.Target(pidfd, facts.pid, inside if login else outside, self._variables(facts), self.veid)
+
+    def _variables(self, facts: Facts) -> dict[str, str]:
+        """What a command finds in its environment: what its start noted, as the conf file may say another by now."""
+        import json  # only who runs a command pays for it
+
+        with contextlib.suppress(KeyError, ValueError):
+            return dict(json.loads(facts.extra["env"]))
+        try:
+            return launch.environment(self.config, self.template)
+        except NotFound:  # somebody has removed its template, yet it runs
+            return launch.environment(self.config, None)
+
+    # --- files --------------------------------------------------------------------------------------------------
+
+    def mount(self) -> str:
+        """Show its root to the host, read only if it runs (ve/show.py); the path.  Mounted if it is shown."""
+        self.refuse_ephemeral("mount")
+        point = self.state.root(self.veid)
+        with self.locked(), self.init() as init:
+            if self.shown:
+                raise Mounted(f"cannot mount {self.veid}: it is mounted at {point}")
+            self.state.make_dir(point)
+            if init:
+                show.running(init[1], point)
+                return point
+            launch.act(self.state, self.veid, "premount", point)
+            with contextlib.ExitStack() as undo:
+                show.stopped(self.overlay, point)
+                undo.callback(self.hide)
+                launch.act(self.state, self.veid, "mount", point)
+                undo.pop_all()
+            return point
+
+    def umount(self) -> None:
+        """No longer show its root; InUse names who looks at it, NotMounted if it is not shown."""
+        with self.locked():
+            self._unmount()
+
+    def _unmount(self) -> None:
+        """With the scripts that are the counterpart of those of mount(); under the VE's lock."""
+        running = show.is_clone(self.state.root(self.veid))  # or it was, when it was mounted
+        self.hide()
+        if not running:
+            self._act_unmounted()
+
+    def _act_unmounted(self) -> None:
+        for action in ("umount", "postumount"):
+            launch.act(self.state, self.veid, action, self.state.root(self.veid))
+
+    def copy_in(self, source: str, target: str, archive: bool = False) -> None:
+        """Copy a file or tree of the host into the VE, running or stopped; it will belong to the VE's root.
+
+        archive keeps owners, times, xattrs and hard links.
+        """
+        with self.place() as place:
+            files.copy_in(place, source, target, archive)
+
+    def copy_out(self, source: str, target: str, archive: bool = False) -> None:
+        """Copy a file or tree of the VE to the host; it will belong to us, or to whom it does there if archive."""
+        with self.place() as place:
+            files.copy_out(place, source, target, archive)
+
+    def set_password(self, user: str, password: str) -> None:
+        """Set a user's password in the VE's own files, running or stopped."""
+        with self.place() as place:
+            files.set_password(place, user, password)
+
+    def add_ssh_key(self, key: str, user: str = "root") -> None:
+        """Let the holder of a public key log in as user, if the VE runs an sshd."""
+        with self.place() as place:
+            files.add_ssh_key(place, key, user)
+
+    def diff(self) -> list[diff.Change]:
+        """What it changed of its template: A added, C changed, D deleted."""
+        self.refuse_ephemeral("compare")
+        return diff.changes(f"{self.state.private(self.veid)}/upper", self.template.path)
+
+    def log_chunks(self, follow: bool = False) -> Iterator[bytes]:
+        """What its init wrote and, while a VE with a journal runs, that; follow goes on until the VE ends."""
+        self.refuse_ephemeral("show the log of")
+        self.trim_log()
+        return journal.chunks(self.log_path, self, follow)
+
+
+def parse_mounts(mounts: Iterable[Mount | str]) -> tuple[Mount, ...]:
+    return tuple(Mount.parse(mount) if isinstance(mount, str) else mount for mount in mounts)
+
+
+def _uptime(start_time: int) -> str:
+    """How long ago a process started, as in 3d 04:05:06."""
+    seconds = int(time.clock_gettime(time.CLOCK_BOOTTIME) - start_time / os.sysconf("SC_CLK_TCK"))
+    days, seconds = divmod(seconds, 86400)
+    return f"{days}d {seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}"
+
+
+def _set_hostname(veid: int, pid: int, hostname: str) -> None:
+    """By nsenter(1), as a thread of this process must not enter another namespace."""
+    command = ["nsenter", f"--uts=/proc/{pid}/ns/uts", "hostname", hostname]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise Error(f"cannot set the hostname of {veid}: {done.stderr.strip()}")

@@ -1,0 +1,41 @@
+"""A VE that is thrown away: its changes are in memory, and it ends with the process that made it.
+
+Its setup process stays as PID 1 of a PID namespace in between (ve/setup.py), and ends, all the VE with it, when this
+process ends or closes its channel.  What is then left in the run directory and of cgroups, the next command removes.
+"""
+
+import contextlib
+import os
+
+from ve import config, launch
+from ve.environment import Environment
+from ve.model import Config
+from ve.template import Template
+
+
+class Ephemeral(Environment):
+    """A running VE that this process owns."""
+
+    _started: launch.Launch
+
+    def begin(self, settings: Config, template: Template, command: tuple[str, ...] | None) -> None:
+        """Start it; under the lock of a VEID that nobody has.  Nothing is left if it fails."""
+        with contextlib.ExitStack() as undo:
+            undo.callback(self.remove_all)
+            self.state.write_conf(self.veid, config.dump(settings), ephemeral=True, new=True)
+            base = self.state.lease_ids(self.veid)
+            self._started = launch.Launch(self.state, settings, template, base, command=command, ephemeral=True)
+            self._started.run()
+            undo.pop_all()
+
+    def wait(self) -> int:
+        """Wait for the end of its init: its exit code, or 128+N when signal N ended it."""
+        status = self._started.wait()
+        return os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status)
+
+    def end(self) -> None:
+        """End it at once, and remove what it had on the host."""
+        self._started.near.close()
+        self._started.setup.wait()
+        with self.state.lock(self.veid):
+            self.remove_all()

@@ -1,0 +1,95 @@
+"""The cgroups of commands that entered a VE: exec.PID.TIME.N, named after the process that asked.
+
+A program's commands have theirs beside that of the VE's init, out of the VE's reach: its root cannot move a command out
+of it, so the whole tree can be ended.  What logs in has it below that of the init: an init moves who logs in (su,
+login) to where it counts sessions, and the kernel lets it do so only below its own root; systemd-logind makes a login
+that it cannot move wait for 100 seconds (tried with Debian's 252).  There a tree is ended as far as nobody moved it.
+
+So what a killed caller leaves can be found and told from what is in use: the process with this pid and start time is
+alive or it is not.  What a command leaves in the background when it ends by itself goes on in exec.left.
+"""
+
+import contextlib
+import errno
+import itertools
+import os
+from collections.abc import Iterator
+
+from ve.beancounter import Cgroup
+from ve.facts import process_start_time
+
+LEFT = "exec.left"
+_serial = itertools.count()
+
+
+def create(cgroup: str) -> Cgroup:
+    """A new one in the directory cgroup."""
+    pid = os.getpid()
+    group = Cgroup(f"{cgroup}/exec.{pid}.{process_start_time(pid)}.{next(_serial)}")
+    os.mkdir(group.path)
+    return group
+
+
+def kill(group: Cgroup) -> None:
+    """SIGKILL to all in it; nothing if it is gone."""
+    with _may_go():
+        group.kill()
+
+
+def wait_empty(group: Cgroup) -> None:
+    """After kill(): until the kernel has ended all in it, which takes long only where it hangs."""
+    with _may_go():
+        group.wait_empty(10)
+
+
+@contextlib.contextmanager
+def _may_go() -> Iterator[None]:
+    """The far side removes the directory on its own; a file of it that is just being opened or written says ENODEV."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENODEV):
+            raise
+
+
+def set_free(group: Cgroup) -> None:
+    """Remove it; what still runs in it goes on beside it, in exec.left."""
+    left = f"{os.path.dirname(group.path)}/{LEFT}"
+    for _ in range(1000):  # they may fork while we move them, but hardly for ever
+        try:
+            group.remove()
+            return
+        except OSError:
+            with contextlib.suppress(OSError):  # gone meanwhile, or somebody just swept an empty exec.left
+                os.makedirs(left, exist_ok=True)
+                _move(group.path, left)
+
+
+def _move(source: str, destination: str) -> None:
+    with open(f"{source}/cgroup.procs", encoding="ascii") as file:
+        pids = file.read().split()
+    for pid in pids:
+        with (
+            contextlib.suppress(ProcessLookupError),
+            open(f"{destination}/cgroup.procs", "w", encoding="ascii") as file,
+        ):
+            file.write(pid)
+
+
+def sweep(cgroup: str) -> None:
+    """Remove what callers that were killed have left in the directory cgroup: their commands' trees are ended.
+
+    Commands of callers that live, and what commands left in the background, go on.
+    """
+    for name in os.listdir(cgroup) if os.path.isdir(cgroup) else ():
+        if not name.startswith("exec."):
+            continue
+        group = Cgroup(f"{cgroup}/{name}")
+        if name != LEFT:
+            _, pid, started, *_ = f"{name}..".split(".")
+            if pid.isdigit() and started == str(process_start_time(int(pid))):
+                continue
+            kill(group)
+            wait_empty(group)
+        with contextlib.suppress(OSError):
+            group.remove()

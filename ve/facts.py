@@ -1,0 +1,92 @@
+"""The facts of this boot about one running VE, and whether the process that they name still lives.
+
+A pid is never kept alone: with the start time it names one process for ever, and a pidfd holds it.
+"""
+
+import errno
+import os
+import re
+import select
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+from ve.wholefile import read_small
+
+_EXTRA = re.compile(r"[a-z][a-z0-9_]*")
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What this boot's start left for exec and list: only what the kernel cannot be asked for."""
+
+    pid: int  # of init, as the host counts; with start_time it names one process for ever
+    start_time: int  # field 22 of /proc/PID/stat
+    boot_id: str
+    base: int  # the host id of the VE's root
+    template: str  # NAME:VERSION
+    init: str  # its path inside, or the word for the small one we bring
+    ephemeral: bool = False
+    maker_pid: int = 0  # the process that an ephemeral VE lives for, 0 when it is not one
+    maker_start: int = 0
+    extra: dict[str, str] = field(default_factory=dict)
+
+
+_NUMBERS = ("pid", "start_time", "base", "ephemeral", "maker_pid", "maker_start")
+_WORDS = ("boot_id", "template", "init")
+
+
+def dump_facts(facts: Facts) -> bytes:
+    lines = [f"{key}={int(getattr(facts, key))}" for key in _NUMBERS]
+    words = [(key, getattr(facts, key)) for key in _WORDS] + [(f"extra.{key}", facts.extra[key]) for key in facts.extra]
+    if bad := [key for key in facts.extra if not _EXTRA.fullmatch(key)]:
+        raise ValueError(f"no key for facts: {bad[0]!r}")
+    lines += [f"{key}={value.encode('unicode_escape').decode()}" for key, value in words]
+    return "".join(f"{line}\n" for line in lines).encode()
+
+
+def parse_facts(data: bytes) -> Facts | None:
+    """None if that is not the whole of what dump_facts gave."""
+    if not data.endswith(b"\n"):
+        return None
+    try:
+        found = dict(line.split("=", 1) for line in data.decode("ascii").splitlines())
+        words = {key: value.encode().decode("unicode_escape") for key, value in found.items() if key not in _NUMBERS}
+        numbers = {key: int(found[key]) for key in _NUMBERS}
+        fields: dict[str, Any] = {**numbers, **{key: words[key] for key in _WORDS}}  # a test holds these tables
+        fields["ephemeral"] = bool(numbers["ephemeral"])
+        return Facts(**fields, extra={key[6:]: words[key] for key in words if key.startswith("extra.")})
+    except (KeyError, ValueError):
+        return None
+
+
+def init_pidfd(facts: Facts) -> int | None:
+    """A pidfd of the VE's init, for the caller to close; None when that very process has ended, a zombie included."""
+    try:
+        pidfd = os.pidfd_open(facts.pid)
+    except OSError as error:
+        if error.errno in (errno.ESRCH, errno.EINVAL, errno.ENOENT):  # no such process, or the number is a thread now
+            return None
+        raise
+    # In this order: what has that start time now had this pid when we opened it.  A pidfd is readable once the whole
+    # process has ended, also before anybody has waited for it.
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    if process_start_time(facts.pid) == facts.start_time and not poll.poll(0):
+        return pidfd
+    os.close(pidfd)
+    return None
+
+
+def process_start_time(pid: int) -> int | None:
+    """In clock ticks since boot; None: no such process.  In a VE's time namespace the same process shows another."""
+    data = read_small(f"/proc/{pid}/stat")
+    try:  # the command stands in parentheses, and may hold spaces and parentheses itself
+        return int(data[data.rindex(b")") + 1 :].split()[19])
+    except (ValueError, IndexError):
+        return None
+
+
+@cache
+def boot_id() -> str:
+    return read_small("/proc/sys/kernel/random/boot_id").decode().strip()

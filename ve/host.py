@@ -1,0 +1,207 @@
+"""The host (VE0): its templates and its VEs."""
+
+import builtins
+import contextlib
+import os
+import random
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ve import config, ps, unionfs
+from ve.environment import Environment, parse_mounts
+from ve.ephemeral import Ephemeral
+from ve.errors import BrokenConfig, Error, Exists, Locked, NotRunning
+from ve.facts import process_start_time
+from ve.model import VEID_MAX, Config, Mount, check_veid
+from ve.staging import full_disk_named
+from ve.state import State
+from ve.template import Template, Templates
+
+if TYPE_CHECKING:
+    from ve.check import Facility
+
+# Ephemeral VEs take a free number up here, out of the way of those that an admin gives.
+EPHEMERAL_VEIDS = range(2_000_000_000, VEID_MAX + 1)
+
+
+class Host:
+    """The VEs and templates of one state dir: $VE_STATE_DIR or /var/lib/ve, unless another is given."""
+
+    def __init__(self, state_dir: str | os.PathLike[str] | None = None) -> None:
+        self.state = State(state_dir)
+        self.templates = Templates(self.state.template_dir, users=self._users)
+
+    def __repr__(self) -> str:
+        return f"<ve.Host {self.state.path}>"
+
+    def create(
+        self,
+        veid: int,
+        *,
+        template: str,
+        name: str = "",
+        hostname: str = "",
+        description: str = "",
+        onboot: bool = False,
+        env: Mapping[str, str] | None = None,
+        mounts: Iterable[Mount | str] = (),
+        devices: Iterable[str] = (),
+    ) -> Environment:
+        """Make a VE from a template (NAME is its newest version, NAME:VERSION that one), stopped.
+
+        Exists if the VEID or the name is taken, TemplateNotFound, InvalidValue, DiskFull; then nothing is left.
+        """
+        check_veid(veid)
+        options = {"name": name, "hostname": hostname, "description": description, "onboot": onboot}
+        environment = Environment(self.state, veid)
+        with self.templates.hold(template) as found:
+            settings = _config(veid, found.ref, env=env, mounts=mounts, devices=devices, **options)
+            with self.state.lock(veid), contextlib.ExitStack() as undo:
+                if self.state.exists(veid):
+                    raise Exists(f"cannot create {veid}: it exists", hint="ve list shows all")
+                undo.callback(environment.remove_all)
+                environment.remove_remains()  # what a create or destroy left that was killed
+                self._fill(environment, settings, found)
+                undo.pop_all()
+        return environment
+
+    def get(self, key: int | str) -> Environment:
+        """The VE of this VEID or name; NotFound."""
+        return Environment(self.state, self.state.resolve(key))
+
+    def list(self) -> builtins.list[Environment]:
+        """All VEs by VEID, ephemeral ones too."""
+        self.forget_dead()
+        return [Environment(self.state, veid) for veid in self.state.veids()]
+
+    @contextlib.contextmanager
+    def ephemeral(
+        self,
+        template: str,
+        *,
+        command: Sequence[str] | None = None,
+        hostname: str = "",
+        env: Mapping[str, str] | None = None,
+        mounts: Iterable[Mount | str] = (),
+        devices: Iterable[str] = (),
+    ) -> Iterator[Ephemeral]:
+        """A running VE that leaves nothing and ends with the block, or with this process, however that ends.
+
+        What it changes is kept in memory.  command runs under a small init in place of the template's own init.
+        """
+        options = {"hostname": hostname, "env": env, "mounts": mounts, "devices": devices}
+        environment = self._begin(template, options, None if command is None else tuple(command))
+        try:
+            yield environment
+        finally:
+            environment.end()
+
+    def run(
+        self,
+        template: str,
+        command: Sequence[str] = (),
+        *,
+        hostname: str = "",
+        env: Mapping[str, str] | None = None,
+        mounts: Iterable[Mount | str] = (),
+        devices: Iterable[str] = (),
+        user: str | None = None,
+        cwd: str | None = None,
+    ) -> int:
+        """Run a command in an ephemeral VE, connected to us as Environment.call does it; its code, 0..255.
+
+        Without a command the template's own runs, else a shell; user and cwd are the template's unless given.
+        """
+        with self.ephemeral(
+            template, command=(), hostname=hostname, env=env, mounts=mounts, devices=devices
+        ) as environment:
+            of = environment.template
+            argv = tuple(command) or of.command or ("/bin/sh",)
+            return environment.call(argv, user=user or of.user or None, cwd=cwd or of.cwd or None)
+
+    def ps(self) -> builtins.list[ps.Process]:
+        """The processes of all VEs that run."""
+        found: builtins.list[ps.Process] = []
+        for environment in self.list():
+            with contextlib.suppress(NotRunning), environment.running("look at") as (facts, _):
+                found += ps.processes(environment.veid, facts, environment.cgroup)
+        return found
+
+    def check(self) -> "builtins.list[Facility]":
+        """Every facility of this host that we use: is it there, and what is lost without it."""
+        from ve import check
+
+        return check.check(self.state.path)
+
+    def forget_dead(self) -> None:
+        """Remove what ephemeral VEs left whose maker was killed; one that has ended but has its maker stays."""
+        for veid in self.state.veids():
+            environment = Environment(self.state, veid)
+            if _is_left(environment):
+                # Locked: it is being made.  What cannot be removed now is no reason to fail who wants another VE.
+                with contextlib.suppress(Error, OSError), self.state.lock(veid, 0):
+                    if not self.state.exists(veid):
+                        self.state.remove_lock(veid)  # removed meanwhile, and its lock's file made anew by us
+                    elif _is_left(environment):
+                        environment.remove_all()
+
+    def _fill(self, environment: Environment, settings: Config, template: Template) -> None:
+        """Make what a VE is on disk; its conf file, with which it exists, comes last.  Under its lock."""
+        veid = environment.veid
+        private = self.state.make_dir(self.state.private(veid))
+        with full_disk_named(f"cannot create {veid}", self.state.path):
+            unionfs.prepare(private, template.path)
+        self.state.make_dir(self.state.root(veid))
+        self.state.lease_ids(veid)
+        if settings.name:
+            self.state.claim_name(settings.name, veid)
+        self.state.write_conf(veid, config.dump(settings), new=True)
+
+    def _begin(self, template: str, options: Mapping[str, Any], command: tuple[str, ...] | None) -> Ephemeral:
+        """A running ephemeral VE under a number that nobody has."""
+        self.forget_dead()
+        with self.templates.hold(template) as found:
+            while True:
+                environment = Ephemeral(self.state, random.choice(EPHEMERAL_VEIDS))
+                try:
+                    with self.state.lock(environment.veid, 0):
+                        if not self.state.exists(environment.veid):
+                            environment.begin(_config(environment.veid, found.ref, **options), found, command)
+                            return environment
+                except Locked:
+                    continue
+
+    def _users(self, ref: str) -> builtins.list[int]:
+        """The VEs that stay on this version of a template."""
+        self.forget_dead()
+        return [veid for veid in self.state.veids() if _template_of(self.state, veid) == ref]
+
+
+def _is_left(environment: Environment) -> bool:
+    """Is it an ephemeral VE whose init and maker are both gone?  One without facts never ran in this boot."""
+    if not environment.ephemeral or environment.pid is not None:
+        return False
+    facts = environment.state.read_facts(environment.veid)
+    return facts is None or process_start_time(facts.maker_pid) != facts.maker_start
+
+
+def _config(veid: int, ref: str, **options: Any) -> Config:
+    """A Config from create's arguments, which need not be of its very types."""
+    options["env"] = dict(options.get("env") or {})
+    options["mounts"] = parse_mounts(options.get("mounts") or ())
+    options["devices"] = tuple(options.get("devices") or ())
+    return Config(veid=veid, template=ref, **options)
+
+
+def _template_of(state: State, veid: int) -> str:
+    """The template of a VE, as far as that can be read: a broken conf file still holds its template."""
+    path = state.conf_of(veid)
+    if path is None:
+        return ""
+    try:
+        return config.load(path, veid).template
+    except BrokenConfig:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            found = re.search(r'^template *= *"([^"]*)"', file.read(), re.MULTILINE)
+        return found[1] if found else ""

@@ -1,0 +1,115 @@
+"""The last of a launch inside: what setup clones becomes the VE's PID 1.  The conversation is drawn in ve/setup.py.
+
+It owns the VE's namespaces, waits until its root is there, takes what it may have, and executes the VE's own init.
+"""
+
+from __future__ import annotations
+
+import _socket
+import fcntl
+import os
+import struct
+import termios
+
+from ve import mounts, namespaces, network, privileges
+from ve._linux import ioctls, syscalls
+from ve.errors import Error
+from ve.farside import Launch, send
+
+
+def root_is_ready(launch: Launch) -> None:
+    """wait until setup has mounted the root"""
+    os.close(launch.go_on)
+    if not os.read(launch.root_ready, 1):
+        os._exit(1)  # setup has failed, and says so itself
+
+
+def root_inside(launch: Launch) -> None:
+    """user and group 0 of the VE"""
+    privileges.hide()
+    privileges.become_root()
+    privileges.drop_meaningless()
+
+
+def lock_mounts(launch: Launch) -> None:
+    """mount and cgroup namespaces of the VE's own: what is mounted by now is locked"""
+    syscalls.unshare(namespaces.flags(namespaces.INIT))
+    mounts.make_private()
+    os.chdir("/")
+
+
+def own_file_systems(launch: Launch) -> None:
+    """/dev/pts, /dev/shm, /dev/mqueue, /sys/fs/cgroup, and /run where an init boots"""
+    mounts.mount_own(launch.request["boots"])
+
+
+def hostname(launch: Launch) -> None:
+    """the hostname"""
+    _socket.sethostname(launch.request["hostname"])
+
+
+def loopback(launch: Launch) -> None:
+    """lo up: 127.0.0.1 and ::1"""
+    network.loopback_up()
+
+
+def session(launch: Launch) -> None:
+    """a session of its own; a console or the log as standard output"""
+    os.setsid()
+    stdio: tuple[int, ...] = launch.request["stdio"]
+    if launch.request["console"]:
+        launch.console, slave = _open_console()
+        stdio = (slave, slave, slave)
+        if not launch.request["boots"]:  # a command wants job control; an init gives terminals away itself
+            fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
+    for number, fd in enumerate(stdio):
+        os.dup2(fd if fd >= 0 else os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC), number)
+
+
+def ready(launch: Launch) -> None:
+    """tell launch, and wait for its word"""
+    send(launch.line, "READY", fds=(launch.console,) if launch.console >= 0 else ())
+    if launch.console >= 0:
+        os.close(launch.console)
+    if not os.read(launch.line, 16):
+        os._exit(1)  # launch is gone or gave up, so are we
+
+
+def execute(launch: Launch) -> None:
+    """the VE's init, with nothing of the host's open"""
+    request = launch.request
+    if request["cwd"] != "/":
+        os.chdir(request["cwd"])
+    if request["user"] != (0, 0):
+        os.setresgid(request["user"][1], request["user"][1], request["user"][1])
+        os.setresuid(request["user"][0], request["user"][0], request["user"][0])
+    os.closerange(3, launch.line)
+    os.closerange(launch.line + 1, 65536)
+    privileges.reset_signals()
+    try:
+        os.execve(request["argv"][0], request["argv"], request["env"])
+    except OSError as error:
+        raise Error(f"cannot execute {request['argv'][0]} of the VE: {error.strerror}") from error
+
+
+INIT = (
+    root_is_ready,
+    root_inside,
+    lock_mounts,
+    own_file_systems,
+    hostname,
+    loopback,
+    session,
+    ready,
+    execute,
+)
+
+
+def _open_console() -> tuple[int, int]:
+    """A new pty of the VE's own, whose slave is bound to /dev/console: master, slave."""
+    master = os.open("/dev/pts/ptmx", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+    fcntl.ioctl(master, ioctls.TIOCSPTLCK, struct.pack("i", 0))
+    [number] = struct.unpack("i", fcntl.ioctl(master, ioctls.TIOCGPTN, struct.pack("i", 0)))
+    terminal = f"/dev/pts/{number}"
+    mounts.console(terminal)
+    return master, os.open(terminal, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)

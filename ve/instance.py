@@ -1,0 +1,224 @@
+"""A VE as the files and the kernel have it: what is true of it now, and what of it can be removed."""
+
+import contextlib
+import os
+import subprocess
+from collections.abc import Iterator
+
+from ve import beancounter, config, files, log, mountinfo, show, shutdown, unionfs
+from ve.errors import BrokenConfig, Error, InUse, NotFound, NotMounted, NotRunning, NotSupported, Running
+from ve.facts import Facts, init_pidfd
+from ve.model import Config, Status
+from ve.state import State
+from ve.template import Shelf, Template
+
+
+class Instance:
+    """One VE, by its VEID.  It holds nothing: each question is put to the files or the kernel when it is asked."""
+
+    def __init__(self, state: State, veid: int) -> None:
+        self.state = state
+        self.veid = veid
+
+    def __repr__(self) -> str:
+        return f"<ve.{type(self).__name__} {self.veid} {self.status}>"
+
+    # --- what was asked for
+
+    @property
+    def config(self) -> Config:
+        """What was asked for; BrokenConfig if that cannot be read, NotFound if the VE is no more."""
+        path = self.state.conf_of(self.veid)
+        if path is None:
+            raise self._gone()
+        return config.load(path, self.veid)
+
+    @property
+    def name(self) -> str:
+        names = self.state.names(self.veid)
+        if len(names) > 1:  # a rename was killed half way: its conf file says how far it came
+            with contextlib.suppress(BrokenConfig, NotFound):
+                names.sort(key=lambda name: name != self.config.name)
+        return names[0] if names else ""
+
+    @property
+    def ephemeral(self) -> bool:
+        return os.path.exists(self.state.conf(self.veid, ephemeral=True))
+
+    @property
+    def template(self) -> Template:
+        """The version that it was created from; TemplateNotFound if somebody removed that by hand."""
+        return Shelf(self.state.template_dir).get(self.config.template)
+
+    def save(self, settings: Config) -> None:
+        """Write what was asked for, whole; under the VE's lock."""
+        self.state.write_conf(self.veid, config.dump(settings), ephemeral=self.ephemeral)
+
+    # --- what is
+
+    @property
+    def status(self) -> Status:
+        """Asked of the kernel."""
+        with self.init() as init:
+            return self.status_of(init)
+
+    def status_of(self, init: tuple[Facts, int] | None) -> Status:
+        """The same, for who has asked init()."""
+        if init:
+            return Status.FROZEN if self.cgroup.frozen() else Status.RUNNING
+        return Status.MOUNTED if self.shown else Status.STOPPED
+
+    @property
+    def pid(self) -> int | None:
+        """The host's pid of its init; None if it does not run."""
+        with self.init() as init:
+            return init[0].pid if init else None
+
+    @property
+    def log_path(self) -> str:
+        return self.state.log(self.veid)
+
+    @property
+    def cgroup(self) -> beancounter.Cgroup:
+        return beancounter.cgroup(self.state.tag, self.veid)
+
+    @property
+    def shown(self) -> bool:
+        """Is its root shown to the host?"""
+        return show.is_shown(self.state.root(self.veid))
+
+    @contextlib.contextmanager
+    def init(self) -> Iterator[tuple[Facts, int] | None]:
+        """The facts of the running VE and a pidfd of its init, or None.  Every verb asks, so its log is cut here."""
+        self.trim_log()
+        facts = self.state.read_facts(self.veid)
+        pidfd = init_pidfd(facts) if facts else None
+        try:
+            yield (facts, pidfd) if facts and pidfd is not None else None
+        finally:
+            if pidfd is not None:
+                os.close(pidfd)
+
+    @contextlib.contextmanager
+    def running(self, verb: str) -> Iterator[tuple[Facts, int]]:
+        """The same of a VE that must run: NotRunning."""
+        with self.init() as init:
+            if init is None:
+                raise NotRunning(f"cannot {verb} {self.veid}: it is not running", hint=f"ve start {self.veid}")
+            yield init
+
+    def refuse_running(self, verb: str) -> None:
+        with self.init() as init:
+            if init:
+                raise Running(f"cannot {verb} {self.veid}: it is running", hint=f"ve stop {self.veid}")
+
+    def refuse_ephemeral(self, verb: str) -> None:
+        if self.ephemeral:
+            raise NotSupported(f"cannot {verb} {self.veid}: it is ephemeral, nothing of it is on disk")
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the VE alone; NotFound if it was destroyed while we waited."""
+        with self.state.lock(self.veid):
+            if not self.state.exists(self.veid):
+                self.state.remove_lock(self.veid)
+                raise self._gone()
+            yield
+
+    def _gone(self) -> NotFound:
+        return NotFound(f"cannot find VE {self.veid}: there is none", hint="ve list shows all")
+
+    # --- its files
+
+    @property
+    def overlay(self) -> unionfs.Overlay:
+        private = self.state.private(self.veid)
+        if not os.path.isdir(f"{private}/upper"):
+            raise NotFound(f"cannot use {self.veid}: its private area {private} is gone")
+        return unionfs.Overlay(self.template.path, f"{private}/upper", f"{private}/work")
+
+    @contextlib.contextmanager
+    def place(self) -> Iterator[files.Place]:
+        """Where its files are now: in the running VE, in its mounted root, or in an overlay for the moment.
+
+        A VE that does not run stays locked as long, since its upper may not be in two overlays.
+        """
+        with contextlib.ExitStack() as held:
+            init, lock = held.enter_context(self.init()), held.enter_context(contextlib.ExitStack())
+            if init is None:
+                lock.enter_context(self.locked())
+                init = held.enter_context(self.init())  # somebody may have started it while we waited
+            if init:
+                lock.close()
+                yield files.Place(self.veid, pidfd=init[1])
+                return
+            if self.shown and show.is_clone(self.state.root(self.veid)):
+                self.hide()  # what a running VE was shown by, read only; it has ended since
+            if self.shown:
+                root = os.open(self.state.root(self.veid), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            else:
+                root = self.overlay.detached()
+            held.callback(os.close, root)
+            yield files.Place(self.veid, rootfd=root)
+
+    def hide(self) -> None:
+        """No longer show its root to the host; NotMounted, InUse.  Under the VE's lock."""
+        if not self.shown:
+            raise NotMounted(f"cannot unmount {self.veid}: it is not mounted")
+        show.hide(self.veid, self.state.root(self.veid))
+
+    def trim_log(self) -> None:
+        with contextlib.suppress(OSError, Error):  # a log that cannot be cut keeps nobody from stop or destroy
+            log.trim(self.log_path)
+
+    # --- its end
+
+    def clear(self) -> None:
+        """Remove what a VE that has ended left in the kernel and the run directory; under the VE's lock.
+
+        StopFailed names what even SIGKILL does not end.  The facts of an ephemeral VE stay: they say who made it.
+        """
+        shutdown.end(self.veid, self.cgroup)
+        beancounter.remove(self.state.tag, self.veid)
+        if not self.ephemeral:
+            self.state.remove_facts(self.veid)
+
+    def remove_all(self) -> None:
+        """Remove everything that is found under this VEID, its lock last; under that lock, which protects no more."""
+        self.remove_remains()
+        self.state.remove_lock(self.veid)
+
+    def remove_remains(self) -> None:
+        """Remove everything but the lock that is found under this VEID, whatever made it half; under the VE's lock."""
+        self.clear()
+        self.state.remove_facts(self.veid)
+        for path in (self.state.private(self.veid), self.state.root(self.veid)):
+            _remove_tree(self.veid, path)
+        names = self.state.names(self.veid)
+        self.state.retire_actions(self.veid)
+        self.state.remove_conf(self.veid)
+        for name in names:
+            self.state.release_name(name, self.veid)
+        self.state.release_ids(self.veid)
+
+
+def _remove_tree(veid: int, path: str) -> None:
+    """By rm(1), which no depth or name of a file stops; InUse if something is mounted in it.
+
+    rm would not enter another file system, but a bind mount of the same one it takes for a directory.
+    """
+    if not os.path.lexists(path):
+        return
+    for point in mountinfo.below(path):
+        raise InUse(f"cannot destroy {veid}: something is mounted at {point}", hint=f"umount {point}")
+    done = subprocess.run(
+        ["rm", "-rf", "--one-file-system", "--preserve-root=all", "--", path],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+    )
+    if done.returncode:
+        why = done.stderr.strip().partition("\n")[0].removeprefix("rm: ")
+        raise Error(f"cannot destroy {veid}: {why or f'rm ended with {done.returncode}'}")

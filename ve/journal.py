@@ -1,0 +1,59 @@
+"""`ve logs`: the log of a VE's init and, of a running VE that has one, its journal, both as they come.
+
+The journal's files are the VE's and so hostile: journalctl reads them inside, never the host.
+"""
+
+import contextlib
+import subprocess
+from collections.abc import Iterator
+from typing import Protocol, Unpack
+
+from ve import log, process
+from ve.errors import NotRunning
+from ve.facts import Facts
+from ve.request import Arguments, Streams
+
+_JOURNALCTL = ("journalctl", "--no-pager", "--boot", "--lines=all")
+
+
+class Running(Protocol):
+    """What we need of a VE."""
+
+    def init(self) -> contextlib.AbstractContextManager[tuple[Facts, int] | None]: ...
+
+    def popen(self, args: Arguments, **options: Unpack[Streams]) -> process.Popen: ...
+
+
+def chunks(path: str, environment: Running, follow: bool) -> Iterator[bytes]:
+    """The log at path, then the journal; with follow both go on until the VE ends, or at once if it does not run.
+
+    Whoever stops reading closes the iterator: then nothing of it is left.
+    """
+    with environment.init() as init:
+        if init is None:
+            yield from log.chunks(path)
+            return
+        with _reader(environment, follow) as pipe:
+            yield from log.chunks(path, follow, stop=init[1], pipe=pipe)
+
+
+@contextlib.contextmanager
+def _reader(environment: Running, follow: bool) -> Iterator[int]:
+    """A descriptor of what journalctl says inside; -1 when nobody can say anything: the log is worth showing alone.
+
+    There may be no journalctl, or one that cannot be executed, and the VE may be frozen or end meanwhile.
+    """
+    command = [*_JOURNALCTL, "--follow"] if follow else list(_JOURNALCTL)
+    try:
+        reader = environment.popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0
+        )
+    except (OSError, NotRunning):
+        yield -1
+        return
+    with reader:
+        assert reader.stdout
+        try:
+            yield reader.stdout.fileno()
+        finally:
+            reader.kill()

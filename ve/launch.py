@@ -1,0 +1,360 @@
+"""The near side of a launch: what the process that starts a VE does itself, and how it talks to the far side.
+
+A launch is a list: BEFORE and AFTER here, SETUP in ve/setup.py, where the conversation is drawn, and INIT in
+ve/init.py.  Each step leaves its undoing on the stack of the Launch, so a failure or the caller's end takes everything
+back; the VE runs from the moment that the last step has returned.
+"""
+
+import contextlib
+import marshal
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, NoReturn, cast
+
+from ve import beancounter, init, interpreter, log, mounts, setup
+from ve.errors import FULL, ActionFailed, DiskFull, InvalidValue, NotSupported, StartFailed
+from ve.facts import Facts, boot_id, process_start_time
+from ve.model import Config
+from ve.state import State
+from ve.template import Template
+
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+CATATONIT = "/usr/bin/catatonit"  # Debian's is static, so it runs in any root
+
+
+@dataclass(frozen=True)
+class Step:
+    """One line of a plan: the process that does it, the step's name, and what it is about."""
+
+    process: str
+    name: str
+    text: str
+
+
+@dataclass
+class Launch:
+    """One start, and what its steps hand on to each other.
+
+    command is what to run under the small init in place of the template's own (None): () is nothing, so that it only
+    waits.  console gives it a pty; stay keeps setup as init's parent; an ephemeral VE has no private area on disk and
+    ends with this process.
+    """
+
+    state: State
+    config: Config
+    template: Template
+    base: int
+    command: tuple[str, ...] | None = None
+    console: bool = False
+    stay: bool = False
+    ephemeral: bool = False
+    undo: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+    cgroup: beancounter.Cgroup = field(init=False)
+    setup: "subprocess.Popen[bytes]" = field(init=False)
+    near: socket.socket = field(init=False)
+    line: socket.socket = field(init=False)
+    pid: int = 0
+    pidfd: int = -1
+    terminal: int = -1  # the master of the console's pty
+
+    def run(self) -> None:
+        """Start the VE; StartFailed names the step, and nothing is left."""
+        try:
+            with self.undo:
+                for step in (*BEFORE, *AFTER):
+                    self._take(step)
+                self.undo.pop_all()
+        finally:
+            self._close()
+
+    def _take(self, step: Callable[["Launch"], None]) -> None:
+        try:
+            self.fault(step.__name__)
+            step(self)
+        except OSError as error:
+            if error.errno in FULL:
+                raise DiskFull(f"cannot start {self.config.veid}: {error.strerror}") from error
+            self.fail(step.__name__, " ".join(map(str, filter(None, (error.filename, error.strerror)))))
+
+    def fault(self, step: str) -> None:
+        if os.environ.get("VE_FAULT") == f"{step}:error":
+            self.fail(step, "Input/output error (VE_FAULT)")
+        if os.environ.get("VE_FAULT") == f"{step}:kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def fail(self, step: str, why: str, hint: str = "", code: int = 0) -> NoReturn:
+        """Raise StartFailed; code is the exit code of the error that caused it, where that is one of ours."""
+        error = StartFailed(f"cannot start {self.config.veid}: {step.replace('_', ' ')}: {why}", hint, step)
+        error.exit_code = code or error.exit_code
+        raise error
+
+    def pidfd_of_setup(self) -> int:
+        """Becomes readable when the VE that setup stays for has ended; for the caller to close."""
+        return os.pidfd_open(self.setup.pid)
+
+    def wait(self) -> int:
+        """Of a VE whose setup stays: wait for its end and give init's wait status; once."""
+        answer = self._receive(self.near)
+        self.near.close()
+        self.setup.wait()
+        if answer[:1] != ("ENDED",):
+            return signal.SIGKILL  # setup itself was killed, and an ephemeral VE with it
+        return cast(int, answer[1])
+
+    def expect(self, channel: socket.socket, kind: str) -> tuple[Any, ...]:
+        answer = self._receive(channel)
+        if answer[:1] == (kind,):
+            return answer[1:]
+        if answer[:1] != ("ERROR",) and channel is self.line:
+            answer = self._receive(self.near)  # init has gone without a word, so setup has one
+        return self.fail(*(answer[1:] if answer[:1] == ("ERROR",) else (kind.lower(), "the launch was killed")))
+
+    def _receive(self, channel: socket.socket) -> tuple[Any, ...]:
+        try:
+            message, fds, _, _ = socket.recv_fds(channel, 65536, 1, socket.MSG_CMSG_CLOEXEC)
+        except ConnectionError:
+            return ()
+        for fd in fds:
+            self.terminal = fd
+            self.undo.callback(os.close, fd)
+        return marshal.loads(message) if message else ()
+
+    def _close(self) -> None:
+        if hasattr(self, "line"):
+            self.line.close()
+        if self.pidfd >= 0:
+            os.close(self.pidfd)
+            self.pidfd = -1
+
+
+# --- the steps ----------------------------------------------------------------------------------------------------
+
+
+def premount_action(launch: Launch) -> None:
+    """the action script "premount\""""
+    act(launch.state, launch.config.veid, "premount", launch.state.root(launch.config.veid))
+
+
+def cgroup(launch: Launch) -> None:
+    """its cgroup, before there is a process to count"""
+    launch.cgroup = beancounter.create(launch.state.tag, launch.config.veid, launch.base)
+    launch.undo.callback(beancounter.remove, launch.state.tag, launch.config.veid)
+    launch.undo.callback(launch.cgroup.wait_empty, 10)  # of an init that we have not heard of, or was told to end
+    launch.undo.callback(launch.cgroup.kill)
+
+
+def setup_process(launch: Launch) -> None:
+    """a fresh interpreter for setup, which ends if we do"""
+    launch.near, near = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    launch.undo.callback(launch.near.close)
+    launch.line, line = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with contextlib.ExitStack() as ours:
+        ours.callback(near.close)
+        ours.callback(line.close)
+        request = _request(launch, ours)
+        fds = (interpreter.request(request), near.fileno(), line.fileno())
+        ours.callback(os.close, fds[0])
+        launch.setup = subprocess.Popen(
+            interpreter.command("ve.setup", *fds),
+            pass_fds=[*fds, *request["fds"]],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+    launch.undo.callback(launch.setup.wait)
+    launch.undo.callback(launch.near.close)  # first, since setup may be waiting for us
+
+
+def adopt_init(launch: Launch) -> None:
+    """a pidfd of init, which no other process can be mistaken for"""
+    [launch.pid] = launch.expect(launch.near, "INIT")
+    launch.pidfd = os.pidfd_open(launch.pid)
+    launch.undo.callback(launch.cgroup.wait_empty, 10)
+    launch.undo.callback(launch.cgroup.kill)
+
+
+def await_root(launch: Launch) -> None:
+    """wait for setup"""
+    launch.expect(launch.near, "MOUNTED")
+
+
+def await_init(launch: Launch) -> None:
+    """wait for init"""
+    launch.expect(launch.line, "READY")
+
+
+def facts(launch: Launch) -> None:
+    """note what the kernel cannot be asked for, in the run directory"""
+    import json  # only a start needs it
+
+    veid = launch.config.veid
+    start_time = process_start_time(launch.pid)
+    if start_time is None:
+        launch.fail("facts", "init has ended")
+    facts = Facts(
+        pid=launch.pid,
+        start_time=start_time,
+        boot_id=boot_id(),
+        base=launch.base,
+        template=launch.template.ref,
+        init=launch.template.init if _boots(launch) else "small",
+        ephemeral=launch.ephemeral,
+        maker_pid=os.getpid() if launch.ephemeral else 0,
+        maker_start=process_start_time(os.getpid()) or 0 if launch.ephemeral else 0,
+        extra={"env": json.dumps(environment(launch.config, launch.template))},
+    )
+    launch.undo.callback(launch.state.remove_facts, veid)
+    launch.state.write_facts(veid, facts)
+
+
+def start_action(launch: Launch) -> None:
+    """the action script "start\""""
+    act(launch.state, launch.config.veid, "start", f"/proc/{launch.pid}/root")
+
+
+def go(launch: Launch) -> None:
+    """let init execute, and see that it did"""
+    try:
+        launch.line.send(b"GO")
+    except BrokenPipeError:
+        launch.fail("execute", "init has ended")
+    if answer := launch._receive(launch.line):
+        launch.fail(*answer[1:])
+    if _boots(launch) and not os.path.exists(f"/proc/{launch.pid}/exe"):  # an end by a kill loses that before the line
+        launch.fail("execute", "init has ended", f"what it said: ve logs {launch.config.veid}")
+    if not launch.stay and not launch.ephemeral:
+        launch.setup.wait()
+        launch.near.close()
+
+
+BEFORE = (premount_action, cgroup, setup_process, adopt_init, await_root, await_init)
+AFTER = (facts, start_action, go)
+
+
+def plan(launch: Launch) -> list[Step]:
+    """Every step that run() would take, in the order in which it happens."""
+    stays = launch.stay or launch.ephemeral
+    near = [Step("ve", step.__name__, _text(launch, step)) for step in (*BEFORE[:3], *AFTER)]
+    outside = [
+        Step("setup", step.__name__, _text(launch, step)) for step in setup.SETUP if stays or step is not setup.stay
+    ]
+    inside = [Step("init", step.__name__, _text(launch, step)) for step in init.INIT]
+    return [*near[:3], *outside, *inside[:-1], *near[3:], inside[-1]]
+
+
+def _text(launch: Launch, step: Any) -> str:
+    """A step's docstring, with what it is about in this launch."""
+    detail = {
+        "cgroup": f"{beancounter.cgroup(launch.state.tag, launch.config.veid).path}",
+        "mapped_root": f"{launch.base}",
+        "layers": f"{launch.template.path}, {_private(launch) or 'a tmpfs'}",
+        "given": ", ".join(map(str, launch.config.mounts)) or "nothing",
+        "hostname": hostname(launch.config),
+        "execute": " ".join(_argv(launch)),
+    }.get(step.__name__)
+    text = " ".join((step.__doc__ or "").split())
+    return f"{text}: {detail}" if detail else text
+
+
+def act(state: State, veid: int, name: str, root: str) -> None:
+    """Run the action script of this name, that for all VEs first; ActionFailed if one says no."""
+    for path in actions(state, veid, name):
+        environment = os.environ | {"VEID": str(veid), "VE_ROOT": root}
+        try:
+            code = subprocess.run([path], env=environment, stdin=subprocess.DEVNULL, stdout=2, check=False).returncode
+        except OSError as error:
+            raise ActionFailed(f"cannot run {path} of {veid}: {error.strerror}") from error
+        if code:
+            raise ActionFailed(f"cannot go on with {veid}: {path} ended with {code}")
+
+
+def actions(state: State, veid: int, name: str) -> list[str]:
+    """The action scripts of this name that there are: an executable file each."""
+    return [path for path in (state.action(None, name), state.action(veid, name)) if os.access(path, os.X_OK)]
+
+
+def environment(config: Config, template: Template | None) -> dict[str, str]:
+    """What a command in the VE finds in its environment, unless it is told otherwise."""
+    given = {**(template.env if template else {}), **config.env}
+    return {"PATH": PATH, "HOME": "/root", "USER": "root", "container": "ve", **given}
+
+
+def _boots(launch: Launch) -> bool:
+    return bool(launch.template.init) and launch.command is None
+
+
+def _argv(launch: Launch) -> list[str]:
+    if _boots(launch):
+        return [launch.template.init]
+    command = launch.template.command if launch.command is None else launch.command
+    return ["/" + mounts.SMALL_INIT, *(("--", *command) if command else ("-P",))]  # -P: wait, reap, and no more
+
+
+def _request(launch: Launch, ours: contextlib.ExitStack) -> dict[str, Any]:
+    """What setup is asked for; descriptors made for it are closed with ours."""
+    config, template, boots = launch.config, launch.template, _boots(launch)
+    stdio = _stdio(launch, ours)
+    maker = os.pidfd_open(os.getpid()) if launch.ephemeral else -1
+    if launch.ephemeral:
+        ours.callback(os.close, maker)
+    return {
+        "veid": config.veid,
+        "base": launch.base,
+        "template": template.path,
+        "private": _private(launch),
+        "scratch": launch.state.make_dir(os.path.join(launch.state.run_dir, "scratch")),
+        "cgroup": f"{launch.cgroup.path}/init",
+        "hostname": hostname(config),
+        "mounts": tuple((mount.source, mount.target, mount.read_only) for mount in config.mounts),
+        "devices": config.devices,
+        "actions": tuple(actions(launch.state, config.veid, "mount")),
+        "boots": boots,
+        "small_init": "" if boots else _small_init(),
+        "argv": _argv(launch),
+        "env": environment(config, template) | {"TERM": os.environ.get("TERM", "linux") if launch.console else "linux"},
+        "cwd": "/" if boots else template.cwd or "/",
+        "user": (0, 0) if boots else _user(template),
+        "console": launch.console,
+        "stdio": stdio,
+        "stay": launch.stay or launch.ephemeral,
+        "ephemeral": launch.ephemeral,
+        "maker": maker,
+        "fault": os.environ.get("VE_FAULT", ""),
+        "fds": tuple({fd for fd in (maker, *stdio) if fd >= 0}),
+    }
+
+
+def hostname(config: Config) -> str:
+    """What `hostname` says inside: never the host's own name."""
+    return config.hostname or config.name or f"ve{config.veid}"
+
+
+def _private(launch: Launch) -> str:
+    return "" if launch.ephemeral else launch.state.private(launch.config.veid)
+
+
+def _stdio(launch: Launch, ours: contextlib.ExitStack) -> tuple[int, ...]:
+    """Descriptors for init's standard ones, -1 for its /dev/null."""
+    if launch.console or launch.ephemeral:
+        return (-1, -1, -1)
+    fd = log.open_for_init(launch.state.log(launch.config.veid), launch.base)
+    ours.callback(os.close, fd)
+    return (-1, fd, fd)
+
+
+def _small_init() -> str:
+    if not os.access(CATATONIT, os.X_OK):
+        raise NotSupported(f"cannot find {CATATONIT}, the small init", hint="apt-get install catatonit")
+    return CATATONIT
+
+
+def _user(template: Template) -> tuple[int, int]:
+    uid, _, gid = (template.user or "0:0").partition(":")
+    try:
+        return int(uid), int(gid or uid)
+    except ValueError:
+        raise InvalidValue(f"cannot use user {template.user} of template {template.ref}: it is not UID:GID") from None

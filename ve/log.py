@@ -1,0 +1,185 @@
+"""The log of a VE in the background: what its init writes to stdout and stderr, in a file beside the private area.
+
+init holds it open O_APPEND and the VE's root owns it, so that /dev/stdout can be opened inside.  So the VE may write or
+cut it at any time; its name is out of the VE's reach, and what is there must be a regular file.
+"""
+
+import errno
+import fcntl
+import os
+import select
+import stat
+from collections.abc import Callable, Iterator
+
+from ve._linux.syscalls import (
+    IN_CREATE,
+    IN_DELETE,
+    IN_DELETE_SELF,
+    IN_MODIFY,
+    IN_MOVED_TO,
+    IN_ONLYDIR,
+    SyscallError,
+    inotify_add_watch,
+    inotify_init1,
+)
+from ve.errors import Error
+
+KEEP = 1 << 20  # bytes
+_CHUNK = 1 << 16
+_ROUNDS = 8  # a trim follows a writer for so long; a VE that writes all the time shall not keep it
+_MEMORY = 4096  # bytes by which a reader finds its place again after a cut
+
+
+def open_for_init(path: str, uid: int) -> int:
+    """A descriptor for init's stdout and stderr, the log being made if need be; uid: the host's id of the VE's root."""
+    fd = _open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    try:
+        os.set_blocking(fd, True)
+        os.fchown(fd, uid, uid)
+        os.fchmod(fd, 0o600)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def trim(path: str, keep: int = KEEP) -> bool:
+    """Cut a log longer than keep bytes to its last keep bytes, from the first line that begins there; whether it did.
+
+    The file stays the same one, as init has it open: its end is copied to its front, what came meanwhile after it, and
+    the rest is cut off.  What init writes in the microseconds between the last look at the size and the cut is lost;
+    a reader in between may see the end twice.  Nothing is done while another trim, or the VE itself, has it locked.
+    """
+    try:
+        fd = _open(path, os.O_RDWR)
+    except FileNotFoundError:
+        return False
+    try:
+        size = os.fstat(fd).st_size
+        if size <= keep:
+            return False
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        size = os.fstat(fd).st_size
+        if size <= keep:
+            return False
+        tail = os.pread(fd, keep + 1, size - keep - 1)  # and the byte before: a line may begin just at the cut
+        front = os.pwrite(fd, tail[tail.find(b"\n", 0, -1) + 1 :][-keep:], 0)
+        for _ in range(_ROUNDS):
+            more = os.pread(fd, _CHUNK, size)
+            size += len(more)
+            front += os.pwrite(fd, more, front)
+        os.ftruncate(fd, front)
+        return True
+    except OSError as error:
+        if error.errno not in (errno.EAGAIN, errno.ENOSPC, errno.EDQUOT):  # no space: its front may be a hole
+            raise
+        return False
+    finally:
+        os.close(fd)
+
+
+def chunks(
+    path: str, follow: bool = False, stop: int | Callable[[], bool] | None = None, pipe: int = -1
+) -> Iterator[bytes]:
+    """The log, in pieces; with follow also what comes, and what comes first if there is none yet, until it is removed.
+
+    stop ends following: a descriptor once it is readable, such as a pidfd, or a function that is asked at each change.
+    What was written before is still given.  After a trim it goes on where it was, after a cut by the VE at the start.
+    What comes out of pipe, a descriptor of the caller's, is given as well: after the log, with follow beside it.
+    """
+    watch = inotify_init1(os.O_NONBLOCK) if follow else -1
+    reader = _Reader(path)
+    try:
+        ended = not (follow and _watch(watch, os.path.dirname(path) or "."))
+        yield from reader.new()
+        while not (ended or reader.is_removed()):
+            ready = _wait(watch, stop, pipe)
+            ended = stop in ready if isinstance(stop, int) else bool(stop and stop())
+            if pipe in ready:
+                data = os.read(pipe, _CHUNK)
+                pipe = pipe if data else -1
+                yield data
+            yield from reader.new()
+        while pipe >= 0 and (data := os.read(pipe, _CHUNK)):
+            yield data
+    finally:
+        reader.close()
+        if watch >= 0:
+            os.close(watch)
+
+
+def _watch(watch: int, directory: str) -> bool:
+    """Ask for what changes in a directory; False if there is none."""
+    wanted = IN_MODIFY | IN_CREATE | IN_MOVED_TO | IN_DELETE | IN_DELETE_SELF | IN_ONLYDIR
+    try:
+        inotify_add_watch(watch, directory, wanted)
+    except SyscallError as error:
+        if error.errno != errno.ENOENT:
+            raise
+        return False
+    return True
+
+
+def _wait(watch: int, stop: object, pipe: int) -> list[int]:
+    """Until the directory changes or one of the others has something to say; the descriptors that do."""
+    poll = select.poll()
+    for fd in (watch, stop, pipe):
+        if isinstance(fd, int) and fd >= 0:
+            poll.register(fd, select.POLLIN)
+    ready = [fd for fd, _ in poll.poll()]
+    if watch in ready:
+        os.read(watch, _CHUNK)  # which change it was is of no use: the file says what is in it
+    return ready
+
+
+class _Reader:
+    """Reads on in a file that may not be there yet, and may be cut."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.fd = -1
+        self.position = 0
+        self.last = b""
+
+    def new(self) -> Iterator[bytes]:
+        if self.fd < 0:
+            try:
+                self.fd = _open(self.path, os.O_RDONLY)
+            except FileNotFoundError:
+                return
+        if os.fstat(self.fd).st_size < self.position:
+            self.position = self._place()
+        while chunk := os.pread(self.fd, _CHUNK, self.position):
+            self.position += len(chunk)
+            self.last = (self.last + chunk)[-_MEMORY:]
+            yield chunk
+
+    def _place(self) -> int:
+        """Behind what we gave last, if that is still there."""
+        text = os.pread(self.fd, KEEP, 0)
+        at = text.rfind(self.last)
+        return at + len(self.last) if at >= 0 else 0
+
+    def is_removed(self) -> bool:
+        if self.fd < 0:
+            return not os.path.isdir(os.path.dirname(self.path) or ".")
+        return os.fstat(self.fd).st_nlink == 0
+
+    def close(self) -> None:
+        if self.fd >= 0:
+            os.close(self.fd)
+
+
+def _open(path: str, flags: int) -> int:
+    """O_NONBLOCK lest a FIFO keep us."""
+    fd = -1
+    try:
+        fd = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
+        if stat.S_ISREG(os.fstat(fd).st_mode):
+            return fd
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.ENXIO, errno.EISDIR):
+            raise
+    if fd >= 0:
+        os.close(fd)
+    raise Error(f"cannot open the log {path}: it is not a regular file", hint="remove it")

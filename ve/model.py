@@ -1,0 +1,123 @@
+"""The words of this house as types: what was asked for (Config and its parts), and what is (Status).
+
+A value is checked where it is made, so what holds one need not look again; InvalidValue says what is wrong with it.
+"""
+
+import re
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from ve.errors import InvalidValue
+
+VEID_MIN, VEID_MAX = 1, 2147483644  # vzctl(8): 0 is the host, and a signed 32-bit int holds it
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,62}")
+_HOSTNAME = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9-]{1,63}(?<!-))*")
+_NUMBER = re.compile(r"[1-9][0-9]{0,8}")
+_CONTROL = re.compile("[\0-\x1f\x7f-\x9f\ud800-\udfff]")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+class Status(StrEnum):
+    """What the kernel says of a VE, in the words of `ve list`."""
+
+    STOPPED = "stopped"
+    MOUNTED = "mounted"  # stopped, and its root is shown to the host
+    RUNNING = "running"
+    FROZEN = "frozen"
+
+
+@dataclass(frozen=True)
+class Mount:
+    """A directory or file of the host that the VE sees: SRC:DST[:ro]."""
+
+    source: str
+    target: str
+    read_only: bool = False
+
+    def __post_init__(self) -> None:
+        for path in (self.source, self.target):
+            if not path.startswith("/") or ":" in path or not _is_text(path):
+                raise InvalidValue(f"cannot use mount {str(self)!r}: it is not SRC:DST[:ro] with absolute paths")
+        parts = self.target.split("/")
+        if ".." in parts or not set(parts) - {"", "."}:
+            raise InvalidValue(f"cannot use mount {str(self)!r}: its target must be a path below the VE's root")
+
+    @classmethod
+    def parse(cls, text: str) -> "Mount":
+        source, _, rest = text.partition(":")
+        target, _, mode = rest.partition(":")
+        if not source.startswith("/") or not target.startswith("/") or mode not in ("", "ro", "rw"):
+            raise InvalidValue(f"cannot use mount {text!r}: it is not SRC:DST[:ro] with absolute paths")
+        return cls(source, target, mode == "ro")
+
+    def __str__(self) -> str:
+        return f"{self.source}:{self.target}" + (":ro" if self.read_only else "")
+
+
+@dataclass(frozen=True)
+class Config:
+    """What was asked for: the whole of conf/<VEID>.toml."""
+
+    veid: int
+    template: str  # NAME:VERSION, as a VE stays on the version that it was created from
+    name: str = ""
+    hostname: str = ""
+    description: str = ""
+    onboot: bool = False
+    env: dict[str, str] = field(default_factory=dict)
+    mounts: tuple[Mount, ...] = ()
+    devices: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_veid(self.veid)
+        check_template(self.template)
+        if self.name:
+            check_name(self.name)
+        if self.hostname:
+            check_hostname(self.hostname)
+        for key, value in self.env.items():
+            if not _VARIABLE.fullmatch(key) or not _is_text(value):
+                raise InvalidValue(f"cannot use environment variable {key!r}: it is not NAME=VALUE")
+        for device in self.devices:
+            if not device.startswith("/dev/") or ".." in device.split("/") or not _is_text(device):
+                raise InvalidValue(f"cannot use device {device!r}: it is not a path below /dev")
+        if _CONTROL.search(self.description):
+            raise InvalidValue("cannot use the description: it has more than one line, or control characters")
+
+
+def check_veid(veid: int) -> int:
+    """InvalidValue also for what is no int, such as a number's digits."""
+    if not isinstance(veid, int):
+        raise InvalidValue(f"cannot use VEID {veid!r}: it is not an int")
+    if not VEID_MIN <= veid <= VEID_MAX:
+        raise InvalidValue(f"cannot use VEID {veid}: it is not in {VEID_MIN}..{VEID_MAX}")
+    return veid
+
+
+def check_template(ref: str) -> str:
+    """The full name of a template: NAME:VERSION."""
+    name, _, version = ref.partition(":")
+    if not _NAME.fullmatch(name) or not _NUMBER.fullmatch(version):
+        raise InvalidValue(f"cannot use template {ref!r}: it is not NAME:VERSION")
+    return ref
+
+
+def check_name(name: str, what: str = "name") -> str:
+    """The name of a VE or template: never empty, a number or a path, so that it cannot be taken for one."""
+    if not _NAME.fullmatch(name):
+        raise InvalidValue(
+            f"cannot use {what} {name!r}: it must begin with a letter and go on with letters, digits, '.', '_' or '-'",
+            hint="63 characters at most; a number would be taken for a VEID",
+        )
+    return name
+
+
+def check_hostname(hostname: str) -> str:
+    if len(hostname) > 64 or not _HOSTNAME.fullmatch(hostname):  # 64: __NEW_UTS_LEN, see sethostname(2)
+        raise InvalidValue(f"cannot use hostname {hostname!r}: see hostname(7) for what one may be")
+    return hostname
+
+
+def _is_text(value: str) -> bool:
+    """Whether a system call takes it and a conf file, which is UTF-8, can hold it."""
+    return "\0" not in value and not any("\ud800" <= char <= "\udfff" for char in value)

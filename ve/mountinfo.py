@@ -1,0 +1,38 @@
+"""What is mounted where, in this process's mount namespace: proc_pid_mountinfo(5)."""
+
+from __future__ import annotations
+
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class Line:
+    """A mount: where it is, the type of its file system, and its own options (rw, ro, nodev, ...)."""
+
+    def __init__(self, line: bytes) -> None:
+        mount, _, source = line.partition(b" - ")
+        fields = mount.split()
+        self.point = _plain(fields[4])
+        self.options = frozenset(os.fsdecode(fields[5]).split(","))
+        self.kind = os.fsdecode(source.split()[0])
+
+
+def lines() -> Iterator[Line]:
+    """All mounts, in the order in which they were made."""
+    with open("/proc/self/mountinfo", "rb") as file:
+        for line in file:
+            yield Line(line)
+
+
+def below(path: str) -> list[str]:
+    """The mount points at path and below."""
+    return [line.point for line in lines() if line.point == path or line.point.startswith(f"{path}/")]
+
+
+def _plain(word: bytes) -> str:
+    """A path as it was before the kernel wrote space, tab, newline and backslash as \\NNN, in octal."""
+    first, *rest = word.split(b"\\")
+    return os.fsdecode(first + b"".join(bytes([int(part[:3], 8)]) + part[3:] for part in rest))

@@ -1,0 +1,255 @@
+"""What is mounted in a VE beside its root.
+
+What hides or protects is mounted before the VE's own mount namespace exists, from the host's user namespace: the
+kernel then locks it, and VE root can neither unmount nor remount it nor mount a fresh proc beside it
+(mount_namespaces(7)).  What protects nothing is mounted by the VE's init itself, so the VE may do with it as it likes.
+
+No function here trusts a name in a VE's root: a mount point of ours that is not a plain directory is an error, and a
+target from outside is resolved by openat2(2) with RESOLVE_IN_ROOT.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+from ve._linux import syscalls
+from ve._linux.syscalls import MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY, SyscallError
+from ve.errors import InvalidValue, NotSupported
+
+# Relative to the VE's root: file system, mount point, flags, options.
+PROTECTED = (
+    ("proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, ""),
+    ("sysfs", "sys", MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_RDONLY, ""),
+    ("tmpfs", "dev", MS_NOSUID, "mode=755,size=4m,uid={base},gid={base}"),
+)
+READ_ONLY = ("proc/sys", "proc/sysrq-trigger", "proc/irq", "proc/bus", "proc/fs")
+MASKED = (
+    "proc/kcore",
+    "proc/keys",
+    "proc/timer_list",
+    "proc/sched_debug",
+    "proc/latency_stats",
+    "proc/acpi",
+    "proc/asound",
+    "proc/scsi",
+    "sys/firmware",
+    "sys/devices/virtual/powercap",
+)
+OWN = (
+    ("devpts", "dev/pts", MS_NOSUID | MS_NOEXEC, "newinstance,ptmxmode=0666,mode=620,gid=5"),
+    ("tmpfs", "dev/shm", MS_NOSUID | MS_NODEV, "mode=1777"),
+    ("mqueue", "dev/mqueue", MS_NOSUID | MS_NODEV | MS_NOEXEC, ""),
+    ("cgroup2", "sys/fs/cgroup", MS_NOSUID | MS_NODEV | MS_NOEXEC, ""),
+)
+RUN = ("tmpfs", "run", MS_NOSUID | MS_NODEV, "mode=755")  # only where an init boots: an image may keep things there
+
+# In the VE's /dev: name, major, minor (the kernel's devices.txt); and the usual links.
+DEVICES = (("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0))
+LINKS = (
+    ("fd", "/proc/self/fd"),
+    ("stdin", "/proc/self/fd/0"),
+    ("stdout", "/proc/self/fd/1"),
+    ("stderr", "/proc/self/fd/2"),
+    ("ptmx", "pts/ptmx"),
+)
+BOOT_ID = "proc/sys/kernel/random/boot_id"
+SMALL_INIT = "dev/init"  # where the small init is bound for a template that has none
+
+
+def make_slave() -> None:
+    """What is mounted from now on in this mount namespace stays in it; the host's later mounts still arrive."""
+    syscalls.mount(None, "/", None, syscalls.MS_REC | syscalls.MS_SLAVE)
+
+
+def make_private() -> None:
+    """Nothing arrives from the host any more: a VE's mount table holds what its launch put there."""
+    syscalls.mount(None, "/", None, syscalls.MS_REC | syscalls.MS_PRIVATE)
+
+
+def mount_protected(base: int, devices: tuple[str, ...], small_init: str) -> None:
+    """In the VE's root as working directory and its pid, net and ipc namespaces: PROTECTED, devices, masks."""
+    for fstype, point, flags, options in PROTECTED:
+        directory(point)
+        syscalls.mount(fstype, point, fstype, flags, options.format(base=base) or None)
+    for path in READ_ONLY:
+        _read_only(path)
+    for path in MASKED:
+        _mask(path)
+    for name, major, minor in DEVICES:
+        _node(f"dev/{name}", stat.S_IFCHR | 0o666, os.makedev(major, minor), f"/dev/{name}")
+    for path in devices:
+        add_device(path)
+    for name, target in LINKS:
+        os.symlink(target, f"dev/{name}")
+    for name in ("pts", "shm", "mqueue"):
+        os.mkdir(f"dev/{name}")
+    if small_init:
+        _bind(small_init, SMALL_INIT)
+    _boot_id()
+
+
+def mount_own(boots: bool) -> None:
+    """As init, in the VE's own mount namespace and root: what the VE may unmount again."""
+    for fstype, point, flags, options in (*OWN, RUN) if boots else OWN:
+        if point == "run":
+            directory(point)
+        syscalls.mount(fstype, f"/{point}", fstype, flags, options or None)
+
+
+def pivot() -> None:
+    """Make the working directory, a mount, the root of every process of this mount namespace; the old root goes."""
+    syscalls.pivot_root(".", ".")
+    syscalls.umount2(".", syscalls.MNT_DETACH)
+
+
+def directory(path: str) -> None:
+    """A directory at path, made if it is missing; never a symbolic link (runc's CVE-2025-31133 was one)."""
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        os.mkdir(path, 0o755)
+        return
+    if not stat.S_ISDIR(mode):
+        raise InvalidValue(f"cannot mount on /{path} of the VE: it is not a directory there")
+
+
+def buried(boots: bool) -> tuple[str, ...]:
+    """The directories of a VE's root that later mounts of a launch hide."""
+    return (*(point for _, point, _, _ in PROTECTED), *(("run",) if boots else ()))
+
+
+def bind_from_host(source: str, target: str, read_only: bool, userns: int, buried: tuple[str, ...]) -> None:
+    """Show source, of the host, at target below the working directory, the VE's root, its ids mapped by userns.
+
+    One file system only, without what is mounted below source; never setuid or with devices.  A missing target is made.
+    InvalidValue where it would be hidden again, NotSupported where ids cannot be mapped.
+    """
+    what = f"cannot mount {source} at {target} in the VE"
+    attributes = syscalls.MOUNT_ATTR_NOSUID | syscalls.MOUNT_ATTR_NODEV | syscalls.MOUNT_ATTR_IDMAP
+    if read_only:
+        attributes |= syscalls.MOUNT_ATTR_RDONLY
+    try:
+        fd = syscalls.open_tree(syscalls.AT_FDCWD, source, syscalls.OPEN_TREE_CLONE)
+    except SyscallError as error:
+        raise InvalidValue(f"{what}: {error.strerror}: {source}") from error
+    try:
+        syscalls.mount_setattr(fd, attributes, userns_fd=userns)
+        point = _target(target, stat.S_ISDIR(os.fstat(fd).st_mode))
+        try:
+            inside = os.path.relpath(os.readlink(f"/proc/self/fd/{point}"), os.getcwd())
+            if inside.partition("/")[0] in buried:
+                hidden = inside.partition("/")[0]
+                raise InvalidValue(f"{what}: /{hidden} is mounted anew at each start, and would hide it")
+            syscalls.move_mount(fd, point)
+        finally:
+            os.close(point)
+    except SyscallError as error:
+        if error.syscall == "mount_setattr" and error.errno == errno.EINVAL:
+            raise NotSupported(
+                f"{what}: its file system has no idmapped mounts",
+                hint="ext4, xfs and btrfs have them (and tmpfs, from kernel 6.3)",
+            ) from error
+        kind = "one is a directory and the other a file" if error.syscall == "move_mount" else error.strerror
+        raise InvalidValue(f"{what}: {kind}") from error
+    except OSError as error:
+        raise InvalidValue(f"{what}: {error.strerror}") from error
+    finally:
+        os.close(fd)
+
+
+def add_device(path: str) -> None:
+    """The host's device at path, under the same name in the VE's /dev (the working directory is its root)."""
+    try:
+        host = os.stat(path)
+    except OSError as error:
+        raise InvalidValue(f"cannot give device {path} to the VE: {error.strerror}") from error
+    if not (stat.S_ISCHR(host.st_mode) or stat.S_ISBLK(host.st_mode)):
+        raise InvalidValue(f"cannot give device {path} to the VE: it is not a device")
+    name = path.removeprefix("/dev/")
+    if os.path.lexists(f"dev/{name}"):
+        return  # one that every VE has
+    parts = name.split("/")
+    for depth in range(1, len(parts)):
+        directory("dev/" + "/".join(parts[:depth]))
+    _node(f"dev/{name}", host.st_mode, host.st_rdev, path)
+
+
+def console(terminal: str) -> None:
+    """The pty at terminal becomes the VE's /dev/console; in the VE's own mount namespace."""
+    os.close(os.open("/dev/console", os.O_CREAT | os.O_CLOEXEC, 0o600))
+    syscalls.mount(terminal, "/dev/console", None, syscalls.MS_BIND)
+
+
+def _node(point: str, mode: int, device: int, host_path: str) -> None:
+    """A node of the VE's own, owned by its root; where we may not make one (in a VE), the host's is bound instead."""
+    try:
+        os.mknod(point, mode, device)
+    except PermissionError:
+        _bind(host_path, point)
+    else:
+        os.chmod(point, stat.S_IMODE(mode))  # mknod went through the umask
+
+
+def _bind(source: str, point: str) -> None:
+    os.close(os.open(point, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o755))
+    syscalls.mount(source, point, None, syscalls.MS_BIND)
+
+
+def _boot_id() -> None:
+    """A new one for each start, as a machine has: a journal tells boots apart by it, and the host's would not."""
+    with open("proc/sys/kernel/random/uuid", encoding="ascii") as fresh:
+        uuid = fresh.read()
+    with open("dev/boot_id", "x", encoding="ascii") as file:
+        file.write(uuid)
+    syscalls.mount("dev/boot_id", BOOT_ID, None, syscalls.MS_BIND)
+    os.unlink("dev/boot_id")
+    _remount_read_only(BOOT_ID)
+
+
+def _read_only(path: str) -> None:
+    if not os.path.lexists(path):
+        return
+    syscalls.mount(path, path, None, syscalls.MS_BIND | syscalls.MS_REC)
+    _remount_read_only(path)
+
+
+def _remount_read_only(path: str) -> None:
+    flags = syscalls.MS_BIND | syscalls.MS_REMOUNT | MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC
+    syscalls.mount(None, path, None, flags)
+
+
+def _mask(path: str) -> None:
+    """Hide path: a file behind /dev/null, a directory behind an empty read-only tmpfs."""
+    if not os.path.lexists(path):
+        return
+    if stat.S_ISDIR(os.lstat(path).st_mode):
+        syscalls.mount("tmpfs", path, "tmpfs", MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC, "size=0,mode=555")
+    else:
+        syscalls.mount("/dev/null", path, None, syscalls.MS_BIND)
+
+
+def _target(path: str, is_directory: bool) -> int:
+    """An O_PATH descriptor of path below the working directory, made if it is missing, however hostile the links."""
+    root = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    parts = [part for part in path.split("/") if part]
+    try:
+        for depth in range(1, len(parts) + 1):
+            _make(root, parts[:depth], is_directory or depth < len(parts))
+        return syscalls.openat2(root, "/".join(parts), os.O_PATH, syscalls.RESOLVE_IN_ROOT)
+    finally:
+        os.close(root)
+
+
+def _make(root: int, parts: list[str], is_directory: bool) -> None:
+    parent = syscalls.openat2(root, "/".join(parts[:-1]) or ".", os.O_PATH | os.O_DIRECTORY, syscalls.RESOLVE_IN_ROOT)
+    try:
+        if is_directory:
+            os.mkdir(parts[-1], 0o755, dir_fd=parent)
+        else:
+            os.close(os.open(parts[-1], os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644, dir_fd=parent))
+    except FileExistsError:
+        pass
+    finally:
+        os.close(parent)

@@ -1,0 +1,64 @@
+"""The namespaces of a VE: one table says which there are, how each is made and what it keeps apart.
+
+The order is forced by the kernel.  The time namespace gets its offsets before anyone is in it (time_namespaces(7)), so
+it is unshared by the process that then clones init.  One clone3 makes the user namespace and all that it shall own
+(user_namespaces(7): a namespace belongs to the user namespace its maker was in).  The cgroup namespace is rooted where
+its maker is, so init unshares it once it is in the VE's cgroup; the mount namespace comes last, because it locks what
+is mounted by then (mount_namespaces(7), "Restrictions on mount namespaces").
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from ve._linux import syscalls
+
+SETUP, CLONE, INIT = "unshared before the clone", "made by the clone", "unshared by init"
+
+# name in /proc/PID/ns, clone flag, how it is made, what it keeps apart
+NAMESPACES = (
+    ("time", syscalls.CLONE_NEWTIME, SETUP, "uptime and the monotonic clock"),
+    ("user", syscalls.CLONE_NEWUSER, CLONE, "user ids and capabilities"),
+    ("pid", syscalls.CLONE_NEWPID, CLONE, "process ids"),
+    ("uts", syscalls.CLONE_NEWUTS, CLONE, "the hostname"),
+    ("ipc", syscalls.CLONE_NEWIPC, CLONE, "System V IPC and POSIX queues"),
+    ("net", syscalls.CLONE_NEWNET, CLONE, "network interfaces, sockets and their ports"),
+    ("cgroup", syscalls.CLONE_NEWCGROUP, INIT, "the root of the cgroup tree"),
+    ("mnt", syscalls.CLONE_NEWNS, INIT, "mounts"),
+)
+IDS = 65536  # user and group ids of a VE
+
+
+def flags(*how: str) -> int:
+    """The clone flags of the namespaces that are made in one of these ways; of all of them if none is given."""
+    return sum(flag for _, flag, made, _ in NAMESPACES if not how or made in how)
+
+
+def start_clocks_at_zero() -> None:
+    """Unshare the time namespace: for our later children uptime and the monotonic clock begin now.
+
+    The wall clock has no namespace (time_namespaces(7)); a VE sees the host's.
+    """
+    syscalls.unshare(syscalls.CLONE_NEWTIME)
+    clocks = (("monotonic", time.CLOCK_MONOTONIC), ("boottime", time.CLOCK_BOOTTIME))
+    lines = []
+    for name, clock in clocks:
+        seconds, nanoseconds = divmod(-time.clock_gettime_ns(clock), 1_000_000_000)  # the kernel wants the latter >= 0
+        lines.append(f"{name} {seconds} {nanoseconds}\n")
+    _write("/proc/self/timens_offsets", "".join(lines))
+
+
+def map_ids(pid: int, base: int) -> None:
+    """Let the user namespace of pid have user and group ids 0..65535, which are base.. on the host."""
+    for kind in ("uid", "gid"):
+        _write(f"/proc/{pid}/{kind}_map", f"0 {base} {IDS}\n")
+
+
+def _write(path: str, text: str) -> None:
+    """One write(2), as these files want it."""
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, text.encode())
+    finally:
+        os.close(fd)

@@ -1,0 +1,349 @@
+"""The near side of exec: subprocess for a command inside a VE.
+
+Popen and run take subprocess's arguments, return its types and raise its exceptions.  What differs:
+
+* user, group, cwd, env, umask and the lookup along PATH mean what they mean inside.  Without cwd it is "/", without
+  env the VE's own environment, without user its root, without umask 022.
+* The command leads a session of its own, so Ctrl-C at our terminal does not reach it, and has no descriptors of ours
+  but its standard ones; arguments that only make sense for a child of ours are refused by name.
+* pid is that of a process of ours on the host, which ends as the command does; host_pid and inside_pid are the
+  command's.  send_signal() and terminate() reach the command, kill() its whole tree, also what left its session.
+* A with block that is left by an exception, a timeout of run(), and our own death end the whole tree.  What a command
+  leaves in the background when it ends by itself lives on, as that of a login would.
+
+The conversation with the far side is drawn in ve/enter.py.  Each command has its own cgroup exec.PID.TIME.N, named
+after the process that called us, so that what a killed caller leaves can be found: see ve/execgroup.py.
+"""
+
+import contextlib
+import errno
+import fcntl
+import marshal
+import os
+import select
+import signal
+import socket
+import subprocess
+from collections.abc import Mapping
+from typing import Any, NoReturn, Unpack
+
+from ve import execgroup, interpreter, request, terminal
+from ve.beancounter import Cgroup
+from ve.errors import CannotExecute, Error, InvalidValue, NotRunning
+from ve.execgroup import sweep
+from ve.request import Arguments, Options, Target
+
+__all__ = ["Popen", "Target", "call", "run", "shell_code", "sweep"]
+
+
+class Popen(subprocess.Popen[Any]):
+    """subprocess.Popen for a command inside a VE; see above for what differs.
+
+    Raises what subprocess raises (FileNotFoundError and the like, for the command or cwd), InvalidValue for an unknown
+    user or group, NotRunning, and Error for what goes wrong on the way in.
+    """
+
+    def __init__(
+        self,
+        args: Arguments,
+        *,
+        target: Target,
+        stdin: Any = None,
+        stdout: Any = None,
+        stderr: Any = None,
+        pty: bool = False,
+        **options: Unpack[Options],
+    ) -> None:
+        streams = {"stdin": stdin, "stdout": stdout, "stderr": stderr}
+        asked = request.make(args, target, streams, pty, options)
+        self.target = target
+        self.terminal: int | None = None  # the master of the command's pty, ours until attach() or the with block ends
+        self.host_pid = self.inside_pid = 0
+        self._names = asked.names
+        self._channel: socket.socket | None = None
+        self._spawned = self._killed = False
+        self._cgroup = _make_cgroup(target)
+        try:
+            self._spawn(asked.data | {"cgroup": os.fsencode(self._cgroup.path)}, asked.streams)
+            self.args = args
+            self._begin()
+        except BaseException:
+            self._abandon()
+            raise
+
+    def _spawn(self, data: dict[str, Any], streams: dict[str, Any]) -> None:
+        with contextlib.ExitStack() as stack:
+            self._channel, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            stack.enter_context(far)
+            memory = interpreter.request(data)
+            stack.callback(os.close, memory)
+            fds = [_above_stdio(fd, stack) for fd in (memory, far.fileno(), self.target.pidfd)]
+            super().__init__(interpreter.command("ve.enter", *fds), pass_fds=fds, start_new_session=True, **streams)
+            self._spawned = True
+
+    def _begin(self) -> None:
+        """Hear what the far side says until the program runs, or raise why it does not."""
+        assert self._channel is not None
+        while True:
+            data, fds, _, _ = socket.recv_fds(self._channel, 65536, 1, socket.MSG_CMSG_CLOEXEC)
+            if fds:
+                self.terminal = fds[0]
+            message: tuple[Any, ...] = marshal.loads(data) if data else ("FAILED", "begin", 0, "the far side ended")
+            kind, *values = message
+            if kind == "STARTED":
+                self.host_pid, self.inside_pid = values
+                return
+            if kind == "FAILED":
+                self._fail(*values)
+            if kind == "TERMINAL" and (self.terminal is None or not terminal.is_master(self.terminal)):
+                raise Error(f"cannot enter {self.target.veid}: what it has as /dev/ptmx is no terminal")
+
+    def _fail(self, step: str, number: int, why: str) -> NoReturn:
+        name = self._names.get(step)
+        if _ended(self.target.pidfd):
+            raise NotRunning(f"cannot enter {self.target.veid}: it is not running")
+        if step in ("execute", "directory") and number:
+            raise OSError(number, os.strerror(number), name)
+        if step == "user" and not number:
+            raise InvalidValue(f"cannot enter {self.target.veid} as {name}: {why}")
+        raise Error(f"cannot enter {self.target.veid}: {step}: {why}")
+
+    def _abandon(self) -> None:
+        """After a failed start: leave no process, descriptor or cgroup."""
+        if self._channel:
+            self._channel.close()  # the far side ends when it sees that
+        if self._spawned:
+            for stream in (self.stdin, self.stdout, self.stderr):
+                if stream:
+                    stream.close()
+            self.kill()
+            subprocess.Popen.wait(self)
+        self._close_terminal()
+        execgroup.wait_empty(self._cgroup)
+        with contextlib.suppress(OSError):
+            self._cgroup.remove()
+
+    # --- as in subprocess
+
+    def poll(self) -> int | None:
+        code = super().poll()
+        if code is not None:
+            self._settle()
+        return code
+
+    def wait(self, timeout: float | None = None) -> int:
+        code = super().wait(timeout)
+        self._settle()
+        return code
+
+    def send_signal(self, sig: int) -> None:
+        """Send a signal to the command; to it alone, as kill(2) would."""
+        if not 0 <= sig <= signal.SIGRTMAX:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        channel = self._channel
+        if self.poll() is None and channel is not None:
+            with contextlib.suppress(OSError):  # it is just ending
+                channel.send(marshal.dumps(int(sig)))
+
+    def kill(self) -> None:
+        """SIGKILL to the command and all that it has started; nothing if wait() or poll() have seen it end."""
+        if self.returncode is None:
+            self._killed = True
+            if self._channel:
+                with contextlib.suppress(OSError):  # the command first: a login is no longer in our cgroup
+                    self._channel.send(marshal.dumps(int(signal.SIGKILL)))
+            execgroup.kill(self._cgroup)
+
+    def __exit__(self, exc_type: Any, value: Any, traceback: Any) -> None:
+        if exc_type is not None:
+            self.kill()
+        try:
+            super().__exit__(exc_type, value, traceback)
+        finally:
+            self.wait()
+            self._close_terminal()
+
+    # --- beyond subprocess
+
+    def attach(self) -> int:
+        """Connect our terminal (descriptors 0 and 1) with the command's until it ends: its exit code, or 128+N.
+
+        Signals that would end us go to the command meanwhile.  Only with pty=True; once.
+        """
+        if self.terminal is None:
+            raise ValueError("attach() needs pty=True, and can be called once")
+        ended = os.pidfd_open(self.pid) if self.poll() is None else os.eventfd(1, os.EFD_CLOEXEC)
+        try:
+            terminal.connect(self.terminal, ended, self.send_signal)
+        finally:
+            os.close(ended)
+            self._close_terminal()  # the command hears of it by SIGHUP, should it still run
+        return shell_code(self.wait())
+
+    def _close_terminal(self) -> None:
+        fd, self.terminal = self.terminal, None
+        if fd is not None:
+            os.close(fd)
+
+    def _settle(self) -> None:
+        """After the end: what runs on in the background is the VE's, no longer ours."""
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            channel.close()
+            if self._killed:
+                execgroup.wait_empty(self._cgroup)
+            execgroup.set_free(self._cgroup)
+
+
+def run(
+    args: Arguments,
+    *,
+    target: Target,
+    input: Any = None,
+    capture_output: bool = False,
+    timeout: float | None = None,
+    check: bool = False,
+    **popen_args: Any,
+) -> subprocess.CompletedProcess[Any]:
+    """subprocess.run for a command inside a VE; a timeout or exception ends its whole tree before it is raised."""
+    if input is not None:
+        if popen_args.get("stdin") is not None:
+            raise ValueError("stdin and input arguments may not both be used.")
+        popen_args["stdin"] = subprocess.PIPE
+    if capture_output:
+        if popen_args.get("stdout") is not None or popen_args.get("stderr") is not None:
+            raise ValueError("stdout and stderr arguments may not be used with capture_output.")
+        popen_args["stdout"] = popen_args["stderr"] = subprocess.PIPE
+    with Popen(args, target=target, **popen_args) as process:
+        stdout, stderr = process.communicate(input, timeout)  # on an exception the with block ends the tree
+        code = process.wait()
+    if check and code:
+        raise subprocess.CalledProcessError(code, process.args, stdout, stderr)
+    return subprocess.CompletedProcess(process.args, code, stdout, stderr)
+
+
+def call(
+    args: Arguments,
+    *,
+    target: Target,
+    user: str | int | None = None,
+    cwd: str | None = None,
+    env: Mapping[str, str] | None = None,
+) -> int:
+    """Run a command with our standard descriptors as ssh would: its exit code, or 128+N if signal N ended it.
+
+    With terminals as stdin and stdout it gets a pty of its own.  Otherwise a terminal of ours is never handed to the
+    VE, but copied from and to by pipes, and anything else is given as it is.  Signals that would end us go to the
+    command while it runs.  env is added to what the command has anyway.  CannotExecute if there is no such program.
+    """
+    ours = {fd for fd in (0, 1, 2) if os.isatty(fd)}
+    streams: dict[str, Any] = {}
+    if {0, 1} <= ours:
+        streams = {"pty": True, "stderr": None if 2 in ours or not _is_open(2) else 2}
+    else:
+        streams = {name: subprocess.PIPE for fd, name in enumerate(("stdin", "stdout", "stderr")) if fd in ours}
+    signals = _Signals()
+    with terminal.handlers(dict.fromkeys(terminal.FORWARDED, signals)):
+        try:
+            process = Popen(args, target=target, user=user, cwd=cwd, add_env=env, bufsize=0, **streams)
+        except OSError as error:
+            _cannot_execute(error, target, cwd)
+        with process:
+            signals.go_to(process)
+            if process.terminal is not None:
+                return process.attach()
+            if ours:
+                _relay(process)
+            return shell_code(process.wait())
+
+
+class _Signals:
+    """Sends what we are sent to the command, also what came before we knew that it runs: it may know already."""
+
+    def __init__(self) -> None:
+        self.process: Popen | None = None
+        self.early: list[int] = []
+
+    def __call__(self, number: int) -> None:
+        if self.process is not None:
+            self.process.send_signal(number)
+        elif self.early:
+            raise KeyboardInterrupt  # whoever asks twice shall not have to wait for a VE that does not answer
+        else:
+            self.early.append(number)
+
+    def go_to(self, process: Popen) -> None:
+        self.process = process
+        for number in self.early:
+            process.send_signal(number)
+
+
+def shell_code(returncode: int) -> int:
+    """A returncode of subprocess as a shell tells it: 128+N for signal N."""
+    return returncode if returncode >= 0 else 128 - returncode
+
+
+# --- descriptors --------------------------------------------------------------------------------------------------
+
+
+def _ended(pidfd: int) -> bool:
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def _above_stdio(fd: int, stack: contextlib.ExitStack) -> int:
+    """fd, or a copy that cannot be taken for a standard descriptor, should the caller have closed its own."""
+    if fd > 2:
+        return fd
+    copy = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
+    stack.callback(os.close, copy)
+    return copy
+
+
+def _is_open(fd: int) -> bool:
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
+
+
+def _relay(process: Popen) -> None:
+    """Copy between our terminals and the command's pipes until it ends."""
+    routes = []
+    with _keys(process) as keys:
+        if process.stdin:
+            os.set_blocking(process.stdin.fileno(), False)
+            routes.append(terminal.Route(keys, process.stdin.fileno(), done=process.stdin.close))
+        for pipe, fd in ((process.stdout, 1), (process.stderr, 2)):
+            if pipe:
+                routes.append(terminal.Route(pipe.fileno(), fd, output=True, done=pipe.close))
+        ended = os.pidfd_open(process.pid)
+        try:
+            terminal.pump(routes, ended)
+        finally:
+            os.close(ended)
+
+
+def _keys(process: Popen) -> contextlib.AbstractContextManager[int]:
+    return terminal.own_reader(0) if process.stdin else contextlib.nullcontext(-1)
+
+
+def _cannot_execute(error: OSError, target: Target, cwd: str | None) -> NoReturn:
+    if error.filename is None:
+        raise error
+    if cwd is not None and error.filename == cwd:
+        raise InvalidValue(f"cannot work in {cwd} of {target.veid}: {error.strerror}") from error
+    code = 127 if isinstance(error, FileNotFoundError) else 126
+    what = f"cannot execute {os.fsdecode(error.filename)} in {target.veid}"
+    raise CannotExecute(f"{what}: {error.strerror}", exit_code=code)
+
+
+def _make_cgroup(target: Target) -> Cgroup:
+    try:
+        return execgroup.create(target.cgroup)
+    except OSError as error:
+        if _ended(target.pidfd) or error.errno == errno.ENOENT:
+            raise NotRunning(f"cannot enter {target.veid}: it is not running") from error
+        raise Error(f"cannot enter {target.veid}: make its cgroup: {error.strerror}") from error

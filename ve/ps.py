@@ -1,0 +1,43 @@
+"""The processes of a running VE, as `ve ps` shows them: from its cgroup and /proc."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ve.beancounter import Cgroup
+from ve.facts import Facts
+
+
+@dataclass(frozen=True)
+class Process:
+    """A process of a VE: its number inside and on the host, its user inside, and its command line."""
+
+    veid: int
+    pid: int
+    host_pid: int
+    uid: int
+    command: str
+
+
+def processes(veid: int, facts: Facts, group: Cgroup) -> Iterator[Process]:
+    """Those that live while we look."""
+    for host_pid in group.pids():
+        with contextlib.suppress(OSError, KeyError):
+            status = _status(host_pid)
+            pids = status["NSpid"].split()
+            if len(pids) > 1:  # one of ours on its way in has no number inside yet
+                uid = int(status["Uid"].split()[1]) - facts.base
+                yield Process(veid, int(pids[-1]), host_pid, uid, _command(host_pid, status["Name"]))
+
+
+def _status(pid: int) -> dict[str, str]:
+    with open(f"/proc/{pid}/status", encoding="utf-8", errors="surrogateescape") as file:
+        return {key: value.strip() for key, _, value in (line.partition(":") for line in file)}
+
+
+def _command(pid: int, name: str) -> str:
+    """Its command line, or its name in brackets when it shows none, as ps does."""
+    with open(f"/proc/{pid}/cmdline", "rb") as file:
+        words = file.read().rstrip(b"\0").split(b"\0")
+    return os.fsdecode(b" ".join(words)) or f"[{name}]"

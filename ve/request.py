@@ -1,0 +1,162 @@
+"""What the near side of exec asks of the far side: subprocess's arguments, checked, as plain data."""
+
+import os
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias, TypedDict
+
+from ve import terminal
+
+Word: TypeAlias = str | bytes | os.PathLike[Any]
+Arguments: TypeAlias = Word | Sequence[Word]
+
+
+@dataclass(frozen=True)
+class Target:
+    """The running VE that a command shall enter; pidfd must stay open until the command runs, and no longer."""
+
+    pidfd: int  # of its init
+    pid: int  # of its init, on the host
+    cgroup: str  # <cgroup2>/<tag>/<VEID>
+    env: Mapping[str, str]  # what a command has in its environment if nobody says otherwise
+    veid: int
+
+
+class Options(TypedDict, total=False):
+    """subprocess.Popen's arguments that a command inside a VE can have as well, and some of its own."""
+
+    executable: Word | None
+    shell: bool
+    cwd: Word | None  # inside; "/" if not given
+    env: Mapping[Any, Any] | None  # exactly this; the VE's own environment, and the user's HOME, if not given
+    add_env: Mapping[Any, Any] | None  # ours: beside what there is without env
+    user: str | int | None  # by the VE's passwd; also USER:GROUP
+    group: str | int | None
+    extra_groups: Sequence[str | int] | None
+    umask: int
+    bufsize: int
+    pipesize: int
+    text: bool | None
+    encoding: str | None
+    errors: str | None
+    universal_newlines: bool | None
+    start_new_session: bool  # whatever it says, it is so
+
+
+class Streams(Options, total=False):
+    """The same, and the standard descriptors, as subprocess has them."""
+
+    stdin: Any
+    stdout: Any
+    stderr: Any
+
+
+_OF_STREAMS = {"bufsize", "pipesize", "text", "encoding", "errors", "universal_newlines"}
+_REFUSED = {  # argument of subprocess.Popen that has no meaning here, and its default
+    "preexec_fn": None,
+    "close_fds": True,
+    "pass_fds": (),
+    "startupinfo": None,
+    "creationflags": 0,
+    "restore_signals": True,
+    "process_group": None,
+}
+
+
+@dataclass(frozen=True)
+class Request:
+    """What goes to the far side, what goes to subprocess, and what the caller called things, for error messages."""
+
+    data: dict[str, Any]
+    streams: dict[str, Any]
+    names: dict[str, Any]
+
+
+def make(args: Arguments, target: Target, streams: dict[str, Any], pty: bool, options: Options) -> Request:
+    """ValueError or TypeError, as subprocess has them, for what cannot be meant."""
+    _check(dict(options))
+    argv, program = _command(args, options.get("executable"), options.get("shell", False))
+    cwd, umask = options.get("cwd"), options.get("umask", -1)
+    groups = options.get("extra_groups")
+    data: dict[str, Any] = {
+        "argv": argv,
+        "executable": os.fsencode(program),
+        "cwd": os.fsencode(cwd or "/"),
+        "umask": umask if umask >= 0 else 0o022,
+        "extra_groups": None if groups is None else [_identity(group) for group in groups],
+        "caller": os.getpid(),
+        "pid": target.pid,
+    }
+    user, group = _who(options.get("user"), options.get("group"))
+    data |= {"user": _identity(user), "group": _identity(group)}
+    data |= _environment(target, options, pty) | _pty(pty, streams)
+    if pty:
+        streams = {"stderr": subprocess.DEVNULL} | {key: fd for key, fd in streams.items() if fd is not None}
+        streams |= {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
+    streams = streams | {key: value for key, value in options.items() if key in _OF_STREAMS}
+    who = user if group is None else f"{user or ''}:{group}"
+    return Request(data, streams, {"execute": program, "directory": cwd, "user": who})
+
+
+def _check(arguments: dict[str, Any]) -> None:
+    for name, value in arguments.items():
+        if name in Options.__annotations__:
+            continue
+        if name not in _REFUSED:
+            raise TypeError(f"Popen() got an unexpected keyword argument {name!r}")
+        if value != _REFUSED[name] and value != []:
+            raise ValueError(f"{name} has no meaning for a command inside a VE")
+
+
+def _command(args: Arguments, executable: Any, shell: bool) -> tuple[list[bytes], Any]:
+    """argv as bytes, and the program as the caller spelt it, for error messages."""
+    given = [args] if isinstance(args, (str, bytes, os.PathLike)) else list(args)
+    if shell:
+        given = ["/bin/sh", "-c", *given]
+        if executable:
+            given[0] = executable
+    argv = [os.fsencode(each) for each in given]
+    if any(b"\0" in each for each in argv):
+        raise ValueError("embedded null byte")
+    return argv, given[0] if executable is None else executable
+
+
+def _environment(target: Target, options: Options, pty: bool) -> dict[str, Any]:
+    given = options.get("env")
+    base = _encoded(target.env if given is None else given)
+    added = _encoded(options.get("add_env") or {})
+    if given is None and pty and "TERM" in os.environ:
+        added = {b"TERM": os.fsencode(os.environ["TERM"])} | added
+    path = added.get(b"PATH") or base.get(b"PATH") or os.fsencode(target.env.get("PATH", os.defpath))
+    return {"env": base, "added": added, "path": path, "login": given is None}
+
+
+def _encoded(env: Mapping[Any, Any]) -> dict[bytes, bytes]:
+    encoded = {os.fsencode(key): os.fsencode(value) for key, value in env.items()}
+    if any(not key or b"=" in key or b"\0" in key + value for key, value in encoded.items()):
+        raise ValueError("illegal environment variable name")
+    return encoded
+
+
+def _who(user: str | int | None, group: str | int | None) -> tuple[str | int | None, str | int | None]:
+    """A user may be USER:GROUP."""
+    if isinstance(user, str) and ":" in user:
+        user, _, named = user.partition(":")
+        group = named if group is None else group
+    return user or (None if user == "" else user), group or (None if group == "" else group)
+
+
+def _identity(given: str | int | None) -> bytes:
+    if isinstance(given, int) and not 0 <= given < 2**32 - 1:
+        raise ValueError(f"User or group ID cannot be {given}")
+    return b"" if given is None else os.fsencode(str(given))
+
+
+def _pty(pty: bool, streams: dict[str, Any]) -> dict[str, Any]:
+    """Which standard descriptors of the command its pty becomes, and how large that is."""
+    if not pty:
+        return {"pty": (), "window": b""}
+    if streams["stdin"] is not None or streams["stdout"] is not None:
+        raise ValueError("stdin and stdout are the terminal with pty=True")
+    return {"pty": (0, 1) if streams["stderr"] is not None else (0, 1, 2), "window": terminal.window_size()}

@@ -1,0 +1,254 @@
+"""The far side of a launch: from a fresh interpreter to the VE's first program.
+
+It runs as ``python -I -S``, so it is single-threaded whatever the process that called start() looks like, and it
+imports little, since each import is paid at each start; once the VE's root is the root, nothing may be imported at all.
+
+Two processes of ours are at work, each with its list of steps below.  setup stays in the host's user namespace with
+every capability but, from the second step on, under the user id that is the VE's root.  init is what it clones: it
+owns the VE's namespaces, waits until its root is there, and becomes the VE's PID 1 by exec.  The conversation, in the
+only order it can happen:
+
+    launch (ve/launch.py)          setup                          init
+    request (a memfd)     ------->
+                          <-----   INIT pid
+                          <-----   MOUNTED    ------- x ------->
+                          <-------------------------------------  READY [a pty, if it has a console]
+    GO                    ------------------------------------->  exec
+                          <-------------------------------------  end of file: exec closed the channel
+                          <-----   ENDED status                   (only if setup was asked to stay)
+
+Instead of any answer there may be ERROR step, why, hint, exit code.  Where the other end is gone, we end as well:
+before GO nothing of a VE survives the process that starts it.
+
+setup stays for a foreground VE, because only a parent learns that init rebooted, and for an ephemeral one, because that
+must die with its maker: there setup is PID 1 of a PID namespace in between, and the kernel kills what is in that when
+setup ends (pid_namespaces(7)).
+"""
+
+from __future__ import annotations
+
+import marshal
+import os
+import select
+import signal
+
+from ve import init, mounts, namespaces, privileges, unionfs
+from ve._linux import syscalls
+from ve.errors import ActionFailed, Error
+from ve.farside import Launch, fault, go, reason, send
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+    from ve.farside import Request
+
+
+def main(request_fd: int, near: int, line: int) -> NoReturn:
+    """Read the request, go through setup's steps, and stay if asked to.  Never returns."""
+    os.umask(0o022)
+    with open(request_fd, "rb") as file:
+        request: Request = marshal.load(file)
+    for fd in (near, line, *request["fds"]):
+        os.set_inheritable(fd, False)
+    if request["ephemeral"]:
+        _be_init_in_between()
+    go(SETUP, Launch(request, near, line), near)
+
+
+def own_mounts(launch: Launch) -> None:
+    """a mount namespace of its own for setup, with room for the layers: no mount of a VE is in the host's"""
+    syscalls.unshare(syscalls.CLONE_NEWNS)
+    mounts.make_slave()
+    scratch = launch.request["scratch"]
+    base = launch.request["base"]
+    syscalls.mount("ve", scratch, "tmpfs", syscalls.MS_NODEV | syscalls.MS_NOSUID, f"mode=755,uid={base},gid={base}")
+    os.chdir(scratch)
+
+
+def mapped_root(launch: Launch) -> None:
+    """the host id that is root in the VE, keeping the host's capabilities"""
+    privileges.become(launch.request["base"])
+
+
+def clone_init(launch: Launch) -> None:
+    """init, cloned into the VE's cgroup and new user, pid, uts, ipc, net and time namespaces"""
+    namespaces.start_clocks_at_zero()
+    cgroup = os.open(launch.request["cgroup"], os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    pid = syscalls.clone3(namespaces.flags(namespaces.CLONE), signal.SIGCHLD, cgroup)
+    if pid == 0:
+        go(init.INIT, launch, launch.line)
+    os.close(cgroup)
+    os.close(launch.line)
+    os.close(launch.root_ready)
+    _go_home(launch, syscalls.CLONE_NEWTIME)
+    launch.pid = pid
+    launch.pidfd = os.pidfd_open(pid)
+    send(launch.near, "INIT", _host_pid(launch.pidfd))
+
+
+def id_maps(launch: Launch) -> None:
+    """user and group ids 0..65535 of the VE are base.. on the host"""
+    pid = _host_pid(launch.pidfd)
+    namespaces.map_ids(pid, launch.request["base"])
+    launch.userns = os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+
+
+def layers(launch: Launch) -> None:
+    """the template, read only, and the private area, their ids mapped"""
+    for name in ("template", "private", "root"):
+        os.mkdir(name, 0o755)
+    _attach(unionfs.idmapped(launch.request["template"], launch.userns), "template")
+    if launch.request["private"]:
+        _attach(unionfs.idmapped(launch.request["private"], launch.userns), "private")
+    else:  # thrown away with this tmpfs, which belongs to the mapped root already
+        unionfs.prepare("private", "template")
+
+
+def union(launch: Launch) -> None:
+    """template and private area combined by overlayfs, and looked at: it may have become read only"""
+    unionfs.Overlay("template", "private/upper", "private/work").mount("root")
+    os.chdir("root")
+    launch.root = os.stat(".")
+
+
+def given(launch: Launch) -> None:
+    """what --mount gives of the host"""
+    buried = mounts.buried(launch.request["boots"])
+    for source, target, read_only in launch.request["mounts"]:
+        mounts.bind_from_host(source, target, read_only, launch.userns, buried)
+
+
+def mount_action(launch: Launch) -> None:
+    """the action script "mount", which sees the VE's root and may mount there"""
+    for path in launch.request["actions"]:
+        pid = os.fork()
+        if pid == 0:
+            _exec_action(path, launch.request)
+        if launch.near in _first(pid_ends := os.pidfd_open(pid), launch.near):
+            os.killpg(pid, signal.SIGKILL)
+            os._exit(1)
+        os.close(pid_ends)
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        if code:
+            raise ActionFailed(f"{path} ended with {code}")
+
+
+def protected_mounts(launch: Launch) -> None:
+    """/proc, /sys, /dev with what they mask, then the VE's root as root; locked once init unshares"""
+    request = launch.request
+    syscalls.setns(launch.pidfd, syscalls.CLONE_NEWNET | syscalls.CLONE_NEWIPC | syscalls.CLONE_NEWPID)
+    answer, say = os.pipe()
+    pid = os.fork()  # proc shows the pid namespace of its mounter, and only a child of ours is in the VE's
+    if pid == 0:
+        try:
+            mounts.mount_protected(request["base"], request["devices"], request["small_init"])
+            fault(request, "pivot")
+            mounts.pivot()
+            os.write(say, marshal.dumps(()))
+        except (OSError, Error) as error:
+            os.write(say, marshal.dumps(reason(error)))
+        os._exit(0)
+    os.close(say)
+    said = os.read(answer, 65536)
+    os.close(answer)
+    os.waitpid(pid, 0)
+    if failure := marshal.loads(said) if said else ("the process that mounts was killed", "", 0):
+        what, hint, code = failure
+        failed = Error(what, hint)
+        failed.exit_code = code or failed.exit_code
+        raise failed
+    if not os.path.samestat(os.stat("/"), launch.root):  # or init would execute what is in the host's
+        raise Error("the VE's root did not become the root")
+
+
+def hand_over(launch: Launch) -> None:
+    """init may go on"""
+    send(launch.near, "MOUNTED")
+    os.write(launch.go_on, b"x")
+    os.close(launch.go_on)
+
+
+def stay(launch: Launch) -> None:
+    """where that was asked for: wait for init and tell how it ended, or for the end of who asked"""
+    if not launch.request["stay"]:
+        return
+    _go_home(launch, 0)
+    maker = (launch.request["maker"],) if launch.request["ephemeral"] else ()
+    if launch.pidfd not in _first(launch.pidfd, launch.near, *maker):
+        os._exit(0)  # the kernel ends what is in our PID namespace; a foreground VE runs on
+    send(launch.near, "ENDED", os.waitpid(launch.pid, 0)[1])
+
+
+SETUP = (
+    own_mounts,
+    mapped_root,
+    clone_init,
+    id_maps,
+    layers,
+    union,
+    given,
+    mount_action,
+    protected_mounts,
+    hand_over,
+    stay,
+)
+
+
+# --- their parts
+
+
+def _be_init_in_between() -> None:
+    """Go on as PID 1 of a new PID namespace, so that all we start dies with us; our parent only waits."""
+    syscalls.unshare(syscalls.CLONE_NEWPID)
+    pid = os.fork()
+    if pid:
+        os.closerange(3, 65536)  # or the other ends would not see init's end close
+        os.waitpid(pid, 0)
+        os._exit(0)
+    privileges.die_with_parent()
+
+
+def _first(*fds: int) -> set[int]:
+    """Wait until one of these is readable or hung up; all that are."""
+    poll = select.poll()
+    for fd in fds:
+        poll.register(fd, select.POLLIN)
+    return {fd for fd, _ in poll.poll()}
+
+
+def _go_home(launch: Launch, only: int) -> None:
+    """Back into the host's namespaces (one of them, or all)."""
+    for fd, flag in launch.home:
+        if only in (0, flag):
+            syscalls.setns(fd, flag)
+
+
+def _attach(mount: int, point: str) -> None:
+    try:
+        syscalls.move_mount(mount, syscalls.AT_FDCWD, point)
+    finally:
+        os.close(mount)
+
+
+def _host_pid(pidfd: int) -> int:
+    """The number the host's /proc knows a process by, also from a PID namespace in between."""
+    with open(f"/proc/self/fdinfo/{pidfd}", encoding="ascii") as file:
+        for line in file:
+            if line.startswith("Pid:"):
+                return int(line.split()[1])
+    raise ProcessLookupError(3, "No such process")
+
+
+def _exec_action(path: str, request: Request) -> NoReturn:
+    try:
+        os.setsid()
+        privileges.become_root()
+        os.dup2(2, 1)
+        environment = {"VEID": str(request["veid"]), "VE_ROOT": os.getcwd()}
+        os.chdir("/")
+        privileges.reset_signals()
+        os.execve(path, [path], dict(os.environ) | environment)
+    except OSError as error:
+        os.write(2, f"{path}: {error.strerror}\n".encode())
+    os._exit(127)

@@ -1,0 +1,115 @@
+"""A VE's root shown to the host, at root/<VEID>: `ve mount` and `ve umount`, and who still looks at it.
+
+Of a stopped VE that is an overlay of its own, with the ids as they are on disk.  A running VE's upper may not be in a
+second overlay, so its own mounts are cloned: they carry the ids that its processes have on the host, and are read only,
+as overlayfs would refuse most writes of a root that it cannot map.  Run as a program, this module is the process that
+fetches that clone from the VE's mount namespace.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from contextlib import suppress
+
+from ve import interpreter, mountinfo
+from ve._linux import syscalls
+from ve.errors import Error, InUse
+from ve.unionfs import Overlay
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_LOOKS = ("cwd", "root", "exe")
+
+
+def stopped(overlay: Overlay, point: str) -> None:
+    """Mount the root of a stopped VE at point, a directory."""
+    root = overlay.detached()
+    try:
+        syscalls.move_mount(root, syscalls.AT_FDCWD, point)
+    finally:
+        os.close(root)
+
+
+def running(pidfd: int, point: str) -> None:
+    """Mount a read-only clone of what is mounted in the VE whose init that is at point."""
+    import socket
+    import subprocess
+
+    near, far = socket.socketpair()
+    with near:
+        with far:
+            subprocess.run(
+                interpreter.command("ve.show", pidfd, far.fileno()),
+                pass_fds=[pidfd, far.fileno()],
+                stdin=subprocess.DEVNULL,
+                check=False,
+            )
+        message, fds, _, _ = socket.recv_fds(near, 4096, 1, socket.MSG_CMSG_CLOEXEC)
+    if not fds:
+        raise Error(f"cannot show a running VE at {point}: {message.decode() or 'the helper was killed'}")
+    try:
+        syscalls.move_mount(fds[0], syscalls.AT_FDCWD, point)
+    finally:
+        os.close(fds[0])
+
+
+def main(pidfd: int, channel: int) -> None:
+    """In a process of its own: clone the mounts of that process's namespace and send them as one descriptor."""
+    import socket
+
+    with socket.socket(fileno=channel) as far:
+        try:
+            syscalls.setns(pidfd, syscalls.CLONE_NEWNS)
+            tree = syscalls.open_tree(syscalls.AT_FDCWD, "/", syscalls.OPEN_TREE_CLONE | syscalls.AT_RECURSIVE)
+            syscalls.mount_setattr(tree, syscalls.MOUNT_ATTR_RDONLY, flags=syscalls.AT_RECURSIVE)
+            socket.send_fds(far, [b"mounts"], [tree])
+        except OSError as error:
+            far.send(str(error).encode())
+
+
+def is_shown(point: str) -> bool:
+    """Is anything mounted at point, in this process's mount namespace?"""
+    return any(line.point == point for line in mountinfo.lines())
+
+
+def is_clone(point: str) -> bool:
+    """Is what is mounted at point what running() put there, whose VE may have ended since?"""
+    return ["ro" in line.options for line in mountinfo.lines() if line.point == point][-1:] == [True]
+
+
+def hide(veid: int, point: str) -> None:
+    """Unmount what is shown at point; InUse names who looks at it."""
+    if users := looking_at(point):
+        who = ", ".join(f"process {pid} ({command})" for pid, command in users[:4])
+        raise InUse(f"cannot unmount {veid}: {who} uses {point}", hint="let it leave that directory, or end it")
+    try:
+        # What a running VE has mounted came along, locked; nobody looks at it, so it may go as a whole.
+        syscalls.umount2(point, syscalls.MNT_DETACH | syscalls.UMOUNT_NOFOLLOW)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # somebody else has unmounted it
+            raise
+
+
+def looking_at(point: str) -> list[tuple[int, str]]:
+    """Pid and command of every process of this host that has a file or directory below point in use."""
+    found = []
+    for name in os.listdir("/proc"):
+        if name.isdecimal() and any(path == point or path.startswith(f"{point}/") for path in _paths(name)):
+            with suppress(OSError), open(f"/proc/{name}/comm", encoding="utf-8", errors="replace") as file:  # it ended
+                found.append((int(name), file.read().strip()))
+    return found
+
+
+def _paths(pid: str) -> Iterator[str]:
+    try:
+        links = [*_LOOKS, *(f"fd/{fd}" for fd in os.listdir(f"/proc/{pid}/fd"))]
+    except OSError:
+        return
+    for link in links:
+        try:
+            yield os.readlink(f"/proc/{pid}/{link}")
+        except OSError:
+            continue

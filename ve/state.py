@@ -1,0 +1,389 @@
+"""Where things are and who holds them: the state dir, locks, names, id leases, and the facts of this boot.
+
+    <state dir>/  template/  private/<VEID>/{upper,work,log}  root/<VEID>/  conf/<VEID>.toml
+                  name/<NAME> -> VEID      id/<N> -> VEID: holds the host ids from N*65536 on
+    <run dir>/    <VEID>: facts    <VEID>.toml: the config of an ephemeral VE    lock/<VEID>
+
+A name and an id range are symlinks: symlink(2) fails when there is one, so making it is the check that it is free.  A
+file is written aside and renamed, so that nobody reads half of one.  Directories are made by whoever writes first.
+What needs the VE's lock says so; a lock is not reentrant.
+"""
+
+import errno
+import fcntl
+import os
+import re
+import time
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from ve.errors import FULL, DiskFull, Error, Exists, InvalidValue, Locked, NotFound, NotSupported
+from ve.facts import Facts, boot_id, dump_facts, init_pidfd, parse_facts, process_start_time
+from ve.model import VEID_MAX, check_name, check_veid
+from ve.wholefile import create_whole, read_small, write_whole
+
+__all__ = ["IDS", "Facts", "State", "create_whole", "init_pidfd", "process_start_time", "write_whole"]
+
+ACTIONS = ("premount", "mount", "start", "stop", "umount", "postumount")
+DEFAULT_DIR = "/var/lib/ve"
+DEFAULT_RUN_DIR = "/run/ve"
+IDS = 65536  # host ids of one VE
+# Below 1048576 are users and what useradd(8) gives out first; ids from 2^31 on are negative to some of the kernel.
+FIRST_SLOT, LAST_SLOT = 16, 32767
+_UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ELOOP)
+
+
+class State:
+    """One state dir.  Nothing is read or made before a method needs it."""
+
+    def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
+        """path: the state dir; None: $VE_STATE_DIR, else /var/lib/ve, whose run dir is /run/ve.  InvalidValue if ""."""
+        if path is not None and (not os.fspath(path) or "\0" in os.fspath(path)):
+            raise InvalidValue(f"cannot use state dir {os.fspath(path)!r}: it is no path")
+        self.path = os.path.realpath(path or os.environ.get("VE_STATE_DIR") or DEFAULT_DIR)
+        # The same directory by any spelling is the same VEs, so its locks must be the same too.
+        self.is_default = self.path == os.path.realpath(DEFAULT_DIR)
+        self.run_dir = DEFAULT_RUN_DIR if self.is_default else os.path.join(self.path, "run")
+        self.template_dir = os.path.join(self.path, "template")
+
+    @property
+    def tag(self) -> str:
+        """The name of this state dir's cgroup, that no other state dir of this host has; makes the state dir."""
+        if self.is_default:
+            return "ve"
+        self.make_dir(self.path)
+        at = os.stat(self.path)
+        return f"ve-{at.st_dev:x}-{at.st_ino:x}"
+
+    def private(self, veid: int) -> str:
+        return os.path.join(self.path, "private", str(veid))
+
+    def log(self, veid: int) -> str:
+        return os.path.join(self.private(veid), "log")
+
+    def root(self, veid: int) -> str:
+        return os.path.join(self.path, "root", str(veid))
+
+    def conf(self, veid: int, *, ephemeral: bool = False) -> str:
+        """The file of the VE's config: in the run dir if it is ephemeral, so that no boot finds it."""
+        return os.path.join(self.run_dir if ephemeral else os.path.join(self.path, "conf"), f"{veid}.toml")
+
+    def action(self, veid: int | None, name: str) -> str:
+        """The action script of one VE, or of all of them (None)."""
+        return os.path.join(self.path, "conf", f"{'ve' if veid is None else veid}.{name}")
+
+    def retire_actions(self, veid: int) -> None:
+        """Rename the VE's action scripts to *.destroyed, as vzctl does: no later VE of this number is to run them."""
+        for name in ACTIONS:
+            with suppress(FileNotFoundError):
+                os.rename(self.action(veid, name), f"{self.action(veid, name)}.destroyed")
+
+    def facts(self, veid: int) -> str:
+        return os.path.join(self.run_dir, str(veid))
+
+    def make_dir(self, path: str) -> str:
+        """Make path and what leads to it from the state dir (0711) or run dir on (0700); gives path."""
+        with self._writing():
+            if not os.path.isdir(path):
+                with suppress(FileExistsError):
+                    os.makedirs(self.path, mode=0o711)
+                top = self.run_dir if os.path.commonpath((self.run_dir, path)) == self.run_dir else self.path
+                step = top
+                for name in ("", *os.path.relpath(path, top).split("/")):
+                    step = os.path.normpath(os.path.join(step, name))
+                    with suppress(FileExistsError):
+                        os.mkdir(step, 0o700)
+                os.stat(os.path.join(path, "."))  # what exists may be something else
+        return path
+
+    # Locks.
+
+    @contextmanager
+    def lock(self, veid: int, timeout: float = 10.0) -> Iterator[None]:
+        """Hold the VE alone, among processes and threads; Locked names who has it after timeout seconds.
+
+        The kernel ends the lock with the last process that has its file open, kill -9 included.
+        """
+        path = self._lock_path(veid)
+        self.make_dir(os.path.dirname(path))
+        with self._writing():
+            fd = _locked(path, veid, timeout)
+        try:
+            yield
+        finally:
+            os.close(fd)
+
+    def remove_lock(self, veid: int) -> None:
+        """Remove the lock's file, for a VE that is gone.  Under its lock; who waits for it makes another."""
+        with suppress(FileNotFoundError):
+            os.unlink(self._lock_path(veid))
+
+    def _lock_path(self, veid: int) -> str:
+        return os.path.join(self.run_dir, "lock", str(check_veid(veid)))
+
+    # Who there is.
+
+    def veids(self) -> list[int]:
+        """The VEIDs of all VEs, ephemeral ones too, in order."""
+        found = [*_entries(os.path.join(self.path, "conf")), *_entries(self.run_dir)]
+        numbers = {int(match[1]) for name in found if (match := re.fullmatch(r"([1-9][0-9]{0,9})\.toml", name))}
+        return sorted(number for number in numbers if number <= VEID_MAX)
+
+    def conf_of(self, veid: int) -> str | None:
+        """The VE's conf file, wherever it is; None when there is no such VE."""
+        return next((path for path in (self.conf(veid), self.conf(veid, ephemeral=True)) if os.path.exists(path)), None)
+
+    def exists(self, veid: int) -> bool:
+        return self.conf_of(veid) is not None
+
+    def write_conf(self, veid: int, data: bytes, *, ephemeral: bool = False, new: bool = False) -> None:
+        """Write the conf file whole; new: the VE must not exist yet, Exists if it does.  Under the VE's lock."""
+        path = self.conf(veid, ephemeral=ephemeral)
+        self.make_dir(os.path.dirname(path))
+        try:
+            if new and self.exists(veid):
+                raise FileExistsError(path)
+            with self._writing():
+                (create_whole if new else write_whole)(path, data, durable=not ephemeral)
+        except FileExistsError:
+            raise Exists(f"cannot create {veid}: it exists") from None
+
+    def remove_conf(self, veid: int) -> None:
+        """After this the VE is no more.  Also what a killed writer left beside it.  Under the VE's lock."""
+        for path in (self.conf(veid), self.conf(veid, ephemeral=True), self.facts(veid)):
+            directory, name = os.path.split(path)
+            for left in [left for left in _entries(directory) if left.startswith(f".{name}.")]:
+                with suppress(FileNotFoundError):
+                    os.unlink(os.path.join(directory, left))
+            if path != self.facts(veid):
+                with suppress(FileNotFoundError):
+                    os.unlink(path)
+
+    def resolve(self, key: int | str) -> int:
+        """The VEID of a VE that exists, from its VEID or name; NotFound names what is near."""
+        if isinstance(key, str) and not re.fullmatch(r"[+-]?[0-9]+", key):
+            veid = _target(self._name_path(key))
+        else:
+            veid = check_veid(int(key))
+        if veid is None or not self.exists(veid):
+            raise NotFound(f"cannot find VE {key}: there is none", hint=self._near(str(key)))
+        return veid
+
+    def _near(self, key: str) -> str:
+        import difflib  # only who mistypes pays for it
+
+        names = [*map(str, self.veids()), *_entries(os.path.join(self.path, "name"))]
+        near = difflib.get_close_matches(key, names, cutoff=0.5)
+        return f"there is {' and '.join(near)}" if near else "ve list shows all"
+
+    # Names.
+
+    def claim_name(self, name: str, veid: int) -> None:
+        """Give the VE this name; Exists says which VE has it.  Under the lock of veid."""
+        path = self._name_path(name)
+        self.make_dir(os.path.dirname(path))
+        with self._writing():
+            if not self._claim(path, veid):
+                raise Exists(f"cannot use name {name}: VE {_target(path) or 'unknown'} has it")
+
+    def release_name(self, name: str, veid: int) -> None:
+        """Free the name if this VE has it.  Under the lock of veid."""
+        path = self._name_path(name)
+        if _target(path) == veid:
+            with suppress(FileNotFoundError):
+                os.unlink(path)
+
+    def names(self, veid: int) -> list[str]:
+        """All names that the VE holds: more than one when a rename was killed half way."""
+        directory = os.path.join(self.path, "name")
+        return sorted(name for name in _entries(directory) if _target(os.path.join(directory, name)) == veid)
+
+    def _name_path(self, name: str) -> str:
+        return os.path.join(self.path, "name", check_name(name))
+
+    def _claim(self, path: str, veid: int) -> bool:
+        """Make path a link to the VEID.  A link of a VE that is no more is taken over."""
+        for _ in range(2):
+            with suppress(FileExistsError):
+                os.symlink(str(veid), path)
+                return True
+            holder = _target(path)
+            if holder == veid:
+                return True
+            if holder is not None and not self._free(path, holder):
+                return False
+        return False
+
+    def _free(self, path: str, holder: int) -> bool:
+        """Remove the link of a VE that is no more; False when there is such a VE, or when it is in the making."""
+        if self._known(holder):
+            return False
+        try:
+            with self.lock(holder, 0):  # one in the making has no conf yet, but is locked
+                if _target(path) == holder and not self._known(holder):
+                    os.unlink(path)
+                    self.remove_lock(holder)
+            return True
+        except Locked:
+            return False
+
+    def _known(self, veid: int) -> bool:
+        return self.exists(veid) or os.path.lexists(self.facts(veid))
+
+    # Host ids.
+
+    def lease_ids(self, veid: int) -> int:
+        """The first of 65536 host ids that are this VE's alone, the same ones at each call.  Under the lock of veid.
+
+        No other VE of this state dir has them, nor anybody in /etc/subuid or /etc/subgid.  Other state dirs do not
+        know of each other: each begins its search elsewhere.
+        """
+        directory = self.make_dir(os.path.join(self.path, "id"))
+        if mine := self._leases(veid):
+            return mine[0] * IDS
+        for slot in self._slots():
+            with self._writing():
+                if self._claim(os.path.join(directory, str(slot)), veid):
+                    return slot * IDS
+        raise Error(f"cannot find host ids for {veid}: all are taken", hint="see id/ in the state dir, and /etc/subuid")
+
+    def next_ids(self, veid: int) -> int:
+        """What lease_ids would give, as far as that can be known; nothing is changed."""
+        free = (slot for slot in self._slots() if not os.path.lexists(os.path.join(self.path, "id", str(slot))))
+        return next(iter(self._leases(veid) or free), 0) * IDS
+
+    def _slots(self) -> Iterator[int]:
+        """N of each range that is nobody else's, those first that other state dirs do not try first."""
+        foreign = _foreign_ids()
+        count = LAST_SLOT - FIRST_SLOT + 1
+        start = zlib.crc32(self.tag.encode())
+        for slot in (FIRST_SLOT + (start + offset) % count for offset in range(count)):
+            ids = range(slot * IDS, (slot + 1) * IDS)
+            if not any(other.start < ids.stop and ids.start < other.stop for other in foreign):
+                yield slot
+
+    def release_ids(self, veid: int) -> None:
+        """Give the VE's host ids back.  Under the lock of veid, when no process has them any more."""
+        for slot in self._leases(veid):
+            with suppress(FileNotFoundError):
+                os.unlink(os.path.join(self.path, "id", str(slot)))
+
+    def _leases(self, veid: int) -> list[int]:
+        directory = os.path.join(self.path, "id")
+        slots = sorted(int(name) for name in _entries(directory) if name.isdecimal())
+        return [slot for slot in slots if _target(os.path.join(directory, str(slot))) == veid]
+
+    # Facts of this boot.
+
+    def write_facts(self, veid: int, facts: Facts) -> None:
+        """Under the lock of veid."""
+        self.make_dir(self.run_dir)
+        with self._writing():
+            write_whole(self.facts(veid), dump_facts(facts), durable=False)  # another boot has no use for them
+
+    def read_facts(self, veid: int) -> Facts | None:
+        """None when there are none, when they cannot be read as such, or when they are of another boot."""
+        facts = parse_facts(read_small(self.facts(veid)))
+        return facts if facts and facts.boot_id == boot_id() else None
+
+    def remove_facts(self, veid: int) -> None:
+        """Under the lock of veid."""
+        with suppress(FileNotFoundError):
+            os.unlink(self.facts(veid))
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if error.errno in FULL:
+                raise DiskFull(f"cannot write the state dir {self.path}: {error.strerror}") from error
+            if error.errno in _UNWRITABLE:
+                hint = "run as root, or choose another with --state-dir or VE_STATE_DIR"
+                raise NotSupported(f"cannot write the state dir {self.path}: {error.strerror}", hint) from error
+            raise
+
+
+def _entries(directory: str) -> list[str]:
+    try:
+        return os.listdir(directory)
+    except FileNotFoundError:
+        return []
+
+
+def _target(link: str) -> int | None:
+    """The VEID that a link names; None when there is no link, or it names none."""
+    try:
+        text = os.readlink(link)
+    except OSError:
+        return None
+    return int(text) if re.fullmatch("[1-9][0-9]*", text) else None
+
+
+def _foreign_ids() -> list[range]:
+    """The host ids that an administrator has given to users."""
+    lines = (read_small("/etc/subuid") + b"\n" + read_small("/etc/subgid")).split(b"\n")
+    found = [re.fullmatch(rb"[^:#]+:([0-9]+):([0-9]+)\s*", line) for line in lines]
+    return [range(int(line[1]), int(line[1]) + int(line[2])) for line in found if line]
+
+
+def _locked(path: str, veid: int, timeout: float) -> int:
+    """The descriptor that holds the lock at path.
+
+    There is no flock with a timeout: a blocking one in a thread could not be called off, and a timer's signal is the
+    program's own.  So it asks again, after 1 ms at first and 50 ms later on.
+    """
+    deadline = time.monotonic() + timeout
+    pause = 0.001
+    while True:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _is_at(fd, path):
+                kept, fd = fd, -1
+                return kept
+            continue  # its last holder removed it: the lock is another file now, or none
+        except BlockingIOError:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                pid, who = _holder(fd)
+                hint = "wait for it, or end it"
+                raise Locked(f"cannot lock {veid}: {who} works on it", hint, holder=pid) from None
+        finally:
+            if fd >= 0:
+                os.close(fd)
+        time.sleep(min(pause, left))
+        pause = min(2 * pause, 0.05)
+
+
+def _is_at(fd: int, path: str) -> bool:
+    try:
+        return os.path.samestat(os.fstat(fd), os.stat(path, follow_symlinks=False))
+    except FileNotFoundError:
+        return False
+
+
+def _holder(fd: int) -> tuple[int, str]:
+    """Pid and description of who has this file locked, as /proc/locks has it; pid 0 when it names nobody."""
+    at = os.fstat(fd)
+    file = f"{os.major(at.st_dev):02x}:{os.minor(at.st_dev):02x}:{at.st_ino}"
+    # N: FLOCK ADVISORY WRITE PID MAJOR:MINOR:INODE START END; who waits for it has "->" behind N:
+    fields = [line.split() for line in read_small("/proc/locks").decode().splitlines()]
+    pids = [int(f[4]) for f in fields if f[1:2] == ["FLOCK"] and f[5] == file and int(f[4]) > 0]
+    if not pids:
+        return 0, "another process"
+    if pids[0] == os.getpid():
+        return pids[0], "another thread of this process"
+    command = _command(pids[0])
+    return pids[0], f"process {pids[0]} ({command})" if command else f"process {pids[0]}"
+
+
+def _command(pid: int) -> str:
+    """What a process was called with, for a message: one printable line, without its path or the interpreter."""
+    words = os.fsdecode(read_small(f"/proc/{pid}/cmdline")).rstrip("\0").split("\0")
+    if len(words) > 1 and os.path.basename(words[0]).startswith("python") and not words[1].startswith("-"):
+        del words[0]
+    line = " ".join([os.path.basename(words[0]), *words[1:]])
+    shown = "".join(c if c.isprintable() else "?" for c in line)
+    return shown if len(shown) <= 60 else f"{shown[:59]}…"

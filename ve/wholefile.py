@@ -1,0 +1,70 @@
+"""Files that are there whole or not at all: written aside, then renamed or linked to their name."""
+
+import os
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+
+from ve.errors import FULL, DiskFull
+
+
+def write_whole(path: str, data: bytes, mode: int = 0o600, *, durable: bool = True) -> None:
+    """Replace path by a file with this content: a reader sees the old one or the new, and after a crash too if durable.
+
+    DiskFull, or the kernel's OSError, leaves the old one as it was.
+    """
+    _write_aside(path, data, mode, os.replace, durable)
+
+
+def create_whole(path: str, data: bytes, mode: int = 0o600, *, durable: bool = True) -> None:
+    """The same, but FileExistsError when there is a file."""
+    _write_aside(path, data, mode, os.link, durable)
+
+
+def _write_aside(path: str, data: bytes, mode: int, publish: Callable[[str, str], None], durable: bool) -> None:
+    directory, name = os.path.split(path)
+    aside = os.path.join(directory, f".{name}.{threading.get_native_id()}")  # of no other living writer of this host
+    with suppress(FileNotFoundError):  # a killed one's, and perhaps a second link to what it made: never write to it
+        os.unlink(aside)
+    try:
+        fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+        try:
+            os.fchmod(fd, mode)
+            _write(fd, data)
+            if durable:
+                os.fsync(fd)
+        finally:
+            os.close(fd)
+        publish(aside, path)
+    except OSError as error:
+        if error.errno in FULL:
+            raise DiskFull(f"cannot write {path}: {error.strerror}") from error
+        raise
+    finally:
+        with suppress(FileNotFoundError):
+            os.unlink(aside)
+    if durable:
+        fd = os.open(directory or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+
+def _write(fd: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(fd, data) :]
+
+
+def read_small(path: str) -> bytes:
+    """What is in a file; nothing when it cannot be read, as that of a process that has ended."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return b""
+    try:
+        return b"".join(iter(lambda: os.read(fd, 65536), b""))
+    except OSError:
+        return b""
+    finally:
+        os.close(fd)
