@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     Request = dict[str, Any]
 
-SIGNALS = tuple(set(range(1, 65)) - {_signal.SIGKILL, _signal.SIGSTOP, _signal.SIGCHLD})
+SIGNALS = tuple(set(range(1, 65)) - {_signal.SIGKILL, _signal.SIGSTOP})
 
 
 def join(request: Request, pidfd: int, channel: _socket.socket) -> NoReturn:
@@ -128,8 +128,8 @@ def identity(command: Command) -> None:
 
 def signals(command: Command) -> None:
     """all at their default, as the interpreter ignores some and a program must not; and dying with the middle"""
-    for number in (*SIGNALS, _signal.SIGCHLD):
-        set_signal(number, _signal.SIG_DFL)
+    for number in SIGNALS:
+        syscalls.rt_sigaction(number, _signal.SIG_DFL)
     _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, _signal.SIGKILL)  # after setresuid, which clears it
     poll = select.poll()
@@ -210,10 +210,3 @@ def send(channel: _socket.socket, *message: Any, fds: tuple[int, ...] = ()) -> N
         channel.sendmsg([marshal.dumps(message)], ancillary)
     except OSError:
         pass  # nobody listens any more: what polls the other end finds out
-
-
-def set_signal(number: int, action: object) -> None:
-    try:
-        _signal.signal(number, action)
-    except OSError:
-        pass  # SIGKILL has no other action, and 32 and 33 belong to libc

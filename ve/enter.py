@@ -196,7 +196,8 @@ def _remove(cgroup: bytes) -> None:
 def _end_as(status: int) -> NoReturn:
     code = os.waitstatus_to_exitcode(status)
     if code < 0:  # no core of ours: we are not dumpable
-        command.set_signal(-code, _signal.SIG_DFL)
+        if -code in command.SIGNALS:
+            syscalls.rt_sigaction(-code, _signal.SIG_DFL)
         _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
         os.kill(os.getpid(), -code)
     os._exit(code & 255)
@@ -225,8 +226,8 @@ def _receive(channel: _socket.socket) -> tuple[bytes, tuple[int, ...]]:
 def main(request_fd: int, near: int, pidfd: int) -> NoReturn:
     """Read the request and become the middle.  Never returns."""
     syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)  # the joiner and the command inherit it, until exec
-    for number in command.SIGNALS:
-        command.set_signal(number, _signal.SIG_IGN)  # near passes on what is meant for the command
+    for number in set(command.SIGNALS) - {_signal.SIGCHLD}:
+        syscalls.rt_sigaction(number, _signal.SIG_IGN)  # near passes on what is meant for the command
     for fd in (0, 1, 2):
         try:
             os.fstat(fd)

@@ -7,6 +7,8 @@ import signal
 
 import prctl
 
+from ve._linux import syscalls
+
 # The kernel asks for these in the host's user namespace alone.  A root who seemed to have them would try, and fail:
 # systemd, for one, asks before it mounts debugfs, loads modules or sets the clock (ConditionCapability=).
 MEANINGLESS = (prctl.CAP_SYS_MODULE, prctl.CAP_SYS_RAWIO, prctl.CAP_SYS_TIME)
@@ -46,7 +48,7 @@ def die_with_parent() -> None:
 
 def reset_signals() -> None:
     """All signals at their default and unblocked: the interpreter ignores SIGPIPE and SIGXFSZ, a program must not."""
-    for number in signal.valid_signals():
+    for number in range(1, 65):
         if number not in (signal.SIGKILL, signal.SIGSTOP):
-            signal.signal(number, signal.SIG_DFL)
+            syscalls.rt_sigaction(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())

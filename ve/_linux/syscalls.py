@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import sys
 
 TYPE_CHECKING = False  # as typing has it; importing typing would cost each far side 12 ms
 if TYPE_CHECKING:
@@ -86,7 +87,9 @@ _NR_FSMOUNT = 432
 _NR_CLONE3 = 435
 _NR_OPENAT2 = 437
 _NR_MOUNT_SETATTR = 442
-_NR_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41, "riscv64": 41, "ppc64le": 203, "s390x": 217}.get(os.uname().machine, -1)
+_MACHINE = os.uname().machine
+_NR_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41, "riscv64": 41, "ppc64le": 203, "s390x": 217}.get(_MACHINE, -1)
+_NR_RT_SIGACTION = {"x86_64": 13, "aarch64": 134, "riscv64": 134, "ppc64le": 173, "s390x": 174}.get(_MACHINE, -1)
 
 _libc = ctypes.CDLL(None, use_errno=True)
 # PyDLL keeps the GIL: the child of clone3 is a copy of the calling thread alone, and the GIL must be its own.
@@ -161,6 +164,12 @@ def prctl(option: int, arg2: int) -> None:
     """For where importing python-prctl (6 ms) is paid at each command that enters a VE."""
     if _libc.prctl(option, arg2, 0, 0, 0) < 0:
         _fail("prctl")
+
+
+def rt_sigaction(signum: int, handler: int) -> None:
+    """Set SIG_DFL or SIG_IGN, also of 32 and 33: libc keeps these to itself, but exec hands on their being ignored."""
+    act = ctypes.create_string_buffer(handler.to_bytes(8, sys.byteorder), 32)  # struct sigaction, no flags, no mask
+    _syscall("rt_sigaction", _NR_RT_SIGACTION, ctypes.c_int(signum), act, None, ctypes.c_size_t(8))
 
 
 def inotify_init1(flags: int = 0) -> int:
