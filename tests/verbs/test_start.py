@@ -542,7 +542,7 @@ def look():
 os.chdir("/proc"); os.umask(0o77)
 halt = threading.Event()
 for _ in range(4):
-    threading.Thread(target=halt.wait).start()
+    threading.Thread(target=halt.wait, daemon=True).start()
 before = look()
 ve.Host(sys.argv[1]).get(int(sys.argv[2])).start()
 assert look() == before, (before, look())
