@@ -70,20 +70,10 @@ def boot_command(image: Path, disk: Path, arguments: list[str]) -> list[str]:
     devices += " -virtfs local,path=/,mount_tag=host,security_model=none,readonly=on,multidevs=remap"
     # What costs a software CPU most and tells nothing here: a fifth level of page tables, wide vectors, mitigations.
     devices += " -cpu max,la57=off,avx=off,avx2=off"
-    return [
-        *("vng", "--disable-kvm", "--user", "root", "--cpus", "2", "--memory", "4G"),
-        *(
-            "--append",
-            "mitigations=off",
-            "--name",
-            "ve-test",
-            "--run",
-            str(image),
-            f"--qemu-opts={devices}",
-            "--",
-            shlex.join(inside),
-        ),
-    ]
+    vng = ["vng", "--disable-kvm", "--user", "root", "--cpus", "2", "--memory", "4G", "--name", "ve-test"]
+    vng += ["--append", "mitigations=off"]
+    vng += ["--rodir", str(ROOT)]  # a guest has its own /tmp and /var/tmp, where the project may be
+    return [*vng, "--run", str(image), f"--qemu-opts={devices}", "--", shlex.join(inside)]
 
 
 def run(command: list[str]) -> int:
