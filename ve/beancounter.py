@@ -178,6 +178,8 @@ def create(tag: str, veid: int, owner: int) -> Cgroup:
             f"cannot make a cgroup in {mount_point()}: {error.strerror}",
             hint="in a container, cgroup2 must be mounted writable: --privileged with --cgroupns=private",
         ) from error
+    for path in (os.path.dirname(outer.path), outer.path, inner):  # whatever the caller's umask
+        os.chmod(path, 0o755)  # 6.1 mounts a VE's cgroup2 only for who may search each directory above its root
     for name, value in _BOUNDS.items():
         with open(f"{outer.path}/{name}", "w", encoding="ascii") as file:
             file.write(str(value))

@@ -564,3 +564,5 @@ def test_it_starts_whatever_the_umask_and_the_descriptors(host_dir: Path, make: 
     )
     assert done.returncode == 0
     assert witness.shell(env, "stat -c %a /dev /dev/null /dev/shm /run").split() == ["755", "666", "1777", "755"]
+    cgroup = Path(env.cgroup.path)
+    assert [oct(path.stat().st_mode & 0o777) for path in (cgroup.parent, cgroup, cgroup / "init")] == ["0o755"] * 3
