@@ -137,15 +137,6 @@ Failure = tuple[int, str, str]  # the exit code, the sentence and the hint; no s
 BUG = "this is a bug: please report it, with what VE_DEBUG=1 in the environment shows"
 
 
-class NotRoot(errors.Error):
-    exit_code = 12
-
-
-def require_root(cannot: str) -> None:
-    if os.geteuid() != 0:
-        raise NotRoot(f"{cannot}: not root", hint="run it as root, for example with sudo")
-
-
 def explain(error: BaseException, cannot: str, words: Sequence[str]) -> tuple[int, list[str]]:
     """A failure's exit code and lines for stderr; cannot is how a sentence of ours begins, words the command line."""
     code, sentence, hint = _failure(error, cannot, words)

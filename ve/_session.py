@@ -43,7 +43,7 @@ class Session:
     def host(self, target: str = "") -> "ve.Host":
         """The library's object; target is for the error sentence."""
         self.target = target
-        out.require_root(self.cannot())
+        errors.require_root(self.cannot())
         return ve.Host(self.state_dir)
 
     def get(self, key: str) -> "ve.Environment":
@@ -68,7 +68,7 @@ class Session:
 
         A failure is told and the rest goes on; returns the first failure's exit code.
         """
-        out.require_root(self.cannot())  # told once, not for each
+        errors.require_root(self.cannot())  # told once, not for each
         codes = []
         for key in keys:
             try:

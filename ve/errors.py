@@ -15,6 +15,7 @@
     ├── Mounted              needs one that is not mounted
     ├── NotMounted           needs one that is
     ├── InUse                a mount, template version or VE that somebody still uses
+    ├── NotRoot              only root can do this
     ├── NotSupported         this kernel, file system or host lacks what was asked for
     ├── DiskFull             no space left to write what was asked for
     ├── BadArchive           a template source that is truncated, hostile or not a root file system
@@ -27,6 +28,7 @@ the OSError it is; only cli.py prints or exits.
 """
 
 import errno
+import os
 
 FULL = (errno.ENOSPC, errno.EDQUOT)  # what the kernel says where we say DiskFull
 
@@ -151,6 +153,10 @@ class InUse(Error):
     exit_code = 51
 
 
+class NotRoot(Error):
+    exit_code = 12
+
+
 class NotSupported(Error):
     exit_code = 5
 
@@ -185,3 +191,9 @@ class StopFailed(Error):
     def __init__(self, message: str, hint: str = "", pids: tuple[int, ...] = ()) -> None:
         super().__init__(message, hint)
         self.pids = pids
+
+
+def require_root(cannot: str) -> None:
+    """Before the kernel refuses half way; cannot is how the sentence begins: "cannot start 101"."""
+    if os.geteuid() != 0:
+        raise NotRoot(f"{cannot}: not root", hint="run it as root, for example with sudo")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ve import config, ps, unionfs
 from ve.environment import Environment, parse_mounts
 from ve.ephemeral import Ephemeral
-from ve.errors import BrokenConfig, Error, Exists, Locked, NotRunning
+from ve.errors import BrokenConfig, Error, Exists, Locked, NotRunning, require_root
 from ve.facts import process_start_time
 from ve.model import VEID_MAX, Config, Mount, check_veid
 from ve.staging import full_disk_named
@@ -53,6 +53,7 @@ class Host:
         Exists if the VEID or the name is taken, TemplateNotFound, InvalidValue, DiskFull; then nothing is left.
         """
         check_veid(veid)
+        require_root(f"cannot create {veid}")
         options = {"name": name, "hostname": hostname, "description": description, "onboot": onboot}
         environment = Environment(self.state, veid)
         with self.templates.hold(template) as found:
@@ -68,6 +69,7 @@ class Host:
 
     def get(self, key: int | str) -> Environment:
         """The VE of this VEID or name; NotFound."""
+        require_root(f"cannot look for VE {key}")
         return Environment(self.state, self.state.resolve(key))
 
     def list(self) -> builtins.list[Environment]:
@@ -136,6 +138,7 @@ class Host:
 
     def forget_dead(self) -> None:
         """Remove what ephemeral VEs left whose maker was killed; one that has ended but has its maker stays."""
+        require_root("cannot list VEs")
         for veid in self.state.veids():
             environment = Environment(self.state, veid)
             if _is_left(environment):
@@ -160,6 +163,7 @@ class Host:
 
     def _begin(self, template: str, options: Mapping[str, Any], command: tuple[str, ...] | None) -> Ephemeral:
         """A running ephemeral VE under a number that nobody has."""
+        require_root(f"cannot run {template}")
         self.forget_dead()
         with self.templates.hold(template) as found:
             while True:

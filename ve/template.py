@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 
 from ve import archive, rootfs
 from ve.distributions import BUILDERS
-from ve.errors import BadArchive, BrokenConfig, Error, InUse, InvalidValue, TemplateNotFound
+from ve.errors import BadArchive, BrokenConfig, Error, InUse, InvalidValue, TemplateNotFound, require_root
 from ve.model import check_name
 from ve.staging import Progress, Staging, full_disk_named, shown
 
@@ -55,6 +55,7 @@ class Shelf:
 
     def list(self) -> list[Template]:
         """All versions, by name and number."""
+        require_root("cannot list templates")
         found = []
         for name in self._names():
             for version in self._versions(name):
@@ -65,6 +66,7 @@ class Shelf:
     def get(self, ref: str) -> Template:
         """NAME is the newest version, NAME:VERSION that one; TemplateNotFound says which names come near."""
         name, wanted = _parse(ref)
+        require_root(f"cannot look for template {ref}")
         versions = self._versions(name)
         if not versions or wanted not in (None, *versions):
             raise self._not_found(ref, name, versions)
@@ -170,6 +172,7 @@ class Templates(Shelf):
     def remove(self, ref: str) -> None:
         """Remove a version, or all of a name's; InUse names the VEs that use one, and then none is removed."""
         name, version = _parse(ref)
+        require_root(f"cannot remove template {ref}")
         versions = self._versions(name) if version is None else [version]
         if not set(versions) & set(self._versions(name)):
             raise self._not_found(ref, name, self._versions(name))
@@ -193,6 +196,7 @@ class Templates(Shelf):
         """A locked, empty staging directory that is gone at the end; a full disk becomes DiskFull."""
         import tempfile
 
+        require_root(what)
         with full_disk_named(what, self.path), ExitStack() as undo:
             for directory in (os.path.dirname(self.path), self.path):
                 with suppress(FileExistsError):
