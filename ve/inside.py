@@ -184,6 +184,8 @@ def place(source: int, name: str, at: int, called: str, archive: bool) -> None:
     if there is None:
         return os.rename(name, called, src_dir_fd=source, dst_dir_fd=at)
     _may_replace(stat.S_ISDIR(here.st_mode), there, called)
+    if stat.S_IFMT(there.st_mode) not in (stat.S_IFREG, stat.S_IFLNK, stat.S_IFMT(here.st_mode)):  # such as /dev/null
+        raise OSError(errno.EEXIST, "what is there is a device, a FIFO or a socket", called)
     if not stat.S_ISDIR(here.st_mode):
         return os.rename(name, called, src_dir_fd=source, dst_dir_fd=at)
     inner = os.open(name, _OPEN, dir_fd=source)

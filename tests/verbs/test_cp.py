@@ -169,6 +169,21 @@ def test_a_special_file_does_not_keep_us(host_dir: Path, env: "ve.Environment", 
     assert not (tmp_path / "null").exists() or (tmp_path / "null").is_file()
 
 
+@pytest.mark.parametrize("make", ["mknod -m 666 {} c 1 3", "mkfifo {}"])
+def test_a_special_file_of_the_host_is_never_replaced(
+    host_dir: Path, env: "ve.Environment", tmp_path: Path, make: str
+) -> None:
+    """Who types `ve cp VE:FILE /dev/null` as root keeps /dev/null."""
+    subprocess.run(make.format(tmp_path / "special").split(), check=True)
+    (tmp_path / "way").symlink_to("special")
+    before = (tmp_path / "special").stat()
+    for target in (tmp_path / "special", tmp_path / "way"):
+        done = commandline.run(host_dir, "cp", f"{env.veid}:/etc/passwd", target)
+        assert (done.returncode, done.stdout) == (3, "") and "special: what is there is a device" in done.stderr
+    after = (tmp_path / "special").stat()
+    assert (after.st_mode, after.st_ino, after.st_rdev) == (before.st_mode, before.st_ino, before.st_rdev)
+
+
 def test_what_the_template_has_stays(host: "ve.Host", host_dir: Path, box: "ve.Environment", tmp_path: Path) -> None:
     """What is copied over goes to the private area."""
     template = Path(host.templates.get("busybox").path) / "etc/passwd"
