@@ -10,10 +10,12 @@ PYTHON := $(firstword $(wildcard /usr/bin/python3) python3)
 VENV := .venv
 BIN := $(VENV)/bin
 
-# python-prctl is compiled; the templates are made with the second line; the tests look from outside with the third.
+# python-prctl is compiled; the templates are made with the second line.
 PACKAGES := python3 python3-venv python3-dev gcc libc6-dev libcap-dev \
-	busybox-static catatonit mmdebstrap skopeo umoci libarchive-tools tar gzip xz-utils zstd \
-	util-linux e2fsprogs attr acl libcap2-bin bzip2 openssl openssh-client qemu-utils iproute2 procps
+	busybox-static catatonit mmdebstrap skopeo umoci libarchive-tools
+# What the tests make archives and file systems with, and look from outside with.
+TEST_PACKAGES := tar gzip xz-utils zstd bzip2 attr acl e2fsprogs qemu-utils util-linux libcap2-bin openssl \
+	openssh-client iproute2 procps
 # file tells virtme-ng a kernel's version; busybox-static and zstd make its initramfs.
 VM_PACKAGES := qemu-system-x86 kmod udev busybox-static zstd file debian-archive-keyring
 
@@ -31,7 +33,7 @@ help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
 
 .PHONY: setup
-setup: packages $(VENV)/.setup ## install what is missing; leaves the command at .venv/bin/ve
+setup: packages $(VENV)/.setup ## install what ve needs and this machine lacks; leaves the command at .venv/bin/ve
 	@echo "==> ready: $(BIN)/ve"
 
 .PHONY: packages
@@ -41,17 +43,29 @@ packages:
 $(VENV)/.setup: pyproject.toml | packages
 	@echo "==> making $(VENV), with the project in it"
 	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -e .
+	@touch $@
+
+.PHONY: setup-test
+setup-test: setup test-packages $(VENV)/.setup-test ## install what the tests need besides
+
+.PHONY: test-packages
+test-packages:
+	@$(call install,$(TEST_PACKAGES))
+
+$(VENV)/.setup-test: $(VENV)/.setup
+	@echo "==> installing pytest, mypy and the like into $(VENV)"
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check -e '.[test]'
 	@touch $@
 
 .PHONY: setup-vm
-setup-vm: setup vm-packages $(VENV)/.setup-vm ## install what make test-vm needs besides
+setup-vm: setup-test vm-packages $(VENV)/.setup-vm ## install what make test-vm needs besides
 
 .PHONY: vm-packages
 vm-packages:
 	@$(call install,$(VM_PACKAGES))
 
-$(VENV)/.setup-vm: $(VENV)/.setup
+$(VENV)/.setup-vm: $(VENV)/.setup-test
 	@echo "==> installing virtme-ng into $(VENV)"
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check -e '.[test,vm]'
 	@touch $@
@@ -61,7 +75,7 @@ demo: setup ## make a template, look into a VE from inside and outside, clean up
 	@scripts/demo.sh $(BIN)
 
 .PHONY: lint
-lint: setup ## ruff and mypy --strict (make test has them too)
+lint: setup-test ## ruff and mypy --strict (make test has them too)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
@@ -70,7 +84,7 @@ lint: setup ## ruff and mypy --strict (make test has them too)
 test: test-native test-vm ## every test on this kernel, then what depends on the kernel on a stock Debian 6.1
 
 .PHONY: test-native
-test-native: setup ## every test on this kernel
+test-native: setup-test ## every test on this kernel
 	@echo "==> testing on this machine's kernel, $$(uname -r)"
 	@$(BIN)/python -m pytest tests/unit tests/kernel tests/verbs $(PYTEST_ARGS)
 
