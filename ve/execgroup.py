@@ -10,15 +10,14 @@ alive or it is not.  What a command leaves in the background when it ends by its
 """
 
 import contextlib
-import errno
 import itertools
 import os
-from collections.abc import Iterator
 
 from ve.beancounter import Cgroup
 from ve.facts import process_start_time
 
 LEFT = "exec.left"
+PATIENCE = 10.0  # seconds for the kernel to end what it killed, which takes long only where it hangs
 _serial = itertools.count()
 
 
@@ -28,28 +27,6 @@ def create(cgroup: str) -> Cgroup:
     group = Cgroup(f"{cgroup}/exec.{pid}.{process_start_time(pid)}.{next(_serial)}")
     os.mkdir(group.path)
     return group
-
-
-def kill(group: Cgroup) -> None:
-    """SIGKILL to all in it; nothing if it is gone."""
-    with _may_go():
-        group.kill()
-
-
-def wait_empty(group: Cgroup) -> None:
-    """After kill(): until the kernel has ended all in it, which takes long only where it hangs."""
-    with _may_go():
-        group.wait_empty(10)
-
-
-@contextlib.contextmanager
-def _may_go() -> Iterator[None]:
-    """The far side removes the directory on its own; a file of it that is just being opened or written says ENODEV."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOENT, errno.ENODEV):
-            raise
 
 
 def set_free(group: Cgroup) -> None:
@@ -89,7 +66,7 @@ def sweep(cgroup: str) -> None:
             _, pid, started, *_ = f"{name}..".split(".")
             if pid.isdigit() and started == str(process_start_time(int(pid))):
                 continue
-            kill(group)
-            wait_empty(group)
+            group.kill()
+            group.wait_empty(PATIENCE)
         with contextlib.suppress(OSError):
             group.remove()

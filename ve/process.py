@@ -119,7 +119,7 @@ class Popen(subprocess.Popen[Any]):
             self.kill()
             subprocess.Popen.wait(self)
         self._close_terminal()
-        execgroup.wait_empty(self._cgroup)
+        self._cgroup.wait_empty(execgroup.PATIENCE)
         with contextlib.suppress(OSError):
             self._cgroup.remove()
 
@@ -152,7 +152,7 @@ class Popen(subprocess.Popen[Any]):
             if self._channel:
                 with contextlib.suppress(OSError):  # the command first: a login is no longer in our cgroup
                     self._channel.send(marshal.dumps(int(signal.SIGKILL)))
-            execgroup.kill(self._cgroup)
+            self._cgroup.kill()
 
     def __exit__(self, exc_type: Any, value: Any, traceback: Any) -> None:
         if exc_type is not None:
@@ -191,7 +191,7 @@ class Popen(subprocess.Popen[Any]):
         if channel is not None:
             channel.close()
             if self._killed:
-                execgroup.wait_empty(self._cgroup)
+                self._cgroup.wait_empty(execgroup.PATIENCE)
             execgroup.set_free(self._cgroup)
 
 
