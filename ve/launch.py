@@ -1,6 +1,6 @@
 """The near side of a launch: what the process that starts a VE does itself, and how it talks to the far side.
 
-A launch is a list: BEFORE and AFTER here, SETUP in ve/setup.py, where the conversation is drawn, and INIT in
+A launch is a list: BEFORE, MEANWHILE and AFTER here, SETUP in ve/setup.py, where the conversation is drawn, and INIT in
 ve/init.py.  Each step leaves its undoing on the stack of the Launch, so a failure or the caller's end takes everything
 back; the VE runs from the moment that the last step has returned.
 """
@@ -11,7 +11,7 @@ import os
 import signal
 import socket
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, NoReturn, cast
 
@@ -57,19 +57,16 @@ class Launch:
     setup: "subprocess.Popen[bytes]" = field(init=False)
     near: socket.socket = field(init=False)
     line: socket.socket = field(init=False)
-    pid: int = 0
-    pidfd: int = -1
+    pid: int = 0  # of init, and
+    start_time: int = 0  # with it one process for ever
     terminal: int = -1  # the master of the console's pty
 
     def run(self) -> None:
         """Start the VE; StartFailed names the step, and nothing is left."""
-        try:
-            with self.undo:
-                for step in (*BEFORE, *AFTER):
-                    self._take(step)
-                self.undo.pop_all()
-        finally:
-            self._close()
+        with self.undo:
+            for step in (*BEFORE, *MEANWHILE, *AFTER):
+                self._take(step)
+            self.undo.pop_all()
 
     def _take(self, step: Callable[["Launch"], None]) -> None:
         try:
@@ -123,13 +120,6 @@ class Launch:
             self.undo.callback(os.close, fd)
         return marshal.loads(message) if message else ()
 
-    def _close(self) -> None:
-        if hasattr(self, "line"):
-            self.line.close()
-        if self.pidfd >= 0:
-            os.close(self.pidfd)
-            self.pidfd = -1
-
 
 # --- the steps ----------------------------------------------------------------------------------------------------
 
@@ -152,6 +142,7 @@ def setup_process(launch: Launch) -> None:
     launch.near, near = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     launch.undo.callback(launch.near.close)
     launch.line, line = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    launch.undo.callback(launch.line.close)
     with contextlib.ExitStack() as ours:
         ours.callback(near.close)
         ours.callback(line.close)
@@ -170,11 +161,9 @@ def setup_process(launch: Launch) -> None:
 
 
 def adopt_init(launch: Launch) -> None:
-    """a pidfd of init, which no other process can be mistaken for"""
+    """the pid of init, and its start time while no other process can have that pid"""
     [launch.pid] = launch.expect(launch.near, "INIT")
-    launch.pidfd = os.pidfd_open(launch.pid)
-    launch.undo.callback(launch.cgroup.wait_empty, 10)
-    launch.undo.callback(launch.cgroup.kill)
+    launch.start_time = process_start_time(launch.pid) or launch.fail("adopt_init", "the launch was killed")
 
 
 def await_root(launch: Launch) -> None:
@@ -192,12 +181,9 @@ def facts(launch: Launch) -> None:
     import json  # only a start needs it
 
     veid = launch.config.veid
-    start_time = process_start_time(launch.pid)
-    if start_time is None:
-        launch.fail("facts", "init has ended")
     facts = Facts(
         pid=launch.pid,
-        start_time=start_time,
+        start_time=launch.start_time,
         boot_id=boot_id(),
         base=launch.base,
         template=launch.template.ref,
@@ -226,27 +212,30 @@ def go(launch: Launch) -> None:
         launch.fail(*answer[1:])
     if _boots(launch) and not os.path.exists(f"/proc/{launch.pid}/exe"):  # an end by a kill loses that before the line
         launch.fail("execute", "init has ended", f"what it said: ve logs {launch.config.veid}")
+    launch.line.close()
     if not launch.stay and not launch.ephemeral:
         launch.setup.wait()
         launch.near.close()
 
 
-BEFORE = (premount_action, cgroup, setup_process, adopt_init, await_root, await_init)
+BEFORE = (premount_action, cgroup, setup_process)
+MEANWHILE = (adopt_init, await_root, await_init)  # setup and init take the steps of their own
 AFTER = (facts, start_action, go)
 
 
 def plan(launch: Launch) -> list[Step]:
-    """Every step that run() would take, in the order in which it happens."""
+    """Every step that run() would take, in the order in which it happens; not those that only wait for another."""
+
+    def of(process: str, steps: Iterable[Callable[..., None]]) -> list[Step]:
+        return [Step(process, step.__name__, _text(launch, step)) for step in steps]
+
     stays = launch.stay or launch.ephemeral
-    near = [Step("ve", step.__name__, _text(launch, step)) for step in (*BEFORE[:3], *AFTER)]
-    outside = [
-        Step("setup", step.__name__, _text(launch, step)) for step in setup.SETUP if stays or step is not setup.stay
-    ]
-    inside = [Step("init", step.__name__, _text(launch, step)) for step in init.INIT]
-    return [*near[:3], *outside, *inside[:-1], *near[3:], inside[-1]]
+    outside = of("setup", (step for step in setup.SETUP if stays or step is not setup.stay))
+    *inside, execute = of("init", init.INIT)
+    return [*of("ve", BEFORE), *outside, *inside, *of("ve", AFTER), execute]
 
 
-def _text(launch: Launch, step: Any) -> str:
+def _text(launch: Launch, step: Callable[..., None]) -> str:
     """A step's docstring, with what it is about in this launch."""
     detail = {
         "cgroup": f"{beancounter.cgroup(launch.state.tag, launch.config.veid).path}",

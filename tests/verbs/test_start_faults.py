@@ -18,7 +18,7 @@ from ve import errors, init, launch, setup
 
 # What launch waits for while init fails or is killed there: setup, which then misses it, tells first.
 TOLD_BY = {"root_is_ready": "protected_mounts"}
-NEAR = [step.__name__ for step in (*launch.BEFORE, *launch.AFTER)]
+NEAR = [step.__name__ for step in (*launch.BEFORE, *launch.MEANWHILE, *launch.AFTER)]
 FAR = [step.__name__ for step in (*setup.SETUP, *init.INIT) if step is not setup.stay]  # not taken here
 # Which of them a stock kernel is asked for, too: one of each kind of thing that the kernel must undo.
 STOCK = {"await_init", "go", "union", "protected_mounts", "lock_mounts"}
@@ -30,7 +30,7 @@ def each(names: Iterable[str]) -> list[Any]:
 
 
 def test_these_are_the_steps_of_the_plan(make: Make) -> None:
-    waits = {"adopt_init", "await_root", "await_init"}  # for steps of the others
+    waits = {step.__name__ for step in launch.MEANWHILE}  # for steps of the others
     assert {step.name for step in make().plan()} == {*NEAR, *FAR} - waits
     assert len({*NEAR, *FAR}) == len(NEAR) + len(FAR)
 
