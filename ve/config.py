@@ -12,6 +12,7 @@ The keys are Config's fields, all but the VEID, which is the file's name; what i
 """
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -53,7 +54,9 @@ def parse(data: bytes, veid: int, path: str) -> Config:
     try:
         return _config(_table(data), veid)
     except _Broken as error:
-        raise BrokenConfig(f"cannot read {path}: {error}", hint=error.hint) from None
+        line = _line(data.decode(errors="replace").splitlines(), *error.at) if error.at else 0
+        place = f"line {line}: " if line else ""
+        raise BrokenConfig(f"cannot read {path}: {place}{error}", hint=error.hint) from None
 
 
 def dump(config: Config) -> bytes:
@@ -70,11 +73,21 @@ def dump(config: Config) -> bytes:
 
 
 class _Broken(Exception):
-    """Where in the file, and what is expected there."""
+    """What is expected where; at: the key that stands there, and a pattern of the part of its value."""
 
-    def __init__(self, message: str, hint: str = "") -> None:
+    def __init__(self, message: str, hint: str = "", at: tuple[str, ...] = ()) -> None:
         super().__init__(message)
         self.hint = hint
+        self.at = at
+
+
+def _line(lines: list[str], key: str, part: str = "") -> int:
+    """The number of the line where a key stands or, from there on, a part of its value; 0 if it is spelled oddly."""
+    begins = re.compile(rf"""\s*\[?\s*["']?{re.escape(key)}\b""")
+    first = next((number for number, line in enumerate(lines, 1) if begins.match(line)), 0)
+    word = re.compile(rf"(?<!\w){part}")
+    behind = enumerate(lines[first - 1 :], first) if first and part else ()
+    return next((number for number, line in behind if word.search(line)), first)
 
 
 def _table(data: bytes) -> dict[str, Any]:
@@ -95,14 +108,17 @@ def _table(data: bytes) -> dict[str, Any]:
 
 
 def _config(table: dict[str, Any], veid: int) -> Config:
-    version = table.pop("version", None)
+    if "version" not in table:
+        raise _Broken("key version: is missing")
+    version = table.pop("version")
     if type(version) is not int or version < 1:
-        raise _Broken(f"key version: must be {VERSION}")
+        raise _Broken(f"key version: must be {VERSION}", at=("version",))
     if version > VERSION:
-        raise _Broken(f"key version: {version} is newer than this ve, which knows {VERSION}", "upgrade ve")
+        why = f"key version: {version} is newer than this ve, which knows {VERSION}"
+        raise _Broken(why, "upgrade ve", ("version",))
     for key in table:
         if key not in KEYS:
-            raise _Broken(f"key {key}: there is no such key", _nearest(key))
+            raise _Broken(f"key {key}: there is no such key", _nearest(key), (key,))
     if "template" not in table:
         raise _Broken("key template: is missing")
     try:
@@ -115,17 +131,19 @@ def _value(key: str, raw: object) -> Any:
     """Config's value of one key, checked by Config, part by part so that a message can name the part."""
     shape, make = KEYS[key]
     if type(raw) is not shape:
-        raise _Broken(f"key {key}: must be {_EXPECTED[shape]}")
+        raise _Broken(f"key {key}: must be {_EXPECTED[shape]}", at=(key,))
     parts = {}
     for name, label, part in _parts(key, raw):
+        words = rf"{re.escape(str(name))}[\"']?\s*=" if shape is dict else rf"{re.escape(str(part))}(?!\w)"
+        at = (key,) if label == key else (key, words)
         if shape is not bool and not isinstance(part, str):
-            raise _Broken(f"key {label}: must be a string")
+            raise _Broken(f"key {label}: must be a string", at=at)
         try:
             parts[name] = make(part)
             whole: Any = {name: parts[name]} if shape is dict else (parts[name],) if shape is list else parts[name]
             replace(_ANY, **{key: whole})
         except InvalidValue as error:
-            raise _Broken(f"key {label}: {error}", error.hint) from None
+            raise _Broken(f"key {label}: {error}", error.hint, at) from None
     return parts if shape is dict else tuple(parts.values()) if shape is list else parts[key]
 
 

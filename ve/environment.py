@@ -192,7 +192,7 @@ class Environment(Instance):
             kept = sorted(asked.keys() - ({"hostname"} if init else set()))
             if kept and not save:
                 raise InvalidValue(
-                    f"cannot set {', '.join(kept)} of {self.veid} without --save: that is read at the next start",
+                    f"cannot set {', '.join(kept)} of {self.veid} without --save: only its conf file holds that",
                     hint="add --save",
                 )
             if init and hostname is not None:

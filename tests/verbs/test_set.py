@@ -72,12 +72,21 @@ def test_one_option_leaves_the_others(host_dir: Path, make: Make) -> None:
 
 
 @pytest.mark.any_kernel
-@pytest.mark.parametrize("option", ["--description=x", "--onboot", "--env=A=b", "--mount=/a:/b", "--device=/dev/fuse"])
-def test_what_cannot_change_at_once_needs_save(host_dir: Path, make: Make, option: str) -> None:
+@pytest.mark.parametrize(
+    ("option", "name"),
+    {
+        "--description=x": "description",
+        "--onboot": "onboot",
+        "--env=A=b": "env",
+        "--mount=/a:/b": "mounts",
+        "--device=/dev/fuse": "devices",
+    }.items(),
+)
+def test_what_cannot_change_at_once_needs_save(host_dir: Path, make: Make, option: str, name: str) -> None:
     env = make()
     with witness.nothing_changes(host_dir):
-        done = commandline.run(host_dir, "set", env.veid, option)
-        assert done.returncode == 20 and "--save" in done.stderr and done.stderr.startswith("ve: cannot set ")
+        sentence = f"cannot set {name} of {env.veid} without --save: only its conf file holds that"
+        assert witness.refused(host_dir, 20, sentence, "set", env.veid, option) == "add --save"
 
 
 @pytest.mark.any_kernel
