@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any, Unpack
 
 from ve import diff, files, journal, launch, namespaces, process, show, shutdown
+from ve import mounts as given
 from ve.errors import ActionFailed, Error, InvalidValue, Mounted, NotFound, NotRunning
 from ve.facts import Facts
 from ve.foreground import Foreground
@@ -195,6 +196,7 @@ class Environment(Instance):
                     f"cannot set {', '.join(kept)} of {self.veid} without --save: only its conf file holds that",
                     hint="add --save",
                 )
+            given.check_given(asked.get("mounts", ()), asked.get("devices", ()))
             if init and hostname is not None:
                 _set_hostname(self.veid, init[0].pid, launch.hostname(settings))
             if save:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ve import config, ps, unionfs
+from ve import config, mounts, ps, unionfs
 from ve.environment import Environment, parse_mounts
 from ve.ephemeral import Ephemeral
 from ve.errors import BrokenConfig, Error, Exists, Locked, NotRunning, require_root
@@ -168,10 +168,11 @@ class Host:
         with self.templates.hold(template) as found:
             while True:
                 environment = Ephemeral(self.state, random.choice(EPHEMERAL_VEIDS))
+                settings = _config(environment.veid, found.ref, **options)
                 try:
                     with self.state.lock(environment.veid, 0):
                         if not self.state.exists(environment.veid):
-                            environment.begin(_config(environment.veid, found.ref, **options), found, command)
+                            environment.begin(settings, found, command)
                             return environment
                 except Locked:
                     continue
@@ -191,11 +192,13 @@ def _is_left(environment: Environment) -> bool:
 
 
 def _config(veid: int, ref: str, **options: Any) -> Config:
-    """A Config from create's arguments, which need not be of its very types."""
+    """A Config from create's arguments, which need not be of its very types; InvalidValue for what the host lacks."""
     options["env"] = dict(options.get("env") or {})
     options["mounts"] = parse_mounts(options.get("mounts") or ())
     options["devices"] = tuple(options.get("devices") or ())
-    return Config(veid=veid, template=ref, **options)
+    settings = Config(veid=veid, template=ref, **options)
+    mounts.check_given(settings.mounts, settings.devices)
+    return settings
 
 
 def _template_of(state: State, veid: int) -> str:

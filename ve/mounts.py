@@ -18,6 +18,12 @@ from ve._linux import syscalls
 from ve._linux.syscalls import MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY, SyscallError
 from ve.errors import InvalidValue, NotSupported
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ve.model import Mount
+
 # Relative to the VE's root: file system, mount point, flags, options.
 PROTECTED = (
     ("proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, ""),
@@ -120,6 +126,17 @@ def buried(boots: bool) -> tuple[str, ...]:
     return (*(point for _, point, _, _ in PROTECTED), *(("run",) if boots else ()))
 
 
+def check_given(mounts: Iterable[Mount], devices: Iterable[str]) -> None:
+    """InvalidValue for a source or device that this host lacks now; a start looks again."""
+    for mount in mounts:
+        try:
+            os.stat(mount.source)
+        except OSError as error:
+            raise _no_source(mount.source, mount.target, error) from error
+    for path in devices:
+        _host_device(path)
+
+
 def bind_from_host(source: str, target: str, read_only: bool, userns: int, buried: tuple[str, ...]) -> None:
     """Show source, of the host, at target below the working directory, the VE's root, its ids mapped by userns.
 
@@ -133,7 +150,7 @@ def bind_from_host(source: str, target: str, read_only: bool, userns: int, burie
     try:
         fd = syscalls.open_tree(syscalls.AT_FDCWD, source, syscalls.OPEN_TREE_CLONE)
     except SyscallError as error:
-        raise InvalidValue(f"{what}: {error.strerror}: {source}") from error
+        raise _no_source(source, target, error) from error
     try:
         syscalls.mount_setattr(fd, attributes, userns_fd=userns)
         point = _target(target, stat.S_ISDIR(os.fstat(fd).st_mode))
@@ -161,12 +178,7 @@ def bind_from_host(source: str, target: str, read_only: bool, userns: int, burie
 
 def add_device(path: str) -> None:
     """The host's device at path, under the same name in the VE's /dev (the working directory is its root)."""
-    try:
-        host = os.stat(path)
-    except OSError as error:
-        raise InvalidValue(f"cannot give device {path} to the VE: {error.strerror}") from error
-    if not (stat.S_ISCHR(host.st_mode) or stat.S_ISBLK(host.st_mode)):
-        raise InvalidValue(f"cannot give device {path} to the VE: it is not a device")
+    host = _host_device(path)
     name = path.removeprefix("/dev/")
     if os.path.lexists(f"dev/{name}"):
         return  # one that every VE has
@@ -174,6 +186,25 @@ def add_device(path: str) -> None:
     for depth in range(1, len(parts)):
         directory("dev/" + "/".join(parts[:depth]))
     _node(f"dev/{name}", host.st_mode, host.st_rdev, path)
+
+
+def _no_source(source: str, target: str, error: OSError) -> InvalidValue:
+    return InvalidValue(
+        f"cannot mount {source} at {target} in the VE: {error.strerror}",
+        hint="make it on the host, or give another --mount",
+    )
+
+
+def _host_device(path: str) -> os.stat_result:
+    try:
+        host = os.stat(path)
+        why = "" if stat.S_ISCHR(host.st_mode) or stat.S_ISBLK(host.st_mode) else "it is not a device"
+    except OSError as error:
+        why = error.strerror or ""
+    if why:
+        hint = "load its driver on the host, or give another --device"
+        raise InvalidValue(f"cannot give device {path} to the VE: {why}", hint)
+    return host
 
 
 def console(terminal: str) -> None:

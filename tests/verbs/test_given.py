@@ -108,10 +108,16 @@ def test_what_is_mounted_below_the_source_is_not_given(host_dir: Path, make: Mak
 
 
 @pytest.mark.any_kernel
-def test_a_source_that_is_not_there(host_dir: Path, make: Make) -> None:
-    env = make(mounts=["/no/such:/srv"])
+def test_a_source_that_has_gone(host_dir: Path, make: Make, tmp_path: Path) -> None:
+    (tmp_path / "gone").mkdir()
+    env = make(mounts=[f"{tmp_path}/gone:/srv"])
+    (tmp_path / "gone").rmdir()
     said = failed_start(host_dir, env)
-    assert said.startswith(f"ve: cannot start {env.veid}: given: cannot mount /no/such at /srv in the VE: No such file")
+    what = f"cannot mount {tmp_path}/gone at /srv in the VE: No such file or directory"
+    assert said.splitlines() == [
+        f"ve: cannot start {env.veid}: given: {what}",
+        "hint: make it on the host, or give another --mount",
+    ]
 
 
 def test_a_source_that_cannot_be_idmapped(host_dir: Path, make: Make) -> None:
@@ -163,14 +169,36 @@ def test_what_was_not_given_is_not_there(make: Make) -> None:
 
 
 @pytest.mark.any_kernel
+def test_a_device_that_has_gone(host_dir: Path, make: Make) -> None:
+    env = make()
+    conf = host_dir / f"conf/{env.veid}.toml"
+    conf.write_text(conf.read_text() + 'devices = ["/dev/no-such"]\n')  # as if a driver had been unloaded
+    said = failed_start(host_dir, env).splitlines()
+    what = "protected mounts: cannot give device /dev/no-such to the VE: No such file or directory"
+    assert said[0] == f"ve: cannot start {env.veid}: {what}"
+    assert said[1].startswith("hint: ")
+
+
+# ---- what the host lacks ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.any_kernel
 @pytest.mark.parametrize(
-    ("path", "why"), [("/dev/no-such", "No such file or directory"), ("/dev/shm", "it is not a device")]
+    ("option", "sentence"),
+    [
+        ("--mount=/no/such:/srv", "cannot mount /no/such at /srv in the VE: No such file or directory"),
+        ("--device=/dev/no-such", "cannot give device /dev/no-such to the VE: No such file or directory"),
+        ("--device=/dev/shm", "cannot give device /dev/shm to the VE: it is not a device"),
+    ],
 )
-def test_a_device_that_cannot_be(host_dir: Path, make: Make, path: str, why: str) -> None:
-    env = make(devices=[path])
-    assert f"cannot start {env.veid}: protected mounts: cannot give device {path} to the VE: {why}" in failed_start(
-        host_dir, env
-    )
+def test_what_the_host_lacks_is_refused_at_once(
+    host_dir: Path, veid: int, make: Make, option: str, sentence: str
+) -> None:
+    env = make()
+    with witness.nothing_changes(host_dir):
+        assert witness.refused(host_dir, 20, sentence, "create", veid, "--template", "busybox", option)
+        assert witness.refused(host_dir, 20, sentence, "set", env.veid, "--save", option)
+        assert witness.refused(host_dir, 125, sentence, "run", "busybox", option, "--", "true")
 
 
 # ---- --env -----------------------------------------------------------------------------------------------------------
