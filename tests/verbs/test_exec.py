@@ -391,8 +391,9 @@ def test_kill_of_ve_exec_ends_the_tree(box: int, host_dir: Path) -> None:
 @pytest.mark.any_kernel
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT])
 def test_a_signal_to_ve_exec_is_the_command_s(box: int, host_dir: Path, number: int) -> None:
-    process, [pid] = begin(host_dir, "echo $$; exec sleep 100000", 1)
+    process, [pid] = begin(host_dir, "echo $$; exec tail -f /etc/shells", 1)
     with process, commandline.watched(pid) as inside:
+        assert process.stdout and process.stdout.readline()  # tail it is by now: the shell takes no notice of SIGQUIT
         process.send_signal(number)
         assert commandline.has_ended(inside)
         assert process.wait() == 128 + number
