@@ -11,11 +11,18 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 
 from ve._linux import syscalls
 from ve._linux.syscalls import SyscallError
 from ve.errors import InUse, NotSupported
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+PATIENCE = 3.0  # seconds for another overlay on the same upper to go; see _patiently
 OPTIONS = {"index": "on", "redirect_dir": "on", "xino": "auto"}
 
 
@@ -37,7 +44,7 @@ class Overlay:
         """
         data = ",".join(f"{key}={value}" for key, value in self.options().items())
         try:
-            syscalls.mount("overlay", target, "overlay", syscalls.MS_NODEV, data)
+            _patiently(lambda: syscalls.mount("overlay", target, "overlay", syscalls.MS_NODEV, data))
         except SyscallError as error:
             raise self._refused(error) from error
         if os.statvfs(target).f_flag & os.ST_RDONLY:
@@ -46,22 +53,26 @@ class Overlay:
 
     def detached(self) -> int:
         """The combined root as a mount that is in no mount table: a descriptor, gone when the caller closes it."""
+        try:
+            root: int = _patiently(self._create)
+        except SyscallError as error:
+            raise self._refused(error) from error
+        if os.fstatvfs(root).f_flag & os.ST_RDONLY:
+            os.close(root)
+            raise NotSupported(f"cannot write to {self.upper}: overlayfs went read-only")
+        return root
+
+    def _create(self) -> int:
         fs = syscalls.fsopen("overlay")
         held: list[int] = []
         try:
             for key, value in self._safe_options(held).items():
                 syscalls.fsconfig(fs, syscalls.FSCONFIG_SET_STRING, key, value)
             syscalls.fsconfig(fs, syscalls.FSCONFIG_CMD_CREATE)
-            root = syscalls.fsmount(fs, syscalls.MOUNT_ATTR_NODEV)
-        except SyscallError as error:
-            raise self._refused(error) from error
+            return syscalls.fsmount(fs, syscalls.MOUNT_ATTR_NODEV)
         finally:
             for fd in (fs, *held):
                 os.close(fd)
-        if os.fstatvfs(root).f_flag & os.ST_RDONLY:
-            os.close(root)
-            raise NotSupported(f"cannot write to {self.upper}: overlayfs went read-only")
-        return root
 
     def _safe_options(self, held: list[int]) -> dict[str, str]:
         """The options, with a descriptor, noted in held, in place of each path that overlayfs would take apart."""
@@ -90,6 +101,22 @@ class Overlay:
                 hint="put the state directory on ext4, xfs, btrfs or tmpfs: --state-dir",
             )
         return error
+
+
+def _patiently(make: Callable[[], Any]) -> Any:
+    """make(), and again while another overlay is still on the upper.
+
+    The last of an overlay goes behind the back of who unmounted it or killed what was in it: a launch of another VE
+    may just have copied the host's mounts, and the kernel writes the whole upper back first.
+    """
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return make()
+        except SyscallError as error:
+            if error.errno != errno.EBUSY or time.monotonic() >= deadline:
+                raise
+        time.sleep(0.01)
 
 
 def prepare(private: str, template: str) -> None:

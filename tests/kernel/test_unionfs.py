@@ -1,0 +1,40 @@
+"""The union where it meets others."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from ve import unionfs
+from ve.errors import InUse
+
+
+@pytest.fixture
+def overlay(state_dir: Path) -> unionfs.Overlay:
+    (state_dir / "lower").mkdir()
+    unionfs.prepare(str(state_dir), str(state_dir / "lower"))
+    return unionfs.Overlay(str(state_dir / "lower"), str(state_dir / "upper"), str(state_dir / "work"))
+
+
+def test_an_overlay_that_is_just_going_is_waited_for(overlay: unionfs.Overlay, monkeypatch: pytest.MonkeyPatch) -> None:
+    held = [overlay.detached()]
+    waits = []
+
+    def let_go(seconds: float) -> None:
+        waits.append(seconds)
+        while held:
+            os.close(held.pop())
+
+    monkeypatch.setattr("ve.unionfs.time.sleep", let_go)
+    os.close(overlay.detached())
+    assert waits
+
+
+def test_an_overlay_that_stays_is_named(overlay: unionfs.Overlay, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unionfs, "PATIENCE", 0.0)
+    held = overlay.detached()
+    try:
+        with pytest.raises(InUse, match="another overlay still uses it"):
+            overlay.detached()
+    finally:
+        os.close(held)
