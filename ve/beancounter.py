@@ -19,7 +19,7 @@ from cgroupspy.controllers import Controller
 from cgroupspy.interfaces import DictFile, FlagFile, MultiLineIntegerFile
 
 from ve import mountinfo
-from ve.errors import NotSupported
+from ve.errors import SPENT, NotSupported
 
 _GONE = (errno.ENOENT, errno.ENODEV)  # not there, or removed while we had it open
 # A VE's root may make cgroups: not so many that the host suffers, nor so deep that nobody can take them away again.
@@ -51,13 +51,17 @@ class Cgroup:
         """Is any process in it or below?"""
         try:
             return bool(self.core.events["populated"])
-        except OSError:  # it is not there, or was removed while we were reading
+        except OSError as error:
+            if error.errno not in _GONE:
+                raise
             return False
 
     def frozen(self) -> bool:
         try:
             return bool(self.core.events["frozen"])
-        except OSError:
+        except OSError as error:
+            if error.errno not in _GONE:
+                raise
             return False
 
     def freeze(self, frozen: bool) -> None:
@@ -133,12 +137,15 @@ def _children(fd: int) -> list[str]:
 
 
 def _read_below(fd: int, found: list[int]) -> None:
-    with contextlib.suppress(OSError):  # one that is just going
+    try:
         with open("cgroup.procs", encoding="ascii", opener=lambda name, flags: os.open(name, flags, dir_fd=fd)) as file:
             found += map(int, file.read().split())
         for name in _children(fd):
             with _directory(name, fd) as child:
                 _read_below(child, found)
+    except OSError as error:  # one that is just going
+        if error.errno in SPENT:
+            raise
 
 
 def _remove_below(fd: int) -> None:

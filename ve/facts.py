@@ -72,9 +72,13 @@ def init_pidfd(facts: Facts) -> int | None:
     # process has ended, also before anybody has waited for it.
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
-    if process_start_time(facts.pid) == facts.start_time and not poll.poll(0):
-        return pidfd
-    os.close(pidfd)
+    try:
+        if process_start_time(facts.pid) == facts.start_time and not poll.poll(0):
+            kept, pidfd = pidfd, -1
+            return kept
+    finally:
+        if pidfd >= 0:
+            os.close(pidfd)
     return None
 
 

@@ -23,7 +23,7 @@ class Process:
 def processes(veid: int, facts: Facts, group: Cgroup) -> Iterator[Process]:
     """Those that live while we look."""
     for host_pid in group.pids():
-        with contextlib.suppress(OSError, KeyError):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError, KeyError):
             status = _status(host_pid)
             pids = status["NSpid"].split()
             if len(pids) > 1:  # one of ours on its way in has no number inside yet

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 
-from ve.errors import FULL, DiskFull
+from ve.errors import FULL, SPENT, DiskFull
 
 
 def write_whole(path: str, data: bytes, mode: int = 0o600, *, durable: bool = True) -> None:
@@ -57,10 +57,15 @@ def _write(fd: int, data: bytes) -> None:
 
 
 def read_small(path: str) -> bytes:
-    """What is in a file; nothing when it cannot be read, as that of a process that has ended."""
+    """What is in a file; nothing when it cannot be read, as that of a process that has ended.
+
+    OSError if that is for want of descriptors or memory: who is told that there is nothing kills what runs.
+    """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
+    except OSError as error:
+        if error.errno in SPENT:
+            raise
         return b""
     try:
         return b"".join(iter(lambda: os.read(fd, 65536), b""))
