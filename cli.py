@@ -14,7 +14,7 @@ import typer
 from ve import _options as opt
 from ve import _output as out
 from ve import errors
-from ve._session import Session
+from ve._session import Session, stand_on_firm_ground
 
 PLAIN: dict[str, Any] = {"rich_markup_mode": None, "pretty_exceptions_enable": False}
 
@@ -346,6 +346,7 @@ def template_remove(ctx: Context, template: opt.Ref) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command line and return its exit code."""
+    stand_on_firm_ground()
     if "_VE_COMPLETE" in os.environ:
         app(prog_name="ve")  # typer answers the shell and exits
     here = Session(sys.argv[1:] if argv is None else argv)

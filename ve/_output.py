@@ -161,6 +161,8 @@ def _failure(error: BaseException, cannot: str, words: Sequence[str]) -> Failure
         parts = [getattr(error, "syscall", None), error.strerror or str(error), error.filename]
         code = 46 if error.errno in errors.FULL else 3
         return code, ": ".join([cannot, *(str(part) for part in parts if part)]), ""
+    if isinstance(error, MemoryError):
+        return 3, f"{cannot}: not enough memory", ""
     return 1, f"{cannot}: unexpected {type(error).__name__}: {error}", BUG
 
 

@@ -1,5 +1,7 @@
 """One command line on its way: whose state dir, what it is about to do to whom, and what is said of it on stderr."""
 
+import os
+import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +14,21 @@ from ve import errors
 OWN_FAILURE = 125  # of a verb that otherwise returns the exit code of its command
 NOT_OURS = (126, 127, 130, 141)  # the command cannot be executed, is not there; Ctrl-C; nobody reads us any more
 RUNS_A_COMMAND = frozenset({"exec", "run", "enter", "console"})
+
+
+def stand_on_firm_ground() -> None:
+    """Closed standard descriptors become /dev/null, lest something of ours become one; children report their ends.
+
+    Both are inherited: from who daemonizes without care, and from who ignores SIGCHLD, where exit codes would be lost.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest number that is free, so this one
+            setattr(sys, name, open(number, "w" if number else "r", closefd=False))  # noqa: SIM115 - for good
+    if signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
 @dataclass

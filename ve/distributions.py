@@ -91,7 +91,7 @@ def build_busybox(staging: Staging, suite: str | None, include: Sequence[str]) -
         staging.run("cp", "--", staging.program("busybox"), f"{staging.tree}/bin/busybox")
         os.chmod("bin/busybox", 0o755, dir_fd=tree)
         for applet in _applets(staging):
-            os.symlink(os.path.relpath("bin/busybox", os.path.dirname(applet) or "."), applet, dir_fd=tree)
+            os.symlink(os.path.relpath("/bin/busybox", f"/{os.path.dirname(applet)}"), applet, dir_fd=tree)
         for name, target in _BUSYBOX_LINKS.items():
             os.symlink(target, name, dir_fd=tree)
         version = _busybox_version(staging)

@@ -123,11 +123,14 @@ class Hand:
         self.what = what
         self.channel, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with far, contextlib.ExitStack() as held:
-            ours = [interpreter.request({**request, **place.descriptors(), "data": data}), far.fileno()]
-            held.callback(os.close, ours[0])
+            given = {**place.descriptors(), "data": data}
+            given = {name: interpreter.above_stdio(fd, held) for name, fd in given.items()}
+            memory = interpreter.request({**request, **given})
+            held.callback(os.close, memory)
+            ours = [interpreter.above_stdio(fd, held) for fd in (memory, far.fileno())]
             self.process = subprocess.Popen(
                 interpreter.command("ve.inside", *ours),
-                pass_fds=[*ours, *(fd for fd in (place.pidfd, place.rootfd, data) if fd >= 0)],
+                pass_fds=[*ours, *(fd for fd in given.values() if fd >= 0)],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,

@@ -5,9 +5,11 @@ it is told where we are, and where python-prctl is.  What it shall do comes mars
 without the 10 ms that importing json would take; both ends are the same Python.
 """
 
+import fcntl
 import marshal
 import os
 import sys
+from contextlib import ExitStack
 from functools import cache
 from importlib.util import find_spec
 from typing import Any
@@ -16,7 +18,9 @@ from typing import Any
 def command(module: str, *arguments: int | str) -> list[str]:
     """The argv of an interpreter that calls main(*arguments) of a module of ours, and nothing else."""
     call = f"main({', '.join(map(repr, arguments))})"
-    code = f"import sys; sys.path += {_paths()!r}; from {module} import main; {call}"
+    # Who ignores SIGCHLD hands that on by exec, and then nobody of ours would learn how a child ended (wait(2), NOTES).
+    children = "import _signal; _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)"
+    code = f"{children}; import sys; sys.path += {_paths()!r}; from {module} import main; {call}"
     utf8 = ("-X", "utf8") if sys.getfilesystemencoding() == "utf-8" else ()  # a path means the same on both sides
     return [sys.executable, "-I", "-S", *utf8, "-c", code]
 
@@ -28,6 +32,15 @@ def request(data: dict[str, Any]) -> int:
         marshal.dump(data, file)
     os.lseek(fd, 0, os.SEEK_SET)
     return fd
+
+
+def above_stdio(fd: int, stack: ExitStack) -> int:
+    """fd, or a copy that cannot be taken for a standard descriptor, should the caller have closed its own."""
+    if fd > 2 or fd < 0:
+        return fd
+    copy = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
+    stack.callback(os.close, copy)
+    return copy
 
 
 @cache

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn, cast
 
 from ve import beancounter, init, interpreter, log, mounts, setup
-from ve.errors import FULL, ActionFailed, DiskFull, InvalidValue, NotSupported, StartFailed
+from ve.errors import FULL, ActionFailed, DiskFull, Error, InvalidValue, NotSupported, StartFailed
 from ve.facts import Facts, boot_id, process_start_time
 from ve.model import Config
 from ve.state import State
@@ -86,7 +86,7 @@ class Launch:
     def fail(self, step: str, why: str, hint: str = "", code: int = 0) -> NoReturn:
         """Raise StartFailed; code is the exit code of the error that caused it, where that is one of ours."""
         error = StartFailed(f"cannot start {self.config.veid}: {step.replace('_', ' ')}: {why}", hint, step)
-        error.exit_code = code or error.exit_code
+        error.exit_code = error.exit_code if code in (0, Error.exit_code) else code
         raise error
 
     def pidfd_of_setup(self) -> int:
@@ -147,8 +147,9 @@ def setup_process(launch: Launch) -> None:
         ours.callback(near.close)
         ours.callback(line.close)
         request = _request(launch, ours)
-        fds = (interpreter.request(request), near.fileno(), line.fileno())
-        ours.callback(os.close, fds[0])
+        memory = interpreter.request(request)
+        ours.callback(os.close, memory)
+        fds = [interpreter.above_stdio(fd, ours) for fd in (memory, near.fileno(), line.fileno())]
         launch.setup = subprocess.Popen(
             interpreter.command("ve.setup", *fds),
             pass_fds=[*fds, *request["fds"]],
@@ -290,6 +291,7 @@ def _request(launch: Launch, ours: contextlib.ExitStack) -> dict[str, Any]:
     maker = os.pidfd_open(os.getpid()) if launch.ephemeral else -1
     if launch.ephemeral:
         ours.callback(os.close, maker)
+        maker = interpreter.above_stdio(maker, ours)
     return {
         "veid": config.veid,
         "base": launch.base,
@@ -332,6 +334,7 @@ def _stdio(launch: Launch, ours: contextlib.ExitStack) -> tuple[int, ...]:
         return (-1, -1, -1)
     fd = log.open_for_init(launch.state.log(launch.config.veid), launch.base)
     ours.callback(os.close, fd)
+    fd = interpreter.above_stdio(fd, ours)
     return (-1, fd, fd)
 
 

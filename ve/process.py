@@ -17,7 +17,6 @@ after the process that called us, so that what a killed caller leaves can be fou
 
 import contextlib
 import errno
-import fcntl
 import marshal
 import os
 import select
@@ -77,7 +76,7 @@ class Popen(subprocess.Popen[Any]):
             stack.enter_context(far)
             memory = interpreter.request(data)
             stack.callback(os.close, memory)
-            fds = [_above_stdio(fd, stack) for fd in (memory, far.fileno(), self.target.pidfd)]
+            fds = [interpreter.above_stdio(fd, stack) for fd in (memory, far.fileno(), self.target.pidfd)]
             super().__init__(interpreter.command("ve.enter", *fds), pass_fds=fds, start_new_session=True, **streams)
             self._spawned = True
 
@@ -290,15 +289,6 @@ def _ended(pidfd: int) -> bool:
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
     return bool(poll.poll(0))
-
-
-def _above_stdio(fd: int, stack: contextlib.ExitStack) -> int:
-    """fd, or a copy that cannot be taken for a standard descriptor, should the caller have closed its own."""
-    if fd > 2:
-        return fd
-    copy = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
-    stack.callback(os.close, copy)
-    return copy
 
 
 def _is_open(fd: int) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import errno
 import os
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 from ve import interpreter, mountinfo
 from ve._linux import syscalls
@@ -40,10 +40,11 @@ def running(pidfd: int, point: str) -> None:
 
     near, far = socket.socketpair()
     with near:
-        with far:
+        with far, ExitStack() as held:
+            ours = [interpreter.above_stdio(fd, held) for fd in (pidfd, far.fileno())]
             subprocess.run(
-                interpreter.command("ve.show", pidfd, far.fileno()),
-                pass_fds=[pidfd, far.fileno()],
+                interpreter.command("ve.show", *ours),
+                pass_fds=ours,
                 stdin=subprocess.DEVNULL,
                 check=False,
             )

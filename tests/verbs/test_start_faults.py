@@ -55,7 +55,7 @@ def test_setup_or_init_is_killed(host_dir: Path, make: Make, monkeypatch: pytest
     monkeypatch.setenv("VE_FAULT", f"{step}:kill")
     with (
         witness.nothing_changes(host_dir),
-        pytest.raises(errors.StartFailed, match=r"the launch was killed|No such process"),
+        pytest.raises(errors.StartFailed, match=r"was killed|No such process"),
     ):
         env.start()
     assert not commandline.cgroup(host_dir, env.veid).exists()
@@ -102,6 +102,17 @@ def test_who_starts_it_is_killed(host_dir: Path, make: Make, step: str) -> None:
     assert commandline.output(host_dir, "list", "-H", "-o", "veid,status") == f"{env.veid}  stopped\n"
     env.start()
     assert witness.shell(env, "hostname") == "red\n"
+
+
+@pytest.mark.any_kernel
+def test_an_init_that_cannot_be_executed(host_dir: Path, make: Make) -> None:
+    env = make()
+    init = host_dir / f"private/{env.veid}/upper/sbin/init"
+    init.parent.mkdir()
+    init.write_text("#!/no/such/shell\n")
+    init.chmod(0o755)
+    why = "execute: cannot execute /sbin/init of the VE: No such file or directory"
+    witness.refused(host_dir, 47, f"cannot start {env.veid}: {why}", "start", env.veid)
 
 
 @pytest.mark.any_kernel

@@ -1,0 +1,137 @@
+"""Whoever calls may be an odd process: no standard descriptors, no SIGCHLD, no descriptors left."""
+
+import itertools
+import os
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import ve
+from tests.verbs import commandline, witness
+
+SOME_CLOSED = [closed for count in (1, 2, 3) for closed in itertools.combinations((0, 1, 2), count)]
+
+
+def close(descriptors: tuple[int, ...]) -> Callable[[], None]:
+    def do() -> None:
+        for fd in descriptors:
+            os.close(fd)
+
+    return do
+
+
+def ignore_ended_children() -> None:
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+
+
+@pytest.mark.any_kernel
+@pytest.mark.parametrize("closed", SOME_CLOSED, ids=str)
+def test_closed_standard_descriptors(
+    host: ve.Host, host_dir: Path, env: ve.Environment, tmp_path: Path, closed: tuple[int, ...]
+) -> None:
+    (tmp_path / "given").write_text("given\n")
+    script = "ls /proc/self/fd | wc -l > /seen; cat; echo said; exit 4"
+    for words, code in (
+        (("cp", tmp_path / "given", f"{env.veid}:/given"), 0),
+        (("cp", f"{env.veid}:/given", tmp_path / "back"), 0),
+        (("exec", env.veid, "sh", "-c", script), 4),
+        (("run", "busybox", "sh", "-c", script), 4),
+        (("logs", env.veid), 0),
+        (("restart", "--timeout", 0, env.veid), 0),
+        (("template", "add", "closed", host_dir / "template/busybox/1"), 0),
+        (("template", "remove", "closed"), 0),
+    ):
+        with open(tmp_path / "said", "wb+") as said:
+            line = commandline.words(host_dir, *words)
+            done = subprocess.run(
+                line, stdin=subprocess.DEVNULL, stdout=said, stderr=said, preexec_fn=close(closed), check=False
+            )
+            said.seek(0)
+            assert done.returncode == code, (words, said.read())
+    assert (tmp_path / "back").read_text() == "given\n"
+    assert witness.shell(env, "cat /seen") == "4\n"  # 0, 1, 2 and the directory
+
+
+@pytest.mark.any_kernel
+def test_a_library_program_without_standard_descriptors(host: ve.Host, host_dir: Path, veid: int) -> None:
+    script = """
+import os, sys, ve
+os.closerange(0, 3)
+host = ve.Host(sys.argv[1])
+env = host.create(int(sys.argv[2]), template="busybox")
+env.start()
+env.copy_in("/proc/self/status", "/there")
+with host.ephemeral("busybox") as other:
+    code = other.run(["sh", "-c", "exit 4"]).returncode
+env.mount()
+env.umount()
+os._exit(env.run(["test", "-s", "/there"]).returncode * 16 + code)
+"""
+    program = witness.python(script, host_dir, veid, stdin=None, stdout=None, stderr=None)
+    assert program.wait(commandline.PATIENCE) == 4
+
+
+@pytest.mark.any_kernel
+def test_a_caller_that_ignores_the_end_of_children(host_dir: Path, env: ve.Environment) -> None:
+    for words in (("exec", env.veid), ("run", "busybox")):
+        done = commandline.run(host_dir, *words, "sh", "-c", "echo said; exit 5", preexec_fn=ignore_ended_children)
+        assert (done.returncode, done.stdout) == (5, "said\n"), done.stderr
+    commandline.output(host_dir, "restart", "--timeout", 0, env.veid, preexec_fn=ignore_ended_children)
+
+
+@pytest.mark.any_kernel
+def test_a_library_program_that_ignores_the_end_of_children(host_dir: Path, env: ve.Environment) -> None:
+    script = """
+import signal, sys, ve
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+env = ve.Host(sys.argv[1]).get(int(sys.argv[2]))
+env.restart(timeout=0)
+print(env.run(["echo", "said"], capture_output=True, text=True).stdout, end="")
+"""
+    with witness.python(script, host_dir, env.veid) as program:
+        assert program.communicate()[0] == "said\n"
+
+
+@pytest.mark.any_kernel
+def test_who_has_no_descriptors_left_does_not_take_a_running_ve_for_a_stopped_one(
+    host_dir: Path, env: ve.Environment
+) -> None:
+    script = """
+import errno, os, sys, ve
+env = ve.Host(sys.argv[1]).get(int(sys.argv[2]))
+env.status, env.cgroup.pids()  # all is imported
+held = []
+try:
+    while True:
+        held.append(os.dup(0))
+except OSError:
+    pass
+for left in range(12):
+    for question in (lambda: env.pid, lambda: env.cgroup.pids(), lambda: env.status):
+        try:
+            assert question() not in (None, [], "stopped")
+        except OSError as error:
+            assert error.errno == errno.EMFILE
+    os.close(held.pop())
+print(env.status)
+"""
+    with witness.python(script, host_dir, env.veid, before=("prlimit", "--nofile=64")) as program:
+        assert program.communicate() == ("running\n", "")
+
+
+@pytest.mark.any_kernel
+def test_a_working_directory_that_is_gone(host_dir: Path, tmp_path: Path) -> None:
+    lost = tmp_path / "lost"
+    lost.mkdir()
+
+    def lose() -> None:
+        os.chdir(lost)
+        lost.rmdir()
+
+    for words in (("template", "build", "busybox", "--name", "lost"), ("run", "lost", "true")):
+        commandline.output(host_dir, *words, preexec_fn=lose)
+        lost.mkdir()
+    commandline.output(host_dir, "template", "remove", "lost", preexec_fn=lose)
