@@ -58,7 +58,7 @@ CONTROLLERS: tuple[Row, ...] = tuple(
     for name, what in (("memory", "memory"), ("cpu", "CPU time"), ("pids", "processes"), ("io", "disk traffic"))
 )
 PROGRAMS: tuple[Row, ...] = (
-    ("catatonit", False, "VEs of templates that have no init", "apt-get install catatonit"),
+    ("catatonit", False, "ve run, and VEs of templates that have no init", "apt-get install catatonit"),
     ("bsdtar", False, "template add of an archive", "apt-get install libarchive-tools"),
     ("skopeo", False, "template add of an OCI image", "apt-get install skopeo"),
     ("umoci", False, "template add of an OCI image", "apt-get install umoci"),

@@ -42,7 +42,7 @@ EXIT_CODES = {
     5: "this kernel, file system or host lacks what was asked for",
     9: "the VE is locked by another command",
     12: "not root",
-    14: "the VE's conf file is broken",
+    14: "the conf file of the VE or of its template is broken",
     20: "an option or its value is not valid",
     31: "the VE is not running",
     32: "the VE is running",
@@ -60,6 +60,8 @@ EXIT_CODES = {
     125: "exec, run, enter, console: ve itself failed (the command's own code otherwise)",
     126: "exec, run, enter: the command is there but cannot be executed",
     127: "exec, run, enter: no such command",
+    130: "ended by Ctrl-C",
+    141: "nobody reads its stdout any more",
 }
 
 

@@ -18,6 +18,7 @@ import typer
 
 import cli
 import ve
+from tests.manual import exit_codes, section
 from ve import _output as out
 from ve import config, distributions, errors, mounts, namespaces, privileges, rootfs, shutdown
 from ve.foreground import Foreground
@@ -26,13 +27,6 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 DOCUMENTS = {path.name: path.read_text() for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"))}
 README, MANUAL, LIBRARY = (DOCUMENTS[name] for name in ("README.md", "manual.md", "library.md"))
 TYPES = {str: "string", bool: "boolean", list: "array of strings", dict: "table of strings"}
-
-
-def section(title: str) -> str:
-    """Of the manual: from the heading to the next of its level or above."""
-    found = re.search(rf"^(#+) ([^\n]*\b)?{title}\b.*?(?=^#{{1,4}} |\Z)", MANUAL, re.MULTILINE | re.DOTALL)
-    assert found, f"the manual has no section {title}"
-    return found[0]
 
 
 def verbs(group: Any, prefix: str = "ve") -> Iterator[tuple[str, Any]]:
@@ -77,6 +71,23 @@ def test_the_changelog_names_each_verb() -> None:
 def test_exit_codes_are_verbatim() -> None:
     rows = re.findall(r"^\| (\d+) \| (.*) \|$", section("Exit codes"), re.MULTILINE)
     assert {int(code): text for code, text in rows} == errors.EXIT_CODES
+
+
+def test_each_verb_has_its_exit_codes_and_each_code_its_verbs() -> None:
+    own, common = exit_codes()
+    assert own.keys() == {verb.removeprefix("ve ") for verb in VERBS}
+    assert set.union(common, *own.values()) == errors.EXIT_CODES.keys()
+    assert not any(common & codes for verb, codes in own.items() if verb != "list")
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_synopses(verb: str) -> None:
+    """Each shows the verb's arguments in their order, and every option that must be given."""
+    lines = re.findall(rf"^    {verb}\b.*", section(verb), re.MULTILINE)
+    words = [each.metavar for each in VERBS[verb].params if each.param_type_name == "argument"]
+    needed = [each.opts[0] for each in VERBS[verb].params if each.param_type_name == "option" and each.required]
+    wanted = ".*".join(map(re.escape, (word.strip("[]").removesuffix("...") for word in words)))
+    assert lines and any(re.search(wanted, line) and all(word in line for word in needed) for line in lines)
 
 
 def test_conf_keys_with_their_types() -> None:

@@ -39,16 +39,17 @@ def machine(make: Make, debian: str, host_dir: Path) -> Iterator["ve.Environment
     yield env
 
 
-def tell(host_dir: Path, veid: int) -> None:
-    """Give a stopped Debian the unit above."""
+def tell(host_dir: Path, veid: int, name: str = "witness.service", text: str = UNIT) -> None:
+    """Give a stopped Debian the unit above, or another."""
     upper = host_dir / f"private/{veid}/upper"
-    os.mkfifo(upper / "booted", 0o600)
+    if name == "witness.service":
+        os.mkfifo(upper / "booted", 0o600)
     units = upper / "etc/systemd/system"
-    (units / "multi-user.target.wants").mkdir(parents=True)
+    (units / "multi-user.target.wants").mkdir(parents=True, exist_ok=True)
     for path in (units.parent.parent, units.parent, units, units / "multi-user.target.wants"):
         path.chmod(0o755)
-    (units / "witness.service").write_text(UNIT)
-    (units / "multi-user.target.wants/witness.service").symlink_to("../witness.service")
+    (units / name).write_text(text)
+    (units / f"multi-user.target.wants/{name}").symlink_to(f"../{name}")
 
 
 def booted(env: "ve.Environment", host_dir: Path) -> str:
@@ -125,6 +126,25 @@ def test_shut_down_from_inside(machine: "ve.Environment", host_dir: Path, comman
     assert stopped(machine, host_dir).read_text() == "stopped\n"
     machine.start()
     booted(machine, host_dir)
+
+
+@pytest.mark.any_kernel
+def test_the_unit_that_starts_and_stops_a_hosts_ves(make: Make, debian: str, host_dir: Path) -> None:
+    """contrib/ve.service, with this Debian as the host, and a ve that notes how it is called."""
+    env = make(debian)
+    tell(host_dir, env.veid)
+    tell(host_dir, env.veid, "ve.service", (Path(__file__).parents[2] / "contrib/ve.service").read_text())
+    command = host_dir / f"private/{env.veid}/upper/usr/local/bin/ve"
+    command.parent.mkdir(parents=True)
+    for path in command.parents[:3]:
+        path.chmod(0o755)
+    command.write_text('#!/bin/sh\necho "$@" >>/calls\nexit 43\n')
+    command.chmod(0o755)
+    env.start()
+    booted(env, host_dir)
+    assert witness.shell(env, "cat /calls; systemctl is-active ve") == "start --onboot\nactive\n"
+    assert env.stop(DEADLINE)
+    assert (host_dir / f"private/{env.veid}/upper/calls").read_text() == "start --onboot\nstop --all\n"
 
 
 @pytest.mark.any_kernel
