@@ -10,8 +10,8 @@ PYTHON := $(firstword $(wildcard /usr/bin/python3) python3)
 VENV := .venv
 BIN := $(VENV)/bin
 
-# python-prctl is compiled; the templates are made with the second line.
-PACKAGES := python3 python3-venv python3-dev gcc libc6-dev libcap-dev \
+# python-prctl is compiled, pyseccomp calls libseccomp; the templates are made with the second line.
+PACKAGES := python3 python3-venv python3-dev gcc libc6-dev libcap-dev libseccomp2 \
 	busybox-static catatonit mmdebstrap skopeo umoci libarchive-tools
 # What the tests make archives and file systems with, and look from outside with.
 TEST_PACKAGES := tar gzip xz-utils zstd bzip2 attr acl e2fsprogs qemu-utils util-linux libcap2-bin openssl \

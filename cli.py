@@ -73,10 +73,13 @@ def create(
     env: opt.Env = None,
     mount: opt.Mounts = None,
     device: opt.Devices = None,
+    profile: opt.Profiles = None,
+    capability: opt.Capabilities = None,
 ) -> None:
     """Create a VE from a template."""
     about = opt.given(name=name, hostname=hostname, description=description, onboot=onboot)
     about |= opt.given(env=opt.variables(env), mounts=mount, devices=device)
+    about |= opt.given(profiles=profile, capabilities=opt.switches(capability))
     made = ctx.obj.host(veid).create(opt.veid(veid), template=template, **about)
     ctx.obj.say(f"{out.label(made)} is created from {made.config.template}")
 
@@ -160,14 +163,17 @@ def set_(
     env: opt.Env = None,
     mount: opt.Mounts = None,
     device: opt.Devices = None,
+    profile: opt.Profiles = None,
+    capability: opt.Capabilities = None,
     userpasswd: opt.Password = None,
     ssh_key: opt.SshKey = None,
     save: opt.Save = False,
 ) -> None:
-    """Change a VE, running or stopped.  --env, --mount and --device replace all that was there."""
+    """Change a VE, running or stopped.  An option that can be repeated replaces all that was there."""
     target, say = ctx.obj.get(key), ctx.obj.say
     asked = opt.given(hostname=hostname, description=description, onboot=onboot)
     asked |= opt.given(env=opt.variables(env), mounts=opt.listed(mount), devices=opt.listed(device))
+    asked |= opt.given(profiles=opt.listed(profile), capabilities=opt.switches(capability))
     if not asked and userpasswd is None and ssh_key is None:
         raise errors.InvalidValue(f"cannot set {key}: no option says what", hint="see ve set --help")
     if asked:
@@ -198,6 +204,8 @@ def run(
     env: opt.Env = None,
     mount: opt.Mounts = None,
     device: opt.Devices = None,
+    profile: opt.Profiles = None,
+    capability: opt.Capabilities = None,
     user: opt.User = None,
     cwd: opt.Cwd = None,
 ) -> int:
@@ -207,6 +215,7 @@ def run(
     itself failed.
     """
     about = opt.given(hostname=hostname, env=opt.variables(env), mounts=mount, devices=device, user=user, cwd=cwd)
+    about |= opt.given(profiles=profile, capabilities=opt.switches(capability))
     return ctx.obj.host(template).run(template, command or (), **about)
 
 

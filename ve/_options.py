@@ -13,6 +13,7 @@ import ve
 from ve import errors
 from ve._output import LIST
 from ve.model import check_name
+from ve.rights import PROFILES
 
 EXAMPLES = {
     "create": [
@@ -93,6 +94,13 @@ def variables(pairs: list[str] | None) -> dict[str, str] | None:
         if "=" not in pair:
             raise errors.InvalidValue(f"cannot use environment variable {pair!r}: it is not NAME=VALUE")
     return {name: value for name, _, value in (pair.partition("=") for pair in pairs)}
+
+
+def switches(pairs: list[str] | None) -> dict[str, str] | None:
+    """Of NAME:on and NAME:off, as vzctl spells it."""
+    if pairs is None:
+        return None
+    return {name: switch for name, _, switch in (pair.partition(":") for pair in listed(pairs) or [])}
 
 
 def listed(values: list[str] | None) -> list[str] | None:
@@ -188,6 +196,19 @@ Onboot = Annotated[bool | None, typer.Option("--onboot/--no-onboot", help="Start
 Env = Annotated[Texts, typer.Option("--env", "-e", metavar="K=V", help="An environment variable; repeatable.")]
 Mounts = Annotated[Texts, typer.Option("--mount", metavar="SRC:DST[:ro]", help="A path of the host; repeatable.")]
 Devices = Annotated[Texts, typer.Option("--device", metavar="/dev/X", help="A device it may use; repeatable.")]
+Profiles = Annotated[
+    Texts,
+    typer.Option(
+        "--profile",
+        metavar="NAME",
+        help=f"What its root may do; repeatable: {', '.join(row.name for row in PROFILES)}.",
+        autocompletion=lambda: [(row.name, row.text) for row in PROFILES],
+    ),
+]
+Capabilities = Annotated[
+    Texts,
+    typer.Option("--capability", metavar="NAME:on|off", help="One capability more or less; repeatable."),
+]
 Password = Annotated[Text, typer.Option(metavar="USER:PASSWORD", help="Set it; - for PASSWORD reads it from stdin.")]
 SshKey = Annotated[Text, typer.Option(metavar="KEY|@FILE", help="Let this public key log in as root.")]
 Save = Annotated[bool, typer.Option("--save", help="Keep it for the next starts.")]

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ve import beancounter, interpreter
+from ve import beancounter, interpreter, seccomp
 from ve.errors import NotSupported
 from ve.namespaces import NAMESPACES
 
@@ -51,12 +51,15 @@ KERNEL: tuple[Row, ...] = (
     ("overlayfs", True, "template and private area combined", f"modprobe overlay; {_FILE_SYSTEM}"),
     ("cgroup2", True, "VEs that can be counted, frozen and ended", _CGROUP),
     ("cgroup.kill", True, "the certain end of a VE's processes", _NEW_KERNEL),
+    ("seccomp", True, "a filter of system calls", "use a kernel with CONFIG_SECCOMP_FILTER"),
+    ("namespace limits", True, "a bound on the namespaces that a VE makes", _PRIVILEGED),
     ("device nodes", False, "device nodes of a VE's own: the host's are bound instead", _PRIVILEGED),
 )
 CONTROLLERS: tuple[Row, ...] = tuple(
     (f"{name} controller", False, f"limits of {what}", _V2)
     for name, what in (("memory", "memory"), ("cpu", "CPU time"), ("pids", "processes"), ("io", "disk traffic"))
 )
+LIBRARIES: tuple[Row, ...] = (("libseccomp", True, "a filter of system calls", "apt-get install libseccomp2"),)
 PROGRAMS: tuple[Row, ...] = (
     ("catatonit", False, "ve run, and VEs of templates that have no init", "apt-get install catatonit"),
     ("bsdtar", False, "template add of an archive", "apt-get install libarchive-tools"),
@@ -75,6 +78,7 @@ def check(state_path: str) -> list[Facility]:
     return [
         *_facilities(KERNEL, lambda name: missing.get(name) == ""),
         *_facilities(CONTROLLERS, lambda name: name.removesuffix(" controller") in controllers),
+        *_facilities(LIBRARIES, lambda _: _has_libseccomp()),
         *_facilities(PROGRAMS, lambda name: _is_static("busybox") if name == "busybox-static" else _has(name)),
     ]
 
@@ -112,6 +116,13 @@ def _read(path: str) -> str:
 
 def _has(program: str) -> bool:
     return shutil.which(program) is not None
+
+
+def _has_libseccomp() -> bool:
+    try:
+        return bool(seccomp.compile())
+    except NotSupported:
+        return False
 
 
 def _is_static(program: str) -> bool:

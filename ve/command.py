@@ -18,6 +18,7 @@ import struct
 
 from ve import namespaces, passwd
 from ve._linux import ioctls, syscalls
+from ve.confinement import confine
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -67,12 +68,11 @@ def session(command: Command) -> None:
     os.setresgid(0, 0, 0)
     os.setresuid(0, 0, 0)
     _hide()
-    for capability in range(64):
-        if not command.request["bounding"] >> capability & 1:
-            try:
-                syscalls.prctl(syscalls.PR_CAPBSET_DROP, capability)
-            except OSError:
-                break  # EINVAL: the kernel knows no more
+
+
+def confinement(command: Command) -> None:
+    """what the VE's init may not do, it may not either"""
+    confine(command.request["confinement"])
 
 
 def user(command: Command) -> None:
@@ -156,7 +156,7 @@ def execute(command: Command) -> None:
     raise failure
 
 
-COMMAND = (session, user, terminal, directory, identity, signals, execute)
+COMMAND = (session, confinement, user, terminal, directory, identity, signals, execute)
 
 
 def _hide() -> None:

@@ -36,6 +36,8 @@ KEYS: dict[str, tuple[type, Callable[[str], Any]]] = {
     "env": (dict, str),
     "mounts": (list, Mount.parse),
     "devices": (list, str),
+    "profiles": (list, str),
+    "capabilities": (dict, str),
 }
 
 

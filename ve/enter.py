@@ -42,6 +42,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, NoReturn
 
+    from ve.confinement import Confinement
+
     Request = dict[str, Any]
 
 
@@ -61,7 +63,7 @@ class Middle:
         self.child = -1  # its pidfd
 
     def run(self) -> NoReturn:
-        self.request["bounding"] = _bounding_set(self.request["pid"])
+        self.request["confinement"] = _confinement(self.request["pid"], self.request["filters"])
         _give_pipes(self.request["pid"])
         ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
         cgroup = os.open(self.request["cgroup"], os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -158,12 +160,14 @@ class Middle:
         _remove(cgroup)
 
 
-def _bounding_set(pid: int) -> int:
-    """The capabilities that the VE's init can have, which are all that a command in the VE may have."""
-    for line in passwd.read(b"/proc/%d/status" % pid).splitlines():
-        if line.startswith(b"CapBnd:"):
-            return int(line.split()[1], 16)
-    raise ProcessLookupError(errno.ESRCH, "No such process")
+def _confinement(pid: int, filters: tuple[bytes, ...]) -> Confinement:
+    """That of the VE's init; the kernel tells all of it but the filters."""
+    fields = dict(line.split(b":\t", 1) for line in passwd.read(b"/proc/%d/status" % pid).splitlines())
+    try:
+        capabilities, no_new_privs = int(fields[b"CapBnd"], 16), fields[b"NoNewPrivs"] == b"1"
+    except KeyError:
+        raise ProcessLookupError(errno.ESRCH, "No such process") from None
+    return {"capabilities": capabilities, "no_new_privs": no_new_privs, "filters": filters}
 
 
 def _give_pipes(pid: int) -> None:

@@ -50,6 +50,8 @@ class Environment(Instance):
             "env": settings.env,
             "mounts": [str(mount) for mount in settings.mounts],
             "devices": list(settings.devices),
+            "profiles": list(settings.rights.profiles),
+            "capabilities": settings.capabilities,
             "ids": f"{facts.base}-{facts.base + namespaces.IDS - 1}" if facts else None,
             "private": None if self.ephemeral else self.state.private(self.veid),
             "log": None if self.ephemeral else self.log_path,
@@ -176,6 +178,8 @@ class Environment(Instance):
         env: Mapping[str, str] | None = None,
         mounts: Iterable[Mount | str] | None = None,
         devices: Iterable[str] | None = None,
+        profiles: Iterable[str] | None = None,
+        capabilities: Mapping[str, str] | None = None,
         save: bool = False,
     ) -> list[str]:
         """Change what was asked for: a running VE's hostname at once, everything for good with save.
@@ -187,6 +191,8 @@ class Environment(Instance):
         asked["env"] = None if env is None else dict(env)
         asked["mounts"] = None if mounts is None else parse_mounts(mounts)
         asked["devices"] = None if devices is None else tuple(devices)
+        asked["profiles"] = None if profiles is None else tuple(profiles)
+        asked["capabilities"] = None if capabilities is None else dict(capabilities)
         asked = {key: value for key, value in asked.items() if value is not None}
         with self.locked(), self.init() as init:
             settings = replace(self.config, **asked)
@@ -201,7 +207,7 @@ class Environment(Instance):
                 _set_hostname(self.veid, init[0].pid, launch.hostname(settings))
             if save:
                 self.save(settings)
-            return sorted(asked.keys() & {"env", "mounts", "devices"}) if init else []
+            return sorted(asked.keys() - {"hostname", "description", "onboot"}) if init else []
 
     # --- commands inside ----------------------------------------------------------------------------------------
 
@@ -270,7 +276,9 @@ class Environment(Instance):
             outside, inside = self.cgroup.path, f"{self.cgroup.path}/init"
             for cgroup in (outside, inside):
                 process.sweep(cgroup)
-            yield process.Target(pidfd, facts.pid, inside if login else outside, self._variables(facts), self.veid)
+            filters = launch.filters(self.state, facts.extra["filter"])
+            cgroup = inside if login else outside
+            yield process.Target(pidfd, facts.pid, cgroup, self._variables(facts), self.veid, filters)
 
     def _variables(self, facts: Facts) -> dict[str, str]:
         """What a command finds in its environment: what its start noted, as the conf file may say another by now."""

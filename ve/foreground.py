@@ -54,9 +54,9 @@ class Foreground:
 
     def _halt(self, _: int) -> None:
         with contextlib.suppress(NotRunning), self._instance.running("stop") as (facts, pidfd):
-            target = process.Target(
-                pidfd, facts.pid, self._instance.cgroup.path, {"PATH": launch.PATH}, self._instance.veid
-            )
+            filters = launch.filters(self._instance.state, facts.extra["filter"])
+            cgroup, env = self._instance.cgroup.path, {"PATH": launch.PATH}
+            target = process.Target(pidfd, facts.pid, cgroup, env, self._instance.veid, filters)
             shutdown.ask(facts.pid, pidfd, lambda command: process.run(command, target=target, timeout=10))
 
 

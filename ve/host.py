@@ -47,6 +47,8 @@ class Host:
         env: Mapping[str, str] | None = None,
         mounts: Iterable[Mount | str] = (),
         devices: Iterable[str] = (),
+        profiles: Iterable[str] = (),
+        capabilities: Mapping[str, str] | None = None,
     ) -> Environment:
         """Make a VE from a template (NAME is its newest version, NAME:VERSION that one), stopped.
 
@@ -54,10 +56,12 @@ class Host:
         """
         check_veid(veid)
         require_root(f"cannot create {veid}")
-        options = {"name": name, "hostname": hostname, "description": description, "onboot": onboot}
+        options: dict[str, Any] = {"name": name, "hostname": hostname, "description": description, "onboot": onboot}
+        options |= {"env": env, "mounts": mounts, "devices": devices}
+        options |= {"profiles": profiles, "capabilities": capabilities}
         environment = Environment(self.state, veid)
         with self.templates.hold(template) as found:
-            settings = _config(veid, found.ref, env=env, mounts=mounts, devices=devices, **options)
+            settings = _config(veid, found.ref, **options)
             with self.state.lock(veid), contextlib.ExitStack() as undo:
                 if self.state.exists(veid):
                     raise Exists(f"cannot create {veid}: it exists", hint="ve list shows all")
@@ -87,12 +91,15 @@ class Host:
         env: Mapping[str, str] | None = None,
         mounts: Iterable[Mount | str] = (),
         devices: Iterable[str] = (),
+        profiles: Iterable[str] = (),
+        capabilities: Mapping[str, str] | None = None,
     ) -> Iterator[Ephemeral]:
         """A running VE that leaves nothing and ends with the block, or with this process, however that ends.
 
         What it changes is kept in memory.  command runs under a small init in place of the template's own init.
         """
         options = {"hostname": hostname, "env": env, "mounts": mounts, "devices": devices}
+        options |= {"profiles": profiles, "capabilities": capabilities}
         environment = self._begin(template, options, None if command is None else tuple(command))
         try:
             yield environment
@@ -108,6 +115,8 @@ class Host:
         env: Mapping[str, str] | None = None,
         mounts: Iterable[Mount | str] = (),
         devices: Iterable[str] = (),
+        profiles: Iterable[str] = (),
+        capabilities: Mapping[str, str] | None = None,
         user: str | None = None,
         cwd: str | None = None,
     ) -> int:
@@ -116,7 +125,14 @@ class Host:
         Without a command the template's own runs, else a shell; user and cwd are the template's unless given.
         """
         with self.ephemeral(
-            template, command=(), hostname=hostname, env=env, mounts=mounts, devices=devices
+            template,
+            command=(),
+            hostname=hostname,
+            env=env,
+            mounts=mounts,
+            devices=devices,
+            profiles=profiles,
+            capabilities=capabilities,
         ) as environment:
             of = environment.template
             argv = tuple(command) or of.command or ("/bin/sh",)
@@ -196,8 +212,10 @@ def _config(veid: int, ref: str, **options: Any) -> Config:
     options["env"] = dict(options.get("env") or {})
     options["mounts"] = parse_mounts(options.get("mounts") or ())
     options["devices"] = tuple(options.get("devices") or ())
+    options["profiles"] = tuple(options.get("profiles") or ())
+    options["capabilities"] = dict(options.get("capabilities") or {})
     settings = Config(veid=veid, template=ref, **options)
-    mounts.check_given(settings.mounts, settings.devices)
+    mounts.check_given(settings.mounts, settings.devices + settings.rights.devices)
     return settings
 
 

@@ -13,8 +13,14 @@ import termios
 
 from ve import mounts, namespaces, network, privileges
 from ve._linux import ioctls, syscalls
+from ve.confinement import confine
 from ve.errors import Error
 from ve.farside import Launch, send
+
+
+def limits(launch: Launch) -> None:
+    """how many namespaces it may make, while /proc/sys is the host's and can be written"""
+    namespaces.limit(launch.request["user_namespaces"])
 
 
 def root_is_ready(launch: Launch) -> None:
@@ -28,7 +34,6 @@ def root_inside(launch: Launch) -> None:
     """user and group 0 of the VE"""
     privileges.hide()
     privileges.become_root()
-    privileges.drop_meaningless()
 
 
 def lock_mounts(launch: Launch) -> None:
@@ -80,6 +85,7 @@ def execute(launch: Launch) -> None:
     request = launch.request
     if request["cwd"] != "/":
         os.chdir(request["cwd"])
+    confine(request["confinement"])
     if request["user"] != (0, 0):
         os.setresgid(request["user"][1], request["user"][1], request["user"][1])
         os.setresuid(request["user"][0], request["user"][0], request["user"][0])
@@ -93,6 +99,7 @@ def execute(launch: Launch) -> None:
 
 
 INIT = (
+    limits,
     root_is_ready,
     root_inside,
     lock_mounts,

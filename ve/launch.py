@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, NoReturn, cast
 
-from ve import beancounter, init, interpreter, log, mounts, setup
+from ve import beancounter, init, interpreter, log, mounts, seccomp, setup
 from ve.errors import FULL, ActionFailed, DiskFull, Error, InvalidValue, NotSupported, StartFailed
 from ve.facts import Facts, boot_id, process_start_time
 from ve.model import Config
@@ -192,7 +192,7 @@ def facts(launch: Launch) -> None:
         ephemeral=launch.ephemeral,
         maker_pid=os.getpid() if launch.ephemeral else 0,
         maker_start=process_start_time(os.getpid()) or 0 if launch.ephemeral else 0,
-        extra={"env": json.dumps(environment(launch.config, launch.template))},
+        extra={"filter": seccomp.name(), "env": json.dumps(environment(launch.config, launch.template))},
     )
     launch.undo.callback(launch.state.remove_facts, veid)
     launch.state.write_facts(veid, facts)
@@ -301,7 +301,15 @@ def _request(launch: Launch, ours: contextlib.ExitStack) -> dict[str, Any]:
         "cgroup": f"{launch.cgroup.path}/init",
         "hostname": hostname(config),
         "mounts": tuple((mount.source, mount.target, mount.read_only) for mount in config.mounts),
-        "devices": config.devices,
+        "devices": config.devices + config.rights.devices,
+        "proc": config.rights.proc,
+        "sysctls": config.rights.sysctls,
+        "user_namespaces": config.rights.user_namespaces,
+        "confinement": {
+            "capabilities": config.rights.mask,
+            "no_new_privs": config.rights.no_new_privs,
+            "filters": filters(launch.state, seccomp.name()),
+        },
         "actions": tuple(actions(launch.state, config.veid, "mount")),
         "boots": boots,
         "small_init": "" if boots else _small_init(),
@@ -317,6 +325,17 @@ def _request(launch: Launch, ours: contextlib.ExitStack) -> dict[str, Any]:
         "fault": os.environ.get("VE_FAULT", ""),
         "fds": tuple({fd for fd in (maker, *stdio) if fd >= 0}),
     }
+
+
+def filters(state: State, name: str) -> tuple[bytes, ...]:
+    """The filters of system calls that this name stands for, from the run directory, or compiled and kept there."""
+    kept = state.kept_filters(name)
+    if not kept and name == seccomp.name():
+        kept = marshal.dumps(seccomp.compile())
+        state.keep_filters(name, kept)
+    if not kept:
+        raise NotSupported(f"cannot find the filter {name} of system calls: another ve compiled it", "restart the VE")
+    return cast(tuple[bytes, ...], marshal.loads(kept))
 
 
 def hostname(config: Config) -> str:

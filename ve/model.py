@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from ve import rights
 from ve.errors import InvalidValue
 
 VEID_MIN, VEID_MAX = 1, 2147483644  # vzctl(8): 0 is the host, and a signed 32-bit int holds it
@@ -67,6 +68,8 @@ class Config:
     env: dict[str, str] = field(default_factory=dict)
     mounts: tuple[Mount, ...] = ()
     devices: tuple[str, ...] = ()
+    profiles: tuple[str, ...] = ()  # of ve/rights.py
+    capabilities: dict[str, str] = field(default_factory=dict)  # name -> "on" or "off", whatever the profiles say
 
     def __post_init__(self) -> None:
         check_veid(self.veid)
@@ -83,6 +86,12 @@ class Config:
                 raise InvalidValue(f"cannot use device {device!r}: it is not a path below /dev")
         if _CONTROL.search(self.description):
             raise InvalidValue("cannot use the description: it has more than one line, or control characters")
+        self.rights  # noqa: B018 - are there such profiles and capabilities?
+
+    @property
+    def rights(self) -> rights.Rights:
+        """What its root may do."""
+        return rights.resolve(self.profiles, self.capabilities)
 
 
 def check_veid(veid: int) -> int:

@@ -74,15 +74,18 @@ def make_private() -> None:
     syscalls.mount(None, "/", None, syscalls.MS_REC | syscalls.MS_PRIVATE)
 
 
-def mount_protected(base: int, devices: tuple[str, ...], small_init: str) -> None:
-    """In the VE's root as working directory and its pid, net and ipc namespaces: PROTECTED, devices, masks."""
+def mount_protected(base: int, devices: tuple[str, ...], small_init: str, proc: str, sysctls: tuple[str, ...]) -> None:
+    """In the VE's root as working directory and its pid, net and ipc namespaces: PROTECTED, devices, masks.
+
+    proc and sysctls are those of the VE's rights (ve/rights.py).
+    """
     for fstype, point, flags, options in PROTECTED:
         directory(point)
         syscalls.mount(fstype, point, fstype, flags, options.format(base=base) or None)
-    for path in READ_ONLY:
-        _read_only(path)
-    for path in MASKED:
-        _mask(path)
+    if proc != "whole":
+        _protect(sysctls)
+    if proc == "read only":
+        _remount_read_only("proc")
     for name, major, minor in DEVICES:
         _node(f"dev/{name}", stat.S_IFCHR | 0o666, os.makedev(major, minor), f"/dev/{name}")
     for path in devices:
@@ -91,9 +94,27 @@ def mount_protected(base: int, devices: tuple[str, ...], small_init: str) -> Non
         os.symlink(target, f"dev/{name}")
     for name in ("pts", "shm", "mqueue"):
         os.mkdir(f"dev/{name}")
+    if proc == "whole":
+        _another_proc()
     if small_init:
         _bind(small_init, SMALL_INIT)
     _boot_id()
+
+
+def _protect(sysctls: tuple[str, ...]) -> None:
+    """What is about the host is masked or read only, but for these sysctls, which are the VE's namespaces' own."""
+    writable = [(point := f"proc/sys/{name}", _clone(point)) for name in sysctls]
+    for path in READ_ONLY:
+        _read_only(path)
+    for point, fd in writable:
+        syscalls.move_mount(fd, syscalls.AT_FDCWD, point)
+        os.close(fd)
+    for path in MASKED:
+        _mask(path)
+
+
+def _clone(path: str) -> int:
+    return syscalls.open_tree(syscalls.AT_FDCWD, path, syscalls.OPEN_TREE_CLONE)
 
 
 def mount_own(boots: bool) -> None:
@@ -237,6 +258,13 @@ def _boot_id() -> None:
     syscalls.mount("dev/boot_id", BOOT_ID, None, syscalls.MS_BIND)
     os.unlink("dev/boot_id")
     _remount_read_only(BOOT_ID)
+
+
+def _another_proc() -> None:
+    """One with nothing mounted on it, not even a boot id: who sees none may not mount a fresh one (mount_too_revealing
+    in the kernel's fs/namespace.c)."""
+    os.mkdir("dev/.proc")
+    syscalls.mount("proc", "dev/.proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
 
 
 def _read_only(path: str) -> None:

@@ -27,6 +27,7 @@ NAMESPACES = (
     ("cgroup", syscalls.CLONE_NEWCGROUP, INIT, "the root of the cgroup tree"),
     ("mnt", syscalls.CLONE_NEWNS, INIT, "mounts"),
 )
+MOST = 1024  # of each kind that a VE may make
 IDS = 65536  # user and group ids of a VE
 
 
@@ -53,6 +54,16 @@ def map_ids(pid: int, base: int) -> None:
     """Let the user namespace of pid have user and group ids 0..65535, which are base.. on the host."""
     for kind in ("uid", "gid"):
         _write(f"/proc/{pid}/{kind}_map", f"0 {base} {IDS}\n")
+
+
+def limit(user_namespaces: bool) -> None:
+    """In a new user namespace, before its /proc/sys is read only: how many namespaces it may make, for ever.
+
+    Otherwise a VE has the host's share of one user, which is its threads-max / 2 of each kind (namespaces(7)).
+    """
+    for name, *_ in NAMESPACES:
+        most = MOST if name != "user" or user_namespaces else 0
+        _write(f"/proc/sys/user/max_{name}_namespaces", str(most))
 
 
 def _write(path: str, text: str) -> None:

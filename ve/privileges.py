@@ -9,10 +9,6 @@ import prctl
 
 from ve._linux import syscalls
 
-# The kernel asks for these in the host's user namespace alone.  A root who seemed to have them would try, and fail:
-# systemd, for one, asks before it mounts debugfs, loads modules or sets the clock (ConditionCapability=).
-MEANINGLESS = (prctl.CAP_SYS_MODULE, prctl.CAP_SYS_RAWIO, prctl.CAP_SYS_TIME)
-
 
 def become(host_id: int) -> None:
     """Take host_id as user and group, and no others, but keep every capability (capabilities(7), "securebits")."""
@@ -28,12 +24,6 @@ def become_root() -> None:
     os.setresgid(0, 0, 0)
     os.setresuid(0, 0, 0)
     prctl.securebits.no_setuid_fixup = False
-
-
-def drop_meaningless() -> None:
-    """Never again, after the next exec, have what the kernel grants to nobody in a user namespace of a VE."""
-    for capability in MEANINGLESS:
-        prctl.capbset_drop(capability)
 
 
 def hide() -> None:

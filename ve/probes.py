@@ -11,6 +11,7 @@ import marshal
 import os
 import signal
 import stat
+import struct
 import sys
 from contextlib import suppress
 
@@ -130,6 +131,16 @@ def cgroup_kill(ground: Ground) -> None:
     os.stat(f"{ground.cgroup}/cgroup.kill")
 
 
+def seccomp(ground: Ground) -> None:
+    allow = struct.pack("HBBI", 0x06, 0, 0, 0x7FFF0000)  # BPF_RET, SECCOMP_RET_ALLOW
+    syscalls.seccomp(syscalls.SECCOMP_SET_MODE_FILTER, allow)
+
+
+def namespace_limits(ground: Ground) -> None:
+    syscalls.unshare(syscalls.CLONE_NEWUSER)
+    namespaces.limit(user_namespaces=True)
+
+
 def device_nodes(ground: Ground) -> None:
     _own_mounts()
     os.chdir(_directory(ground))
@@ -153,6 +164,8 @@ PROBES: dict[str, Callable[[Ground], None]] = {
     "overlayfs": overlayfs,
     "cgroup2": cgroup2,
     "cgroup.kill": cgroup_kill,
+    "seccomp": seccomp,
+    "namespace limits": namespace_limits,
     "device nodes": device_nodes,
 }
 

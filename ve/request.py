@@ -21,6 +21,7 @@ class Target:
     cgroup: str  # <cgroup2>/<tag>/<VEID>
     env: Mapping[str, str]  # what a command has in its environment if nobody says otherwise
     veid: int
+    filters: tuple[bytes, ...]  # of system calls, for seccomp(2)
 
 
 class Options(TypedDict, total=False):
@@ -87,6 +88,7 @@ def make(args: Arguments, target: Target, streams: dict[str, Any], pty: bool, op
         "extra_groups": None if groups is None else [_identity(group) for group in groups],
         "caller": os.getpid(),
         "pid": target.pid,
+        "filters": target.filters,
     }
     user, group = _who(options.get("user"), options.get("group"))
     data |= {"user": _identity(user), "group": _identity(group)}

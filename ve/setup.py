@@ -142,7 +142,9 @@ def protected_mounts(launch: Launch) -> None:
     pid = os.fork()  # proc shows the pid namespace of its mounter, and only a child of ours is in the VE's
     if pid == 0:
         try:
-            mounts.mount_protected(request["base"], request["devices"], request["small_init"])
+            mounts.mount_protected(
+                *(request[key] for key in ("base", "devices", "small_init", "proc", "sysctls")),
+            )
             fault(request, "pivot")
             mounts.pivot()
             os.write(say, marshal.dumps(()))

@@ -287,6 +287,16 @@ class State:
         facts = parse_facts(read_small(self.facts(veid)))
         return facts if facts and facts.boot_id == boot_id() else None
 
+    def keep_filters(self, name: str, filters: bytes) -> None:
+        """Keep compiled filters of system calls for this boot, under a name that is made of their content's sources."""
+        directory = self.make_dir(os.path.join(self.run_dir, "filter"))
+        with self._writing():
+            write_whole(os.path.join(directory, name), filters, durable=False)
+
+    def kept_filters(self, name: str) -> bytes:
+        """What was kept under this name in this boot; nothing when there is none."""
+        return read_small(os.path.join(self.run_dir, "filter", name))
+
     def remove_facts(self, veid: int) -> None:
         """Under the lock of veid."""
         with suppress(FileNotFoundError):

@@ -105,7 +105,7 @@ def running(root: Path, name: str = "") -> Iterator[Target]:
             pidfd = os.pidfd_open(pid)
             try:
                 assert parent.stdout.readline() == "ready\n"
-                yield Target(pidfd=pidfd, pid=pid, cgroup=str(cgroup), env=ENV, veid=101)
+                yield Target(pidfd=pidfd, pid=pid, cgroup=str(cgroup), env=ENV, veid=101, filters=())
             finally:
                 with contextlib.suppress(ProcessLookupError):
                     signal.pidfd_send_signal(pidfd, signal.SIGKILL)

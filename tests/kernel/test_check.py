@@ -72,6 +72,7 @@ def test_it_agrees_with_others(state_dir: Path) -> None:
         assert ours[f"{name} controller"] == (name in controllers), name
     for name in ("catatonit", "bsdtar", "skopeo", "umoci", "mmdebstrap"):
         assert ours[name] == works("sh", "-c", f"command -v {name}"), name
+    assert ours["libseccomp"] == works("sh", "-c", "ldconfig -p | grep -q libseccomp.so.2")
     assert ours["busybox-static"] != works("ldd", shutil.which("busybox") or "")
 
 

@@ -302,7 +302,7 @@ def test_closed_standard_descriptors_of_the_caller(target: Target) -> None:
     program = (
         "import os, sys; [os.close(n) for n in (0, 1)]\n"
         "from ve.process import Target, run\n"
-        f"t = Target(pidfd=os.pidfd_open({target.pid}), pid={target.pid}, cgroup={target.cgroup!r},"
+        f"t = Target(pidfd=os.pidfd_open({target.pid}), pid={target.pid}, cgroup={target.cgroup!r}, filters=(),"
         f" env={dict(target.env)!r}, veid=101)\n"
         "script = 'for n in 0 1; do x=$(readlink /proc/$$/fd/$n); echo $x >&2; done'\n"
         "sys.exit(run(['sh', '-c', script], target=t).returncode)"

@@ -119,7 +119,7 @@ def _caller(target: Target, script: str) -> "subprocess.Popen[str]":
     """A process of its own that runs a command and waits for it."""
     program = (
         "import os, sys\nfrom ve.process import Target, Popen\n"
-        f"t = Target(pidfd=os.pidfd_open({target.pid}), pid={target.pid}, cgroup={target.cgroup!r},"
+        f"t = Target(pidfd=os.pidfd_open({target.pid}), pid={target.pid}, cgroup={target.cgroup!r}, filters=(),"
         f" env={dict(target.env)!r}, veid=101)\n"
         f"p = Popen(['sh', '-c', {script!r}], target=t)\nprint(p.pid, flush=True)\np.wait()"
     )

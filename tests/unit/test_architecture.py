@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 # stands left of it on its own line: a mechanism may have several rooms, and never knows another of its level.
 LEVELS = (
     ("ve._linux ve._linux.syscalls", "ve._linux.libcrypt", "ve._linux.ioctls"),
-    ("ve.errors ve.model", "ve.mountinfo"),
+    ("ve.errors ve.rights ve.model", "ve.mountinfo"),
     (
         "ve.namespaces",
         "ve.beancounter",
@@ -23,6 +23,8 @@ LEVELS = (
         "ve.mounts",
         "ve.network",
         "ve.privileges",
+        "ve.seccomp",
+        "ve.confinement",
         "ve.terminal",
         "ve.passwd",
         "ve.log",
@@ -56,6 +58,7 @@ HOMES = {
     "ctypes": {"ve._linux.syscalls", "ve._linux.libcrypt"},
     "cgroupspy": {"ve.beancounter"},
     "prctl": {"ve.privileges"},
+    "pyseccomp": {"ve.seccomp"},
     "pyroute2": {"ve.network"},
     "tomli_w": {"ve.config", "ve.template"},
     "typer": {"cli", "ve._options", "ve._output"},

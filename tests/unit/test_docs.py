@@ -20,7 +20,7 @@ import cli
 import ve
 from tests.manual import exit_codes, section
 from ve import _output as out
-from ve import config, distributions, errors, mounts, namespaces, privileges, rootfs, shutdown
+from ve import config, distributions, errors, mounts, namespaces, rights, rootfs, shutdown
 from ve.foreground import Foreground
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -114,13 +114,23 @@ def test_namespaces() -> None:
     assert rows == [(name, text) for name, _, _, text in namespaces.NAMESPACES]
 
 
-def test_mounts_devices_and_capabilities() -> None:
+def test_mounts_and_devices() -> None:
     text = section("What a VE is made of")
     points = [row[1] for row in (*mounts.PROTECTED, *mounts.OWN, mounts.RUN)]
     assert all(f"`/{path}`" in text for path in (*points, *mounts.READ_ONLY, *mounts.MASKED))
     assert all(f"`{name}`" in text for name, _, _ in mounts.DEVICES)
-    names = {line.split("_", 1)[1] for line in re.findall(r"CAP_[A-Z_]+", inspect.getsource(privileges))}
-    assert set(re.findall(r"CAP_([A-Z_]+)", text)) == names
+    assert f"it may make itself**: {namespaces.MOST} of" in text
+
+
+def test_rights() -> None:
+    text = section("Rights")
+    assert {name.lower() for name in re.findall(r"CAP_([A-Z_]+)", text)} == set(rights.ANNOUNCED)
+    rows = re.findall(r"^\| ([\w ]+) \| ([^|]*) \| ([A-Z]+) \| ([^|]*) \|$", text, re.MULTILINE)
+    assert [(name, tuple(re.findall("`(.*?)`", calls)), error, why) for name, calls, error, why in rows] == [
+        (row.name, row.syscalls, row.error, row.why) for row in rights.REFUSALS
+    ]
+    rows = re.findall(r"^\| `(\w+)` \| ([^|]*) \|$", text, re.MULTILINE)
+    assert rows == [(row.name, row.text) for row in rights.PROFILES]
 
 
 def test_where_an_init_may_be_and_what_can_be_built() -> None:

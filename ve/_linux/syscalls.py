@@ -69,6 +69,11 @@ RESOLVE_IN_ROOT = 0x10
 PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
 PR_CAPBSET_DROP = 24
+PR_SET_NO_NEW_PRIVS = 38
+
+# <linux/seccomp.h>, <linux/keyctl.h>
+SECCOMP_SET_MODE_FILTER = 1
+KEYCTL_JOIN_SESSION_KEYRING = 1
 
 # <sys/inotify.h>
 IN_MODIFY = 0x002
@@ -90,6 +95,8 @@ _NR_MOUNT_SETATTR = 442
 _MACHINE = os.uname().machine
 _NR_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41, "riscv64": 41, "ppc64le": 203, "s390x": 217}.get(_MACHINE, -1)
 _NR_RT_SIGACTION = {"x86_64": 13, "aarch64": 134, "riscv64": 134, "ppc64le": 173, "s390x": 174}.get(_MACHINE, -1)
+_NR_KEYCTL = {"x86_64": 250, "aarch64": 219, "riscv64": 219, "ppc64le": 271, "s390x": 280}.get(_MACHINE, -1)
+_NR_SECCOMP = {"x86_64": 317, "aarch64": 277, "riscv64": 277, "ppc64le": 358, "s390x": 348}.get(_MACHINE, -1)
 
 _libc = ctypes.CDLL(None, use_errno=True)
 # PyDLL keeps the GIL: the child of clone3 is a copy of the calling thread alone, and the GIL must be its own.
@@ -119,6 +126,10 @@ class mount_attr(ctypes.Structure):
 
 class open_how(ctypes.Structure):
     _fields_ = [(name, ctypes.c_uint64) for name in ("flags", "mode", "resolve")]
+
+
+class sock_fprog(ctypes.Structure):
+    _fields_ = (("len", ctypes.c_ushort), ("filter", ctypes.c_char_p))
 
 
 class clone_args(ctypes.Structure):
@@ -170,6 +181,16 @@ def rt_sigaction(signum: int, handler: int) -> None:
     """Set SIG_DFL or SIG_IGN, also of 32 and 33: libc keeps these to itself, but exec hands on their being ignored."""
     act = ctypes.create_string_buffer(handler.to_bytes(8, sys.byteorder), 32)  # struct sigaction, no flags, no mask
     _syscall("rt_sigaction", _NR_RT_SIGACTION, ctypes.c_int(signum), act, None, ctypes.c_size_t(8))
+
+
+def keyctl(operation: int, arg2: str | None = None) -> int:
+    return _syscall("keyctl", _NR_KEYCTL, ctypes.c_int(operation), ctypes.c_char_p(_b(arg2)))
+
+
+def seccomp(operation: int, filter: bytes, flags: int = 0) -> None:
+    """filter is the program: struct sock_filter after struct sock_filter, of 8 bytes each."""
+    program = sock_fprog(len(filter) // 8, filter)
+    _syscall("seccomp", _NR_SECCOMP, ctypes.c_uint(operation), ctypes.c_uint(flags), ctypes.byref(program))
 
 
 def inotify_init1(flags: int = 0) -> int:

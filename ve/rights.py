@@ -1,0 +1,155 @@
+"""What a VE's root may do, as tables: capabilities, refused system calls, and the profiles that choose among them.
+
+A VE has every capability but those of ANNOUNCED, and every system call but those of REFUSALS; profiles give some of it
+back, or take more.  What a VE got is resolve()'s answer, and each right in it can be traced to its row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from ve.errors import InvalidValue
+
+# capabilities(7), each at its number.  What a later kernel adds has no name here, and no VE gets it.
+CAPABILITIES = (
+    *("chown", "dac_override", "dac_read_search", "fowner", "fsetid", "kill", "setgid", "setuid", "setpcap"),
+    *("linux_immutable", "net_bind_service", "net_broadcast", "net_admin", "net_raw", "ipc_lock", "ipc_owner"),
+    *("sys_module", "sys_rawio", "sys_chroot", "sys_ptrace", "sys_pacct", "sys_admin", "sys_boot", "sys_nice"),
+    *("sys_resource", "sys_time", "sys_tty_config", "mknod", "lease", "audit_write", "audit_control", "setfcap"),
+    *("mac_override", "mac_admin", "syslog", "wake_alarm", "block_suspend", "audit_read", "perfmon", "bpf"),
+    "checkpoint_restore",
+)
+# What the announcement takes from root.  Its NET_NICE is no Linux capability; SYS_NICE is what it can have meant.
+ANNOUNCED = ("sys_module", "sys_rawio", "sys_time", "net_admin", "sys_nice")
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """System calls that a VE is refused, and why; the error is ENOSYS where programs know to do without."""
+
+    name: str
+    why: str
+    error: str
+    syscalls: tuple[str, ...]
+    argument: int | None = None  # refused with this first one only
+
+
+REFUSALS = (
+    Refusal("modules", "they are the kernel of all VEs", "EPERM", ("init_module", "finit_module", "delete_module")),
+    Refusal("kexec", "it starts another kernel", "EPERM", ("kexec_load", "kexec_file_load")),
+    Refusal("log", "it reads the host's kernel log, which kernel.dmesg_restrict=0 leaves to all", "EPERM", ("syslog",)),
+    Refusal("bpf", "it puts programs into the kernel", "EPERM", ("bpf",)),
+    Refusal("perf", "it watches what is not the VE's", "EPERM", ("perf_event_open", "lookup_dcookie")),
+    Refusal(
+        "io_uring", "no filter sees its calls", "ENOSYS", ("io_uring_setup", "io_uring_enter", "io_uring_register")
+    ),
+    Refusal("userfaultfd", "it holds the kernel up in the middle of a copy", "EPERM", ("userfaultfd",)),
+    Refusal("keys", "no namespace keeps keyrings apart", "ENOSYS", ("add_key", "keyctl", "request_key")),
+    Refusal("handles", "it opens files by number, outside the VE's root too", "EPERM", ("open_by_handle_at",)),
+    Refusal("vsock", "no namespace keeps its addresses apart: the hypervisor is one", "EAFNOSUPPORT", ("socket",), 40),
+)
+
+
+SYSCTLS_OF_IPC = ("shmmax", "shmall", "shmmni", "msgmax", "msgmnb", "msgmni", "sem")  # sysvipc(7)
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A row of PROFILES: what it changes."""
+
+    name: str
+    text: str
+    grants: tuple[str, ...] = ()  # capabilities
+    devices: tuple[str, ...] = ()
+    proc: str = ""  # "read only" or "whole"; otherwise what is about the host is masked or read only
+    no_new_privs: bool = False
+    user_namespaces: bool = True
+    sysctls: tuple[str, ...] = ()  # below /proc/sys; those that the VE's own namespaces have, and may be written
+
+
+PROFILES = (
+    Profile("default", "a machine's root, less what the announcement and today's attacks take from it"),
+    Profile("announcement", "the announcement to the letter: all of /proc is read only", proc="read only"),
+    Profile(
+        *("strict", "for code that nobody has read: no setuid program gains rights, no user namespace can be made"),
+        no_new_privs=True,
+        user_namespaces=False,
+    ),
+    Profile("nesting", "VEs in this VE: /proc is whole, so that they may mount one", ("net_admin",), proc="whole"),
+    Profile("docker", "Docker, Podman and their like in this VE", ("net_admin",), ("/dev/fuse",), proc="whole"),
+    Profile("fuse", "file systems in user space", devices=("/dev/fuse",)),
+    Profile("tun", "tunnels, such as VPNs", ("net_admin",), ("/dev/net/tun",)),
+    Profile(
+        *("sysctl", "sysctls of the VE's own IPC and network namespaces can be written, the latter with net_admin"),
+        sysctls=("net", "fs/mqueue", *(f"kernel/{name}" for name in SYSCTLS_OF_IPC)),
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Rights:
+    """What one VE got."""
+
+    profiles: tuple[str, ...]
+    capabilities: frozenset[str]
+    devices: tuple[str, ...]
+    proc: str
+    no_new_privs: bool
+    user_namespaces: bool
+    sysctls: tuple[str, ...]
+
+    @property
+    def mask(self) -> int:
+        """Its capabilities as the kernel writes them: a bit each."""
+        return sum(1 << number for number, name in enumerate(CAPABILITIES) if name in self.capabilities)
+
+
+def resolve(profiles: Iterable[str], capabilities: Mapping[str, str]) -> Rights:
+    """The rights of a VE with these profiles, and with these capabilities "on" or "off" whatever the profiles say.
+
+    InvalidValue names the nearest known one, or two profiles that contradict each other.
+    """
+    rows = [profile(name) for name in profiles or ("default",)]
+    kinds = {row.proc: row for row in rows if row.proc}
+    if len(kinds) > 1:
+        one, other = (row.name for row in kinds.values())
+        raise InvalidValue(f"cannot combine profiles {one} and {other}: /proc is {' or '.join(kinds)}, not both")
+    held = set(CAPABILITIES) - set(ANNOUNCED) | {name for row in rows for name in row.grants}
+    for name, switch in capabilities.items():
+        if switch not in ("on", "off"):
+            raise InvalidValue(f"cannot set capability {name} to {switch!r}: it is on or off")
+        (held.add if switch == "on" else held.discard)(capability(name))
+    return Rights(
+        tuple(row.name for row in rows),
+        frozenset(held),
+        tuple(dict.fromkeys(device for row in rows for device in row.devices)),
+        next(iter(kinds), ""),
+        any(row.no_new_privs for row in rows),
+        all(row.user_namespaces for row in rows),
+        tuple(dict.fromkeys(name for row in rows for name in row.sysctls)),
+    )
+
+
+def profile(name: str) -> Profile:
+    """The row of this name; InvalidValue names the nearest one."""
+    rows = {row.name: row for row in PROFILES}
+    if name not in rows:
+        raise InvalidValue(f"cannot use profile {name!r}: there is none", _nearest(name, rows))
+    return rows[name]
+
+
+def capability(name: str) -> str:
+    """The name, as in CAPABILITIES; InvalidValue names the nearest one."""
+    if name not in CAPABILITIES:
+        hint = _nearest(name.lower().removeprefix("cap_"), CAPABILITIES)
+        raise InvalidValue(f"cannot use capability {name!r}: there is none", hint)
+    return name
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    import difflib  # only who mistypes pays for it
+
+    names = list(known)
+    near = difflib.get_close_matches(name, names, 1)
+    return f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}"
