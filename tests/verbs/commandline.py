@@ -22,8 +22,10 @@ from pathlib import Path
 from typing import Any
 
 from tests.conftest import cgroup_root
+from tests.manual import exit_codes
 
 VE = Path(sys.executable).with_name("ve")
+OWN_CODES, COMMON_CODES = exit_codes()
 PATIENCE = 60.0  # seconds after which a test that waits gives up: it has failed
 Word = int | str | bytes | Path
 
@@ -39,7 +41,15 @@ def run(state_dir: Path, *args: Word, **options: Any) -> "subprocess.CompletedPr
     if "input" not in options:
         options.setdefault("stdin", subprocess.DEVNULL)
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "timeout": PATIENCE} | options
-    return subprocess.run(words(state_dir, *args), check=False, **options)
+    done = subprocess.run(words(state_dir, *args), check=False, **options)
+    assert _is_documented(args, done.returncode), (args, done.returncode, done.stderr)
+    return done
+
+
+def _is_documented(args: tuple[Word, ...], code: int) -> bool:
+    """Does the manual say that this verb may end so?  Of a command inside any code is its own."""
+    verb = " ".join(map(str, args[: 2 if args[:1] == ("template",) else 1]))
+    return code < 0 or 125 in OWN_CODES.get(verb, (125,)) or code in OWN_CODES[verb] | COMMON_CODES
 
 
 def output(state_dir: Path, *args: Word, **options: Any) -> str:
