@@ -53,6 +53,7 @@ KERNEL: tuple[Row, ...] = (
     ("cgroup.kill", True, "the certain end of a VE's processes", _NEW_KERNEL),
     ("seccomp", True, "a filter of system calls", "use a kernel with CONFIG_SECCOMP_FILTER"),
     ("namespace limits", True, "a bound on the namespaces that a VE makes", _PRIVILEGED),
+    ("device filter", True, "a fence around the host's devices", "use a kernel with CONFIG_CGROUP_BPF"),
     ("device nodes", False, "device nodes of a VE's own: the host's are bound instead", _PRIVILEGED),
 )
 CONTROLLERS: tuple[Row, ...] = tuple(

@@ -41,6 +41,7 @@ class Launch:
         self.pidfd = -1
         self.userns = -1
         self.root_ready, self.go_on = os.pipe()
+        self.limits_set, self.limited = os.pipe()
         self.home = [(os.open(f"/proc/self/ns/{name}", os.O_RDONLY | os.O_CLOEXEC), flag) for name, flag in _HOME]
         self.console = -1
         self.root = os.stat("/")  # of the VE, once there is one

@@ -18,9 +18,10 @@ from ve.errors import Error
 from ve.farside import Launch, send
 
 
-def limits(launch: Launch) -> None:
+def namespace_limits(launch: Launch) -> None:
     """how many namespaces it may make, while /proc/sys is the host's and can be written"""
     namespaces.limit(launch.request["user_namespaces"])
+    os.write(launch.limited, b"x")
 
 
 def root_is_ready(launch: Launch) -> None:
@@ -99,7 +100,7 @@ def execute(launch: Launch) -> None:
 
 
 INIT = (
-    limits,
+    namespace_limits,
     root_is_ready,
     root_inside,
     lock_mounts,

@@ -13,9 +13,10 @@ import socket
 import subprocess
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from stat import S_IFCHR
 from typing import Any, NoReturn, cast
 
-from ve import beancounter, init, interpreter, log, mounts, seccomp, setup
+from ve import beancounter, devices, init, interpreter, log, mounts, seccomp, setup
 from ve.errors import FULL, ActionFailed, DiskFull, Error, InvalidValue, NotSupported, StartFailed
 from ve.facts import Facts, boot_id, process_start_time
 from ve.model import Config
@@ -106,8 +107,8 @@ class Launch:
         answer = self._receive(channel)
         if answer[:1] == (kind,):
             return answer[1:]
-        if answer[:1] != ("ERROR",) and channel is self.line:
-            answer = self._receive(self.near)  # init has gone without a word, so setup has one
+        if answer[:1] != ("ERROR",):  # one has gone without a word, so the other has one
+            answer = self._receive(self.near if channel is self.line else self.line)
         return self.fail(*(answer[1:] if answer[:1] == ("ERROR",) else (kind.lower(), "the launch was killed")))
 
     def _receive(self, channel: socket.socket) -> tuple[Any, ...]:
@@ -135,6 +136,12 @@ def cgroup(launch: Launch) -> None:
     launch.undo.callback(beancounter.remove, launch.state.tag, launch.config.veid)
     launch.undo.callback(launch.cgroup.wait_empty, 10)  # of an init that we have not heard of, or was told to end
     launch.undo.callback(launch.cgroup.kill)
+
+
+def device_filter(launch: Launch) -> None:
+    """the devices that its processes may open"""
+    given = map(devices.of, (*launch.config.devices, *launch.config.rights.devices))
+    devices.allow(launch.cgroup.path, [*((S_IFCHR, major, minor) for _, major, minor in mounts.DEVICES), *given])
 
 
 def setup_process(launch: Launch) -> None:
@@ -219,7 +226,7 @@ def go(launch: Launch) -> None:
         launch.near.close()
 
 
-BEFORE = (premount_action, cgroup, setup_process)
+BEFORE = (premount_action, cgroup, device_filter, setup_process)
 MEANWHILE = (adopt_init, await_root, await_init)  # setup and init take the steps of their own
 AFTER = (facts, start_action, go)
 

@@ -15,7 +15,7 @@ import struct
 import sys
 from contextlib import suppress
 
-from ve import namespaces, unionfs
+from ve import devices, namespaces, unionfs
 from ve._linux import syscalls
 
 TYPE_CHECKING = False
@@ -141,6 +141,12 @@ def namespace_limits(ground: Ground) -> None:
     namespaces.limit(user_namespaces=True)
 
 
+def device_filter(ground: Ground) -> None:
+    if not ground.cgroup:
+        raise OSError(30, "no cgroup could be made")
+    devices.allow(ground.cgroup, [])
+
+
 def device_nodes(ground: Ground) -> None:
     _own_mounts()
     os.chdir(_directory(ground))
@@ -166,6 +172,7 @@ PROBES: dict[str, Callable[[Ground], None]] = {
     "cgroup.kill": cgroup_kill,
     "seccomp": seccomp,
     "namespace limits": namespace_limits,
+    "device filter": device_filter,
     "device nodes": device_nodes,
 }
 

@@ -81,6 +81,7 @@ def clone_init(launch: Launch) -> None:
     os.close(cgroup)
     os.close(launch.line)
     os.close(launch.root_ready)
+    os.close(launch.limited)
     _go_home(launch, syscalls.CLONE_NEWTIME)
     launch.pid = pid
     launch.pidfd = os.pidfd_open(pid)
@@ -137,6 +138,8 @@ def mount_action(launch: Launch) -> None:
 def protected_mounts(launch: Launch) -> None:
     """/proc, /sys, /dev with what they mask, then the VE's root as root; locked once init unshares"""
     request = launch.request
+    if not os.read(launch.limits_set, 1):  # it still needs the host's /proc until then
+        os._exit(1)  # it has failed, and says so itself
     syscalls.setns(launch.pidfd, syscalls.CLONE_NEWNET | syscalls.CLONE_NEWIPC | syscalls.CLONE_NEWPID)
     answer, say = os.pipe()
     pid = os.fork()  # proc shows the pid namespace of its mounter, and only a child of ours is in the VE's

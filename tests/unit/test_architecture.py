@@ -24,6 +24,7 @@ LEVELS = (
         "ve.network",
         "ve.privileges",
         "ve.seccomp",
+        "ve.devices",
         "ve.confinement",
         "ve.terminal",
         "ve.passwd",

@@ -4,6 +4,7 @@
 import json
 import os
 import re
+import stat
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -132,6 +133,29 @@ def test_its_session_keyring_is_its_own(host_dir: Path, box: "ve.Environment") -
     base = witness.base(witness.init(host_dir, box.veid))
     assert re.search(rf"^ *{base}: ", Path("/proc/key-users").read_text(), re.MULTILINE)
     assert asks(box, number("keyctl"), 0, -3, 0) == "ENOSYS"
+
+
+# ---- devices ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_device_node_that_it_was_not_given_does_not_open(host_dir: Path, make: Make) -> None:
+    """Root of the host puts nodes into its /dev, which no root of a VE can; only the given one and the usual open."""
+    loop = os.stat("/dev/loop-control").st_rdev
+    env = make(devices=["/dev/loop-control"])
+    env.start()
+    place = Path(f"/proc/{witness.init(host_dir, env.veid)}/root/dev")
+    base = witness.base(witness.init(host_dir, env.veid))
+    nodes = {"null1": os.makedev(1, 3), "loop1": loop, "kmsg": os.makedev(1, 11)}
+    for name, device in nodes.items():
+        os.mknod(place / name, 0o666 | stat.S_IFCHR, device)
+        os.chown(place / name, base, base)
+        os.close(os.open(place / name, os.O_RDONLY | os.O_NONBLOCK))  # nothing keeps us out
+    for name in ("null1", "loop1"):
+        witness.shell(env, f"true </dev/{name}")
+    assert "not permitted" in witness.says_no(env, "true </dev/kmsg")
+    for command in ("mknod /tmp/m c 1 1", "mknod /dev/m c 1 1", "mknod /tmp/m b 7 0"):
+        witness.says_no(env, command)
+    witness.shell(env, "test -c /dev/pts/ptmx && true </dev/ptmx && true </dev/zero && true </dev/urandom")
 
 
 # ---- profiles --------------------------------------------------------------------------------------------------------

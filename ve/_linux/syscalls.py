@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import struct
 import sys
 
 TYPE_CHECKING = False  # as typing has it; importing typing would cost each far side 12 ms
@@ -75,6 +76,13 @@ PR_SET_NO_NEW_PRIVS = 38
 SECCOMP_SET_MODE_FILTER = 1
 KEYCTL_JOIN_SESSION_KEYRING = 1
 
+# <linux/bpf.h>
+BPF_PROG_LOAD = 5
+BPF_PROG_ATTACH = 8
+BPF_PROG_TYPE_CGROUP_DEVICE = 15
+BPF_CGROUP_DEVICE = 6
+BPF_F_ALLOW_MULTI = 2
+
 # <sys/inotify.h>
 IN_MODIFY = 0x002
 IN_MOVED_TO = 0x080
@@ -96,6 +104,7 @@ _MACHINE = os.uname().machine
 _NR_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41, "riscv64": 41, "ppc64le": 203, "s390x": 217}.get(_MACHINE, -1)
 _NR_RT_SIGACTION = {"x86_64": 13, "aarch64": 134, "riscv64": 134, "ppc64le": 173, "s390x": 174}.get(_MACHINE, -1)
 _NR_KEYCTL = {"x86_64": 250, "aarch64": 219, "riscv64": 219, "ppc64le": 271, "s390x": 280}.get(_MACHINE, -1)
+_NR_BPF = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "ppc64le": 361, "s390x": 351}.get(_MACHINE, -1)
 _NR_SECCOMP = {"x86_64": 317, "aarch64": 277, "riscv64": 277, "ppc64le": 358, "s390x": 348}.get(_MACHINE, -1)
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -191,6 +200,19 @@ def seccomp(operation: int, filter: bytes, flags: int = 0) -> None:
     """filter is the program: struct sock_filter after struct sock_filter, of 8 bytes each."""
     program = sock_fprog(len(filter) // 8, filter)
     _syscall("seccomp", _NR_SECCOMP, ctypes.c_uint(operation), ctypes.c_uint(flags), ctypes.byref(program))
+
+
+def bpf_prog_load(prog_type: int, insns: bytes, license: str) -> int:
+    """BPF_PROG_LOAD: a descriptor of the program, closed on exec as all of bpf(2)'s are."""
+    code, text = ctypes.create_string_buffer(insns), ctypes.create_string_buffer(license.encode())
+    attr = struct.pack("=IIQQ", prog_type, len(insns) // 8, ctypes.addressof(code), ctypes.addressof(text)) + bytes(104)
+    return _syscall("bpf", _NR_BPF, ctypes.c_int(BPF_PROG_LOAD), attr, ctypes.c_uint(len(attr)))
+
+
+def bpf_prog_attach(target_fd: int, prog_fd: int, attach_type: int) -> None:
+    """BPF_PROG_ATTACH; it stays for as long as what target_fd stands for."""
+    attr = struct.pack("=IIII", target_fd, prog_fd, attach_type, BPF_F_ALLOW_MULTI)
+    _syscall("bpf", _NR_BPF, ctypes.c_int(BPF_PROG_ATTACH), attr, ctypes.c_uint(len(attr)))
 
 
 def inotify_init1(flags: int = 0) -> int:
