@@ -149,6 +149,14 @@ def test_environment_variables() -> None:
     assert "`VE_ROOT`" in section("Action scripts")
 
 
+def test_troubleshooting_quotes_what_is_said() -> None:
+    sources = "".join(path.read_text() for path in (ROOT / "ve").rglob("*.py"))
+    quoted = re.findall(r"^\| ([^|]*)\|", section("Troubleshooting"), re.MULTILINE)
+    for text in [text for cell in quoted for text in re.findall("`([^`]*)`", cell) if "`start`" not in cell]:
+        parts = re.split(r"\.\.\.|\bN\b|\(CMD\)|/sbin/init|Operation not permitted", text)
+        assert [part for part in parts if part.strip() not in sources] == [], text
+
+
 def test_states() -> None:
     assert re.findall(r"^\| `(\w+)` ", section("States"), re.MULTILINE) == list(ve.Status)
 
