@@ -5,28 +5,23 @@ Their place in the conversation is drawn in ve/enter.py, whose child the joiner 
 
 from __future__ import annotations
 
-# ruff: noqa: SIM105 - see ve/enter.py
-import _signal  # type: ignore[import-not-found]
 import _socket
 import errno
 import fcntl
-import marshal
 import os
 import select
 import stat
 import struct
 
-from ve import namespaces, passwd
+from ve import farside, namespaces, passwd
 from ve._linux import ioctls, syscalls
 from ve.confinement import confine
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, NoReturn
+    from typing import NoReturn
 
-    Request = dict[str, Any]
-
-SIGNALS = tuple(set(range(1, 65)) - {_signal.SIGKILL, _signal.SIGSTOP})
+    from ve.farside import Request
 
 
 def join(request: Request, pidfd: int, channel: _socket.socket) -> NoReturn:
@@ -38,9 +33,9 @@ def join(request: Request, pidfd: int, channel: _socket.socket) -> NoReturn:
         pid = syscalls.clone3(syscalls.CLONE_PARENT, 0)
         if pid == 0:
             _become(Command(request, channel))
-        send(channel, "JOINED", pid)
+        farside.send(channel, "JOINED", pid)
     except OSError as error:
-        send(channel, "FAILED", step, error.errno, os.strerror(error.errno or 0))
+        farside.send(channel, "FAILED", step, error.errno, os.strerror(error.errno or 0))
     os._exit(0)
 
 
@@ -64,10 +59,7 @@ def session(command: Command) -> None:
     os.closerange(3, line)
     os.closerange(line + 1, 1 << 20)
     os.setsid()
-    os.setgroups([])
-    os.setresgid(0, 0, 0)
-    os.setresuid(0, 0, 0)
-    _hide()
+    farside.become(0, 0)
 
 
 def confinement(command: Command) -> None:
@@ -107,7 +99,7 @@ def terminal(command: Command) -> None:
         for fd in command.request["pty"]:
             os.dup2(slave, fd)
         os.close(slave)
-    send(command.channel, "INSIDE", os.getpid(), fds=fds)
+    farside.send(command.channel, "INSIDE", os.getpid(), fds=fds)
     for fd in fds:
         os.close(fd)
 
@@ -120,18 +112,13 @@ def directory(command: Command) -> None:
 
 def identity(command: Command) -> None:
     """user, group and supplementary groups"""
-    os.setgroups(command.groups)
-    os.setresgid(command.gid, command.gid, command.gid)
-    os.setresuid(command.uid, command.uid, command.uid)
-    _hide()
+    farside.become(command.uid, command.gid, command.groups)
 
 
 def signals(command: Command) -> None:
     """all at their default, as the interpreter ignores some and a program must not; and dying with the middle"""
-    for number in SIGNALS:
-        syscalls.rt_sigaction(number, _signal.SIG_DFL)
-    _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
-    syscalls.prctl(syscalls.PR_SET_PDEATHSIG, _signal.SIGKILL)  # after setresuid, which clears it
+    farside.reset_signals()
+    farside.die_with_parent()  # after setresuid, which clears it
     poll = select.poll()
     poll.register(command.channel.fileno(), 0)
     if poll.poll(0):
@@ -159,22 +146,17 @@ def execute(command: Command) -> None:
 COMMAND = (session, confinement, user, terminal, directory, identity, signals, execute)
 
 
-def _hide() -> None:
-    """Not to be traced by anybody inside; a change of user sets it to fs.suid_dumpable, which may allow it."""
-    syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
-
-
 def _become(command: Command) -> NoReturn:
     step = session
     try:
         for step in COMMAND:
             step(command)
     except OSError as error:
-        send(command.channel, "FAILED", step.__name__, error.errno or 0, os.strerror(error.errno or 0))
+        farside.send(command.channel, "FAILED", step.__name__, error.errno or 0, os.strerror(error.errno or 0))
     except passwd.Refused as error:
-        send(command.channel, "FAILED", step.__name__, 0, str(error))
+        farside.send(command.channel, "FAILED", step.__name__, 0, str(error))
     except BaseException as error:  # nothing of ours may go on beyond here
-        send(command.channel, "FAILED", step.__name__, 0, f"unexpected {type(error).__name__}: {error}")
+        farside.send(command.channel, "FAILED", step.__name__, 0, f"unexpected {type(error).__name__}: {error}")
     os._exit(1)
 
 
@@ -199,14 +181,3 @@ def _set_modes(slave: int, window: bytes) -> None:
     modes = fcntl.ioctl(slave, ioctls.TCGETS, bytes(64))
     [input_modes] = struct.unpack_from("I", modes)
     fcntl.ioctl(slave, ioctls.TCSETS, struct.pack("I", input_modes | ioctls.IUTF8) + modes[4:])
-
-
-# --- both, and the middle ------------------------------------------------------------------------------------------
-
-
-def send(channel: _socket.socket, *message: Any, fds: tuple[int, ...] = ()) -> None:
-    ancillary = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, struct.pack("i", *fds))] if fds else []
-    try:
-        channel.sendmsg([marshal.dumps(message)], ancillary)
-    except OSError:
-        pass  # nobody listens any more: what polls the other end finds out

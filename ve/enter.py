@@ -24,27 +24,23 @@ the host but its standard ones, cannot be traced (PR_SET_DUMPABLE), and imports 
 
 from __future__ import annotations
 
-# Importing signal and socket, which are these with enums, would cost each command another 10 ms; contextlib another 3.
-# ruff: noqa: SIM105
+# ruff: noqa: SIM105 - contextlib would cost each command another 3 ms
 import _signal  # type: ignore[import-not-found]
 import _socket
 import errno
 import marshal
 import os
 import select
-import struct
-import sys
 
-from ve import command, passwd
+from ve import command, farside, passwd
 from ve._linux import syscalls
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, NoReturn
+    from typing import NoReturn
 
     from ve.confinement import Confinement
-
-    Request = dict[str, Any]
+    from ve.farside import Request
 
 
 # --- the middle ---------------------------------------------------------------------------------------------------
@@ -85,10 +81,10 @@ class Middle:
         pid = inside = 0
         while True:
             self._until(channel.fileno())
-            data, fds = _receive(channel)
-            if not data:
+            message, fds = farside.receive(channel)
+            if not message:
                 break
-            kind, *values = marshal.loads(data)
+            kind, *values = message
             if kind == "FAILED":
                 self.fail(*values)
             if kind == "JOINED":
@@ -97,11 +93,11 @@ class Middle:
             if kind == "INSIDE":
                 [inside] = values
             if fds:
-                command.send(self.near, "TERMINAL", fds=fds)
+                farside.send(self.near, "TERMINAL", fds=fds)
                 os.close(fds[0])
         if not pid:
             self.fail("join", errno.ESRCH, "killed")
-        command.send(self.near, "STARTED", pid, inside)
+        farside.send(self.near, "STARTED", pid, inside)
         return pid
 
     def _until(self, fd: int) -> None:
@@ -119,19 +115,16 @@ class Middle:
 
     def _pass_signal(self) -> bool:
         """Do what the caller says; False if there is no caller any more."""
-        try:
-            data = self.near.recv(64)
-        except OSError:
-            return False
-        if data and self.child >= 0:
+        message, _ = farside.receive(self.near)
+        if message and self.child >= 0:
             try:
-                _signal.pidfd_send_signal(self.child, marshal.loads(data))
+                _signal.pidfd_send_signal(self.child, *message)
             except OSError:
                 pass  # ended meanwhile, or no such signal: the caller checks the number
-        return bool(data)
+        return bool(message)
 
     def fail(self, step: str, number: int, why: str) -> NoReturn:
-        command.send(self.near, "FAILED", step, number, why)
+        farside.send(self.near, "FAILED", step, number, why)
         self._end_tree()
         os._exit(1)
 
@@ -144,7 +137,8 @@ class Middle:
             except OSError:
                 pass
         try:
-            _write(cgroup + b"/cgroup.kill", b"1")
+            with open(cgroup + b"/cgroup.kill", "wb", buffering=0) as file:
+                file.write(b"1")
             events = os.open(cgroup + b"/cgroup.events", os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
             return  # the whole VE was removed
@@ -200,37 +194,15 @@ def _remove(cgroup: bytes) -> None:
 def _end_as(status: int) -> NoReturn:
     code = os.waitstatus_to_exitcode(status)
     if code < 0:  # no core of ours: we are not dumpable
-        if -code in command.SIGNALS:
-            syscalls.rt_sigaction(-code, _signal.SIG_DFL)
-        _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
+        farside.reset_signals()
         os.kill(os.getpid(), -code)
     os._exit(code & 255)
 
 
-# --- all three ----------------------------------------------------------------------------------------------------
-
-
-def _write(path: bytes, data: bytes) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        os.write(fd, data)
-    finally:
-        os.close(fd)
-
-
-def _receive(channel: _socket.socket) -> tuple[bytes, tuple[int, ...]]:
-    """A message and the descriptor that came with it; b"" at end of file."""
-    try:
-        data, ancillary, _, _ = channel.recvmsg(65536, _socket.CMSG_SPACE(4), _socket.MSG_CMSG_CLOEXEC)
-    except OSError:
-        return b"", ()
-    return data, tuple(fd for _, _, each in ancillary for (fd,) in struct.iter_unpack("i", each))
-
-
 def main(request_fd: int, near: int, pidfd: int) -> NoReturn:
     """Read the request and become the middle.  Never returns."""
-    syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)  # the joiner and the command inherit it, until exec
-    for number in set(command.SIGNALS) - {_signal.SIGCHLD}:
+    farside.hide()  # the joiner and the command inherit it, until exec
+    for number in set(farside.SIGNALS) - {_signal.SIGCHLD}:
         syscalls.rt_sigaction(number, _signal.SIG_IGN)  # near passes on what is meant for the command
     for fd in (0, 1, 2):
         try:
@@ -242,9 +214,7 @@ def main(request_fd: int, near: int, pidfd: int) -> NoReturn:
     with open(request_fd, "rb") as file:
         request: Request = marshal.load(file)
     os.chdir("/")
-    sys.meta_path.clear()
-    sys.path.clear()
-    sys.path_hooks.clear()
+    farside.forget_imports()
     middle = Middle(request, near, pidfd)
     try:
         middle.run()

@@ -11,7 +11,6 @@ import binascii
 import contextlib
 import errno
 import fcntl
-import marshal
 import os
 import re
 import secrets
@@ -22,7 +21,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from ve import errors, interpreter
+from ve import errors, farside, interpreter
 from ve._linux import libcrypt
 
 _PIPE = 1 << 20  # bytes, what fs.pipe-max-size allows everybody
@@ -146,15 +145,11 @@ class Hand:
         self.process.wait()
 
     def tell(self, *message: Any) -> None:
-        with contextlib.suppress(BrokenPipeError):  # it has ended, and left its reason
-            self.channel.send(marshal.dumps(("GO", *message)))
+        farside.send(self.channel, "GO", *message)  # or it has ended, and left its reason
 
     def hear(self) -> tuple[Any, ...]:
-        try:
-            message = self.channel.recv(65536)
-        except ConnectionError:
-            message = b""
-        return marshal.loads(message) if message else ("ERROR", 0, "the process that works there was killed", "")
+        message, _ = farside.receive(self.channel)
+        return message or ("ERROR", 0, "the process that works there was killed", "")
 
     def expect(self, kind: str) -> tuple[Any, ...]:
         """The rest of the answer if it is of this kind; else the error that it is."""

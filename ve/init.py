@@ -11,11 +11,11 @@ import os
 import struct
 import termios
 
-from ve import mounts, namespaces, network, privileges
+from ve import farside, mounts, namespaces, network, privileges
 from ve._linux import ioctls, syscalls
 from ve.confinement import confine
 from ve.errors import Error
-from ve.farside import Launch, send
+from ve.steps import Launch, tell
 
 
 def namespace_limits(launch: Launch) -> None:
@@ -33,7 +33,7 @@ def root_is_ready(launch: Launch) -> None:
 
 def root_inside(launch: Launch) -> None:
     """user and group 0 of the VE"""
-    privileges.hide()
+    farside.hide()
     privileges.become_root()
 
 
@@ -74,10 +74,10 @@ def session(launch: Launch) -> None:
 
 def ready(launch: Launch) -> None:
     """tell launch, and wait for its word"""
-    send(launch.line, "READY", fds=(launch.console,) if launch.console >= 0 else ())
+    tell(launch.line, "READY", fds=(launch.console,) if launch.console >= 0 else ())
     if launch.console >= 0:
         os.close(launch.console)
-    if not os.read(launch.line, 16):
+    if farside.receive(launch.line)[0] != ("GO",):
         os._exit(1)  # launch is gone or gave up, so are we
 
 
@@ -88,11 +88,11 @@ def execute(launch: Launch) -> None:
         os.chdir(request["cwd"])
     confine(request["confinement"])
     if request["user"] != (0, 0):
-        os.setresgid(request["user"][1], request["user"][1], request["user"][1])
-        os.setresuid(request["user"][0], request["user"][0], request["user"][0])
-    os.closerange(3, launch.line)
-    os.closerange(launch.line + 1, 65536)
-    privileges.reset_signals()
+        farside.become(*request["user"])
+    line = launch.line.fileno()
+    os.closerange(3, line)
+    os.closerange(line + 1, 65536)
+    farside.reset_signals()
     try:
         os.execve(request["argv"][0], request["argv"], request["env"])
     except OSError as error:

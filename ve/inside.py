@@ -24,16 +24,16 @@ nobody locks it and removes it.
 
 from __future__ import annotations
 
+import _socket
 import errno
 import fcntl
 import marshal
 import os
 import resource
-import signal
 import stat
 from contextlib import suppress
 
-from ve import accounts, tree
+from ve import accounts, farside, tree
 from ve._linux import syscalls
 from ve.beneath import DIRECTORY, Root, look
 
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any, NoReturn
 
-    Request = dict[str, Any]
+    from ve.farside import Request
 
 API_DIRECTORIES = ("dev", "proc", "sys")  # the kernel's own, left out where a whole root is copied
 _STAGING = ".ve-cp-"
@@ -53,8 +53,9 @@ class Gone(Exception):
     """files wants no more of us."""
 
 
-def main(request_fd: int, channel: int) -> NoReturn:
+def main(request_fd: int, near: int) -> NoReturn:
     """Serve the request; never returns."""
+    channel = _socket.socket(fileno=near)
     answer: tuple[Any, ...] = ("DONE",)
     try:
         with open(request_fd, "rb") as file:
@@ -69,8 +70,7 @@ def main(request_fd: int, channel: int) -> NoReturn:
         answer = ("ERROR", error.errno or 0, error.strerror or str(error), error.filename or "")
     except BaseException as error:  # files must hear of it
         answer = ("ERROR", 0, f"unexpected {type(error).__name__}: {error}", "")
-    with suppress(OSError):
-        os.write(channel, marshal.dumps(answer))
+    farside.send(channel, *answer)
     os._exit(0)
 
 
@@ -85,36 +85,24 @@ def _enter(pidfd: int, root: int) -> Root:
     if pidfd < 0 and root < 0:
         return Root()
     if pidfd >= 0:
-        syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
+        farside.hide()
         syscalls.setns(pidfd, syscalls.CLONE_NEWUSER | syscalls.CLONE_NEWNS)
-        os.setgroups([])
-        os.setresgid(0, 0, 0)
-        os.setresuid(0, 0, 0)
-        syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)  # a change of user may have reset it
+        farside.become(0, 0)
         os.close(pidfd)
     else:
         os.fchdir(root)
         os.chroot(".")
         os.close(root)
-    forget_imports()
+    farside.forget_imports()
     return Root(os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
-
-
-def forget_imports() -> None:
-    """No module can be found from now on."""
-    import sys
-
-    for finders in (sys.meta_path, sys.path_hooks, sys.path):
-        finders.clear()
-    sys.path_importer_cache.clear()
 
 
 # --- copying ------------------------------------------------------------------------------------------------------
 
 
-def send(request: Request, root: Root, channel: int) -> None:
+def send(request: Request, root: Root, channel: _socket.socket) -> None:
     """Send what is at the path; one that ends in / or . is the directory that it leads to."""
-    syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)  # once files is gone nobody wants the rest
+    farside.die_with_parent()  # once files is gone nobody wants the rest
     path = request["path"]
     directory, name = _source(root, path)
     about = os.stat(name, dir_fd=directory, follow_symlinks=False) if name else os.fstat(directory)
@@ -132,7 +120,7 @@ def _source(root: Root, path: str) -> tuple[int, str]:
     return root.open(head or ".", DIRECTORY), name
 
 
-def receive(request: Request, root: Root, channel: int) -> None:
+def receive(request: Request, root: Root, channel: _socket.socket) -> None:
     """Make what comes at the path: in the directory there, or under that name."""
     [is_directory] = _hear(channel)
     at, name = _destination(root, request["path"], request["name"], is_directory)
@@ -142,7 +130,7 @@ def receive(request: Request, root: Root, channel: int) -> None:
         if not root.resolve:  # on the host: nothing that comes from a VE, whatever it is, can reach further
             os.fchdir(staging)
             os.chroot(".")
-            forget_imports()
+            farside.forget_imports()
         with open(request["data"], "rb") as source:
             tree.Receiver(source, staging).receive()
         _hear(channel)
@@ -267,27 +255,24 @@ def remove(parent: int, name: str) -> None:
 # --- editing ------------------------------------------------------------------------------------------------------
 
 
-def password(request: Request, root: Root, channel: int) -> None:
+def password(request: Request, root: Root, channel: _socket.socket) -> None:
     accounts.set_password(root, request["user"], request["hash"], request["pidfd"] >= 0)
 
 
-def ssh_key(request: Request, root: Root, channel: int) -> None:
+def ssh_key(request: Request, root: Root, channel: _socket.socket) -> None:
     accounts.add_ssh_key(root, request["user"], request["key"])
 
 
 _ACTIONS = {action.__name__: action for action in (send, receive, password, ssh_key)}
 
 
-def _say(channel: int, *message: Any) -> None:
-    try:
-        os.write(channel, marshal.dumps(message))
-    except OSError as error:
-        raise Gone from error
+def _say(channel: _socket.socket, *message: Any) -> None:
+    if not farside.send(channel, *message):
+        raise Gone
 
 
-def _hear(channel: int) -> tuple[Any, ...]:
-    message = os.read(channel, 65536)
+def _hear(channel: _socket.socket) -> tuple[Any, ...]:
+    message, _ = farside.receive(channel)
     if not message:
         raise Gone
-    answer: tuple[Any, ...] = marshal.loads(message)
-    return answer[1:]
+    return message[1:]

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from stat import S_IFCHR
 from typing import Any, NoReturn, cast
 
-from ve import beancounter, devices, init, interpreter, log, mounts, seccomp, setup
+from ve import beancounter, devices, farside, init, interpreter, log, mounts, seccomp, setup, steps
 from ve.errors import FULL, ActionFailed, DiskFull, Error, InvalidValue, NotSupported, StartFailed
 from ve.facts import Facts, boot_id, process_start_time
 from ve.model import Config
@@ -71,18 +71,12 @@ class Launch:
 
     def _take(self, step: Callable[["Launch"], None]) -> None:
         try:
-            self.fault(step.__name__)
+            steps.fault(os.environ.get("VE_FAULT", ""), step.__name__)
             step(self)
         except OSError as error:
             if error.errno in FULL:
                 raise DiskFull(f"cannot start {self.config.veid}: {error.strerror}") from error
-            self.fail(step.__name__, " ".join(map(str, filter(None, (error.filename, error.strerror)))))
-
-    def fault(self, step: str) -> None:
-        if os.environ.get("VE_FAULT") == f"{step}:error":
-            self.fail(step, "Input/output error (VE_FAULT)")
-        if os.environ.get("VE_FAULT") == f"{step}:kill":
-            os.kill(os.getpid(), signal.SIGKILL)
+            self.fail(step.__name__, *steps.reason(error))
 
     def fail(self, step: str, why: str, hint: str = "", code: int = 0) -> NoReturn:
         """Raise StartFailed; code is the exit code of the error that caused it, where that is one of ours."""
@@ -112,14 +106,11 @@ class Launch:
         return self.fail(*(answer[1:] if answer[:1] == ("ERROR",) else (kind.lower(), "the launch was killed")))
 
     def _receive(self, channel: socket.socket) -> tuple[Any, ...]:
-        try:
-            message, fds, _, _ = socket.recv_fds(channel, 65536, 1, socket.MSG_CMSG_CLOEXEC)
-        except ConnectionError:
-            return ()
+        message, fds = farside.receive(channel)
         for fd in fds:
             self.terminal = fd
             self.undo.callback(os.close, fd)
-        return marshal.loads(message) if message else ()
+        return message
 
 
 # --- the steps ----------------------------------------------------------------------------------------------------
@@ -212,9 +203,7 @@ def start_action(launch: Launch) -> None:
 
 def go(launch: Launch) -> None:
     """let init execute, and see that it did"""
-    try:
-        launch.line.send(b"GO")
-    except BrokenPipeError:
+    if not farside.send(launch.line, "GO"):
         launch.fail("execute", "init has ended")
     if answer := launch._receive(launch.line):
         launch.fail(*answer[1:])

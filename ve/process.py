@@ -17,7 +17,6 @@ after the process that called us, so that what a killed caller leaves can be fou
 
 import contextlib
 import errno
-import marshal
 import os
 import select
 import signal
@@ -26,7 +25,7 @@ import subprocess
 from collections.abc import Mapping
 from typing import Any, NoReturn, Unpack
 
-from ve import execgroup, interpreter, request, terminal
+from ve import execgroup, farside, interpreter, request, terminal
 from ve.beancounter import Cgroup
 from ve.errors import CannotExecute, Error, InvalidValue, NotRunning
 from ve.execgroup import sweep
@@ -84,11 +83,10 @@ class Popen(subprocess.Popen[Any]):
         """Hear what the far side says until the program runs, or raise why it does not."""
         assert self._channel is not None
         while True:
-            data, fds, _, _ = socket.recv_fds(self._channel, 65536, 1, socket.MSG_CMSG_CLOEXEC)
+            message, fds = farside.receive(self._channel)
             if fds:
                 self.terminal = fds[0]
-            message: tuple[Any, ...] = marshal.loads(data) if data else ("FAILED", "begin", 0, "the far side ended")
-            kind, *values = message
+            kind, *values = message or ("FAILED", "begin", 0, "the far side ended")
             if kind == "STARTED":
                 self.host_pid, self.inside_pid = values
                 return
@@ -141,16 +139,14 @@ class Popen(subprocess.Popen[Any]):
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
         channel = self._channel
         if self.poll() is None and channel is not None:
-            with contextlib.suppress(OSError):  # it is just ending
-                channel.send(marshal.dumps(int(sig)))
+            farside.send(channel, int(sig))  # or it is just ending
 
     def kill(self) -> None:
         """SIGKILL to the command and all that it has started; nothing if wait() or poll() have seen it end."""
         if self.returncode is None:
             self._killed = True
             if self._channel:
-                with contextlib.suppress(OSError):  # the command first: a login is no longer in our cgroup
-                    self._channel.send(marshal.dumps(int(signal.SIGKILL)))
+                farside.send(self._channel, int(signal.SIGKILL))  # the command first: a login is not in our cgroup
             self._cgroup.kill()
 
     def __exit__(self, exc_type: Any, value: Any, traceback: Any) -> None:

@@ -32,10 +32,10 @@ import os
 import select
 import signal
 
-from ve import init, mounts, namespaces, privileges, unionfs
+from ve import farside, init, mounts, namespaces, privileges, unionfs
 from ve._linux import syscalls
 from ve.errors import ActionFailed, Error
-from ve.farside import Launch, fault, go, reason, send
+from ve.steps import Launch, fault, go, reason, tell
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -53,7 +53,8 @@ def main(request_fd: int, near: int, line: int) -> NoReturn:
         os.set_inheritable(fd, False)
     if request["ephemeral"]:
         _be_init_in_between()
-    go(SETUP, Launch(request, near, line), near)
+    launch = Launch(request, near, line)
+    go(SETUP, launch, launch.near)
 
 
 def own_mounts(launch: Launch) -> None:
@@ -79,13 +80,13 @@ def clone_init(launch: Launch) -> None:
     if pid == 0:
         go(init.INIT, launch, launch.line)
     os.close(cgroup)
-    os.close(launch.line)
+    launch.line.close()
     os.close(launch.root_ready)
     os.close(launch.limited)
     _go_home(launch, syscalls.CLONE_NEWTIME)
     launch.pid = pid
     launch.pidfd = os.pidfd_open(pid)
-    send(launch.near, "INIT", _host_pid(launch.pidfd))
+    tell(launch.near, "INIT", _host_pid(launch.pidfd))
 
 
 def id_maps(launch: Launch) -> None:
@@ -126,7 +127,7 @@ def mount_action(launch: Launch) -> None:
         pid = os.fork()
         if pid == 0:
             _exec_action(path, launch.request)
-        if launch.near in _first(pid_ends := os.pidfd_open(pid), launch.near):
+        if launch.near.fileno() in _first(pid_ends := os.pidfd_open(pid), launch.near.fileno()):
             os.killpg(pid, signal.SIGKILL)
             os._exit(1)
         os.close(pid_ends)
@@ -148,7 +149,7 @@ def protected_mounts(launch: Launch) -> None:
             mounts.mount_protected(
                 *(request[key] for key in ("base", "devices", "small_init", "proc", "sysctls")),
             )
-            fault(request, "pivot")
+            fault(request["fault"], "pivot")
             mounts.pivot()
             os.write(say, marshal.dumps(()))
         except (OSError, Error) as error:
@@ -169,7 +170,7 @@ def protected_mounts(launch: Launch) -> None:
 
 def hand_over(launch: Launch) -> None:
     """init may go on"""
-    send(launch.near, "MOUNTED")
+    tell(launch.near, "MOUNTED")
     os.write(launch.go_on, b"x")
     os.close(launch.go_on)
 
@@ -180,9 +181,9 @@ def stay(launch: Launch) -> None:
         return
     _go_home(launch, 0)
     maker = (launch.request["maker"],) if launch.request["ephemeral"] else ()
-    if launch.pidfd not in _first(launch.pidfd, launch.near, *maker):
+    if launch.pidfd not in _first(launch.pidfd, launch.near.fileno(), *maker):
         os._exit(0)  # the kernel ends what is in our PID namespace; a foreground VE runs on
-    send(launch.near, "ENDED", os.waitpid(launch.pid, 0)[1])
+    tell(launch.near, "ENDED", os.waitpid(launch.pid, 0)[1])
 
 
 SETUP = (
@@ -211,7 +212,7 @@ def _be_init_in_between() -> None:
         os.closerange(3, 65536)  # or the other ends would not see init's end close
         os.waitpid(pid, 0)
         os._exit(0)
-    privileges.die_with_parent()
+    farside.die_with_parent()
 
 
 def _first(*fds: int) -> set[int]:
@@ -252,7 +253,7 @@ def _exec_action(path: str, request: Request) -> NoReturn:
         os.dup2(2, 1)
         environment = {"VEID": str(request["veid"]), "VE_ROOT": os.getcwd()}
         os.chdir("/")
-        privileges.reset_signals()
+        farside.reset_signals()
         os.execve(path, [path], dict(os.environ) | environment)
     except OSError as error:
         os.write(2, f"{path}: {error.strerror}\n".encode())

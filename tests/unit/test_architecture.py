@@ -22,7 +22,7 @@ LEVELS = (
         "ve.diff",
         "ve.mounts",
         "ve.network",
-        "ve.privileges",
+        "ve.farside ve.privileges",
         "ve.seccomp",
         "ve.devices",
         "ve.confinement",
@@ -36,7 +36,7 @@ LEVELS = (
         "ve.staging ve.rootfs ve.archive ve.distributions ve.template",
     ),
     (
-        "ve.farside ve.init ve.setup ve.launch",
+        "ve.steps ve.init ve.setup ve.launch",
         "ve.command ve.enter ve.execgroup ve.request ve.process",
         "ve.inside ve.files",
         "ve.probes ve.check",
