@@ -78,6 +78,19 @@ def test_what_is_typed_shows_what_is_shown(
 
 
 @pytest.mark.any_kernel
+def test_the_demo_prints_what_is_shown(tmp_path: Path) -> None:
+    script = [ROOT / "scripts/demo.sh", commandline.VE.parent]
+    done = subprocess.run(
+        script, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=commandline.PATIENCE
+    )
+    assert done.returncode == 0, done.stdout
+    printed = iter(plain(done.stdout, tmp_path))
+    shown = plain(blocks(README, "text")[0], tmp_path)
+    assert shown.pop(0) == "# make demo"
+    assert [line for line in shown if line not in ("...", "==> ready: .venv/bin/ve") and line not in printed] == []
+
+
+@pytest.mark.any_kernel
 @pytest.mark.parametrize("document", [README, LIBRARY], ids=lambda path: path.name)
 def test_programs_print_what_is_shown(document: Path, environment: dict[str, str], state_dir: Path) -> None:
     code, shown = programs(document)
