@@ -31,7 +31,7 @@ from ve import errors
 
 ALLOWED_SKIPS: frozenset[str] = frozenset()  # reasons, as regular expressions that match the whole of one
 MUST_RUN = os.environ.get("CI") == "true" or os.environ.get("VE_TESTS_MUST_RUN") == "1"
-SETTLE = 10.0  # seconds in which the kernel must have undone what it undoes behind our back: a slow emulated CPU's
+SETTLE = 30.0  # seconds in which the kernel must have undone what it undoes behind our back: a slow emulated CPU's
 
 _tags: set[str] = set()  # names of our state dirs' cgroups; another session's may come and go beside us
 
