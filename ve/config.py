@@ -11,8 +11,10 @@
 The keys are Config's fields, all but the VEID, which is the file's name; what is left out has Config's default.
 """
 
+import errno
 import os
 import re
+import stat
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -21,6 +23,7 @@ from ve.errors import BrokenConfig, InvalidValue, NotFound
 from ve.model import Config, Mount
 
 VERSION = 1
+SIZE_MAX = 16 << 20  # bytes; more than a command line can ask for
 
 _EXPECTED = {str: "a string", bool: "true or false", list: "an array of strings", dict: "a table of strings"}
 
@@ -43,12 +46,30 @@ KEYS: dict[str, tuple[type, Callable[[str], Any]]] = {
 
 def load(path: str | os.PathLike[str], veid: int) -> Config:
     """The Config in this file; BrokenConfig names the line or key and what is expected there; NotFound if it is not."""
+    return parse(content(path, veid), veid, os.fspath(path))
+
+
+def content(path: str | os.PathLike[str], veid: int) -> bytes:
+    """What is in this file; BrokenConfig if that cannot be a conf file whatever it says, NotFound if there is none."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # lest a FIFO keep us
     except FileNotFoundError:
+        if os.path.islink(path):
+            raise BrokenConfig(f"cannot read {os.fspath(path)}: it is a link that leads nowhere") from None
         raise NotFound(f"cannot find VE {veid}: there is none", hint="ve list shows all") from None
-    with os.fdopen(fd, "rb") as file:
-        return parse(file.read(), veid, os.fspath(path))
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.ENXIO):
+            raise
+        raise BrokenConfig(f"cannot read {os.fspath(path)}: {error.strerror}") from error
+    try:
+        about = os.fstat(fd)
+        if not stat.S_ISREG(about.st_mode):
+            raise BrokenConfig(f"cannot read {os.fspath(path)}: it is not a regular file")
+        if about.st_size > SIZE_MAX:
+            raise BrokenConfig(f"cannot read {os.fspath(path)}: it is longer than {SIZE_MAX} bytes")
+        return b"".join(iter(lambda: os.read(fd, 65536), b""))
+    finally:
+        os.close(fd)
 
 
 def parse(data: bytes, veid: int, path: str) -> Config:
@@ -107,6 +128,8 @@ def _table(data: bytes) -> dict[str, Any]:
         raise _Broken(f"{place}: {what[:1].lower()}{what[1:]}") from None
     except RecursionError:
         raise _Broken("it is nested too deeply") from None
+    except ValueError:  # int()'s own, of more digits than it converts
+        raise _Broken("a number in it is too long") from None
 
 
 def _config(table: dict[str, Any], veid: int) -> Config:

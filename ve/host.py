@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ve import config, mounts, ps, unionfs
 from ve.environment import Environment, parse_mounts
 from ve.ephemeral import Ephemeral
-from ve.errors import BrokenConfig, Error, Exists, Locked, NotRunning, require_root
+from ve.errors import BrokenConfig, Error, Exists, Locked, NotFound, NotRunning, require_root
 from ve.facts import process_start_time
 from ve.model import VEID_MAX, Config, Mount, check_veid
 from ve.staging import full_disk_named
@@ -194,9 +194,9 @@ class Host:
                     continue
 
     def _users(self, ref: str) -> builtins.list[int]:
-        """The VEs that stay on this version of a template."""
+        """The VEs that stay on this version of a template, or may do so for all that can be read."""
         self.forget_dead()
-        return [veid for veid in self.state.veids() if _template_of(self.state, veid) == ref]
+        return [veid for veid in self.state.veids() if _template_of(self.state, veid) in (ref, None)]
 
 
 def _is_left(environment: Environment) -> bool:
@@ -219,14 +219,18 @@ def _config(veid: int, ref: str, **options: Any) -> Config:
     return settings
 
 
-def _template_of(state: State, veid: int) -> str:
-    """The template of a VE, as far as that can be read: a broken conf file still holds its template."""
+def _template_of(state: State, veid: int) -> str | None:
+    """The template of a VE, also when its conf file is broken; None if that does not even say so much."""
     path = state.conf_of(veid)
     if path is None:
-        return ""
+        return ""  # just destroyed
     try:
-        return config.load(path, veid).template
+        data = config.content(path, veid)
+        with contextlib.suppress(BrokenConfig):
+            return config.parse(data, veid, path).template
+    except NotFound:
+        return ""
     except BrokenConfig:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            found = re.search(r'^template *= *"([^"]*)"', file.read(), re.MULTILINE)
-        return found[1] if found else ""
+        return None
+    found = re.search(r'^template *= *"([^"]*)"', data.decode(errors="replace"), re.MULTILINE)
+    return found[1] if found else None

@@ -135,6 +135,8 @@ class Instance:
         private = self.state.private(self.veid)
         if not os.path.isdir(f"{private}/upper"):
             raise NotFound(f"cannot use {self.veid}: its private area {private} is gone")
+        with contextlib.suppress(FileExistsError):  # a backup does not have it
+            os.mkdir(f"{private}/work", 0o700)
         return unionfs.Overlay(self.template.path, f"{private}/upper", f"{private}/work")
 
     @contextlib.contextmanager

@@ -132,7 +132,7 @@ class State:
 
     def conf_of(self, veid: int) -> str | None:
         """The VE's conf file, wherever it is; None when there is no such VE."""
-        return next((path for path in (self.conf(veid), self.conf(veid, ephemeral=True)) if os.path.exists(path)), None)
+        return next(filter(os.path.lexists, (self.conf(veid), self.conf(veid, ephemeral=True))), None)
 
     def exists(self, veid: int) -> bool:
         return self.conf_of(veid) is not None
@@ -173,8 +173,9 @@ class State:
     def _near(self, key: str) -> str:
         import difflib  # only who mistypes pays for it
 
-        names = [*map(str, self.veids()), *_entries(os.path.join(self.path, "name"))]
-        near = difflib.get_close_matches(key, names, cutoff=0.5)
+        veids, directory = self.veids(), os.path.join(self.path, "name")
+        names = [name for name in _entries(directory) if _target(os.path.join(directory, name)) in veids]
+        near = difflib.get_close_matches(key, [*map(str, veids), *names], cutoff=0.5)
         return f"there is {' and '.join(near)}" if near else "ve list shows all"
 
     # Names.

@@ -198,9 +198,9 @@ class Templates(Shelf):
 
         require_root(what)
         with full_disk_named(what, self.path), ExitStack() as undo:
-            for directory in (os.path.dirname(self.path), self.path):
-                with suppress(FileExistsError):
-                    os.mkdir(directory, 0o700)
+            os.makedirs(os.path.dirname(self.path), mode=0o711, exist_ok=True)
+            with suppress(FileExistsError):
+                os.mkdir(self.path, 0o700)
             self._sweep()
             with self._locked():  # so that no sweep sees it without its lock
                 path = tempfile.mkdtemp(prefix=_NEW, dir=self.path)

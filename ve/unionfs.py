@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 PATIENCE = 3.0  # seconds for another overlay on the same upper to go; see _patiently
+_VALUE_MAX = 255  # bytes of a string that fsconfig(2) takes
 OPTIONS = {"index": "on", "redirect_dir": "on", "xino": "auto"}
 
 
@@ -75,10 +76,10 @@ class Overlay:
                 os.close(fd)
 
     def _safe_options(self, held: list[int]) -> dict[str, str]:
-        """The options, with a descriptor, noted in held, in place of each path that overlayfs would take apart."""
+        """The options, with a descriptor, noted in held, for each path that overlayfs would take apart or not take."""
         found = {}
         for key, value in self.options().items():
-            if key.endswith("dir") and set(value) & set(":,\\"):
+            if key.endswith("dir") and (set(value) & set(":,\\") or len(os.fsencode(value)) > _VALUE_MAX):
                 held.append(os.open(value, os.O_PATH | os.O_CLOEXEC))
                 value = f"/proc/self/fd/{held[-1]}"
             found[key] = value

@@ -1,6 +1,9 @@
 """A conf file: what is written is read as the same, and what is wrong in one is named."""
 
+import os
+import subprocess
 import tomllib
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 
@@ -116,6 +119,7 @@ GOOD = "version = 1\ntemplate = 'a:1'\n"
         (GOOD + "name = '../x'", "line 3: key name: cannot use name '../x': ", "63 characters"),
         ("version = 1\ntemplate = '../x:1'", "line 2: key template: cannot use template '../x:1': it is not NAME:", ""),
         ("a = " + "[" * 100_000, "", ""),
+        ("version = " + "9" * 5000, "a number in it is too long", ""),
     ],
 )
 def test_what_is_wrong_is_named(text: str, why: str, hint: str) -> None:
@@ -131,3 +135,19 @@ def test_what_is_wrong_is_named(text: str, why: str, hint: str) -> None:
 def test_what_is_not_utf8_names_its_line() -> None:
     with pytest.raises(BrokenConfig, match=r"^cannot read x: line 3: must be UTF-8$"):
         config.parse(GOOD.encode() + b"name = '\xff'", 101, "x")
+
+
+@pytest.mark.parametrize(
+    ("make", "why"),
+    [
+        (os.mkdir, "it is not a regular file"),
+        (os.mkfifo, "it is not a regular file"),
+        (lambda path: os.symlink("nowhere", path), "it is a link that leads nowhere"),
+        (lambda path: os.symlink(path, path), "Too many levels of symbolic links"),
+        (lambda path: subprocess.run(["truncate", "-s", "1G", path], check=True), "it is longer than "),
+    ],
+)
+def test_what_is_no_file_for_people_is_not_read(tmp_path: Path, make: Callable[[Path], object], why: str) -> None:
+    make(tmp_path / "101.toml")
+    with pytest.raises(BrokenConfig, match=f"^cannot read {tmp_path}/101.toml: {why}"):
+        config.load(tmp_path / "101.toml", 101)

@@ -120,6 +120,10 @@ def test_resolve(here: State) -> None:
     with pytest.raises(NotFound, match=r"^cannot find VE wbe: there is none$") as caught:
         here.resolve("wbe")
     assert caught.value.hint == "there is web"
+    os.symlink("102", f"{here.path}/name/lost")  # of a VE that is no more
+    with pytest.raises(NotFound) as caught:
+        here.resolve("lost")
+    assert caught.value.hint == "ve list shows all"
     with pytest.raises(NotFound) as caught:
         here.resolve(9999999)
     assert caught.value.hint == "ve list shows all"

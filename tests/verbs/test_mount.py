@@ -121,18 +121,23 @@ def test_nothing_in_it_is_a_device_or_privileged_by_accident(host_dir: Path, mak
 
 def test_a_mount_that_fails_leaves_none(host_dir: Path, make: Make) -> None:
     env = make()
-    (host_dir / f"private/{env.veid}/work").rename(host_dir / "elsewhere")
+    work = host_dir / f"private/{env.veid}/work"
+    work.rmdir()
+    work.touch()
     with witness.nothing_changes(host_dir):
         assert commandline.run(host_dir, "mount", env.veid).returncode != 0
-    (host_dir / "elsewhere").rename(host_dir / f"private/{env.veid}/work")
+    work.unlink()
     env.mount()
     env.umount()
 
 
 @pytest.mark.any_kernel
-@pytest.mark.parametrize("name", ["müller 世界", "a:b,c\\d\te", "a\\040b"])
+@pytest.mark.parametrize("name", ["müller 世界", "a:b,c\\d\te", "a\\040b", "l" * 255])
 def test_a_state_dir_with_any_name(tmp_path: Path, host: "ve.Host", name: str) -> None:
-    """Overlayfs takes colons, commas and backslashes in its options apart, and mountinfo writes them in octal."""
+    """Overlayfs takes colons, commas and backslashes in its options apart, and mountinfo writes them in octal.
+
+    fsconfig(2) takes 255 bytes.
+    """
     state_dir = conftest._new_state_dir(tmp_path)
     odd = state_dir.rename(tmp_path / name)
     (tmp_path / "file").write_text("given")

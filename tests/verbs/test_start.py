@@ -508,6 +508,25 @@ def test_a_private_area_that_has_vanished(host_dir: Path, make: Make) -> None:
 
 
 @pytest.mark.any_kernel
+def test_one_restored_from_a_backup(host_dir: Path, make: Make, tmp_path: Path) -> None:
+    """Of its upper and its conf file, as the manual says."""
+    env = make()
+    env.start()
+    witness.shell(env, "echo kept > /kept; rm /etc/shells; mv /etc/init.d /etc/moved")
+    env.stop(fast=True)
+    kept = [host_dir / f"private/{env.veid}/upper", host_dir / f"conf/{env.veid}.toml"]
+    subprocess.run(["cp", "-a", *kept, tmp_path], check=True)
+    env.destroy()
+    kept[0].parent.mkdir()
+    for path in kept:
+        subprocess.run(["cp", "-a", tmp_path / path.name, path], check=True)
+    env.start()
+    assert (
+        witness.shell(env, "cat /kept; ls -d /etc/shells /etc/moved/rcS 2>/dev/null || :") == "kept\n/etc/moved/rcS\n"
+    )
+
+
+@pytest.mark.any_kernel
 def test_one_failure_does_not_keep_the_others_from_starting(host_dir: Path, make: Make) -> None:
     first, second = make(), make(name="mars")
     done = commandline.run(host_dir, "start", first.veid, 4711, "mars")

@@ -36,6 +36,19 @@ def test_one_of_a_ve_whose_conf_file_is_broken_is_in_use(host_dir: Path, spare: 
     assert commandline.run(host_dir, "template", "remove", spare).returncode == 51
 
 
+@pytest.mark.parametrize("rubbish", [None, b"\xff"])
+def test_one_is_in_use_by_a_ve_that_does_not_even_say_of_which_it_is(
+    host_dir: Path, spare: str, make: Make, rubbish: bytes | None
+) -> None:
+    conf = host_dir / f"conf/{make('spare').veid}.toml"
+    conf.unlink()
+    if rubbish is None:
+        conf.symlink_to("nowhere")
+    else:
+        conf.write_bytes(rubbish)
+    assert commandline.run(host_dir, "template", "remove", spare).returncode == 51
+
+
 def test_a_ve_stays_on_its_version(host: "ve.Host", host_dir: Path, spare: str, make: Make, tmp_path: Path) -> None:
     old = make("spare")
     shutil.copytree(host.templates.get(spare).path, tmp_path / "tree", symlinks=True)
@@ -77,6 +90,11 @@ def test_one_that_has_vanished(host_dir: Path, spare: str, make: Make, what: str
         assert witness.left_of(host_dir, veid) == []
     shutil.rmtree(host_dir / "kept", ignore_errors=True)
     (host_dir / "kept.toml").unlink(missing_ok=True)
+
+
+def test_the_first_one_makes_the_state_dir(state_dir: Path) -> None:
+    commandline.output(state_dir / "not/there/yet", "template", "build", "busybox")
+    assert state_dir.joinpath("not/there/yet/template/busybox/1").is_dir()
 
 
 def test_an_ephemeral_ve_is_a_user_too(host: "ve.Host", spare: str) -> None:
