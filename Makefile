@@ -89,7 +89,7 @@ test-native: setup-test ## every test on this kernel
 	@$(BIN)/python -m pytest tests/unit tests/kernel tests/verbs $(PYTEST_ARGS)
 
 .PHONY: test-vm
-test-vm: setup-vm ## a part of what depends on the kernel on a stock one: KERNEL=6.1, 6.12 or 7; a quarter of an hour
+test-vm: setup-vm ## what depends on the kernel on a stock one, emulated and slow: KERNEL=6.1, 6.12 or 7
 	@$(BIN)/python -m tests.vm $(KERNEL) $(PYTEST_ARGS)
 
 .PHONY: clean
