@@ -1,7 +1,7 @@
 """The command line of ve: each verb parses, makes one call of the library, and prints.
 
-ve/_options.py has what may be typed, ve/_output.py what is shown, ve/_session.py what is said on the way.  stdout is
-data, stderr is talk.
+ve/_options.py has what may be typed, ve/_completion.py how a shell completes it, ve/_output.py what is shown,
+ve/_session.py what is said on the way.  stdout is data, stderr is talk.
 """
 
 import os
@@ -11,14 +11,20 @@ from typing import Any
 
 import typer
 
+from ve import _completion as completion
 from ve import _options as opt
 from ve import _output as out
 from ve import errors
 from ve._session import Session, stand_on_firm_ground
 
-PLAIN: dict[str, Any] = {"rich_markup_mode": None, "pretty_exceptions_enable": False}
+PLAIN: dict[str, Any] = {"rich_markup_mode": None, "pretty_exceptions_enable": False, "add_completion": False}
 
-app = typer.Typer(**PLAIN, invoke_without_command=True, epilog="ve VERB --help has examples of each.")
+app = typer.Typer(
+    **PLAIN,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="ve help VERB has options and examples of each.",
+)
 templates = typer.Typer(**PLAIN, invoke_without_command=True)
 app.add_typer(templates, name="template")
 
@@ -29,10 +35,10 @@ class Context(typer.Context):
     obj: Session
 
 
-def verb(name: str, **settings: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def verb(name: str, cls: type[opt.Verb] = opt.Verb) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Make a function a verb; its docstring is the help."""
     group = templates if name.startswith("template ") else app
-    return group.command(name.removeprefix("template "), epilog=opt.examples(name), **settings)
+    return group.command(name.removeprefix("template "), cls=cls, epilog=opt.examples(name))
 
 
 def choose(ctx: Context, suffix: str = "") -> None:
@@ -45,11 +51,15 @@ def choose(ctx: Context, suffix: str = "") -> None:
 
 @app.callback()
 def globals_(
-    ctx: Context, state_dir: opt.StateDir = None, quiet: opt.Quiet = False, version: opt.Version = False
+    ctx: Context,
+    state_dir: opt.StateDir = None,
+    quiet: opt.Quiet = False,
+    show_completion: opt.ShowCompletion = None,
+    version: opt.Version = False,
 ) -> None:
     """Virtual Environments: isolated groups of processes with their own root, init and users."""
-    if version:
-        print("ve", out.version())
+    if version or show_completion:
+        print(f"ve {out.version()}" if version else completion.script(show_completion or ""))
         raise typer.Exit
     ctx.obj.state_dir, ctx.obj.quiet = state_dir, quiet
     choose(ctx)
@@ -130,9 +140,9 @@ def stop(
 
 
 @verb("restart")
-def restart(ctx: Context, keys: opt.VEs, timeout: opt.Timeout = 60.0) -> int:
+def restart(ctx: Context, keys: opt.VEs, fast: opt.Fast = False, timeout: opt.Timeout = 60.0) -> int:
     """Stop VEs and start them again."""
-    return ctx.obj.each(keys, "is running again", lambda env: env.restart(timeout=timeout))
+    return ctx.obj.each(keys, "is running again", lambda env: env.restart(timeout=0 if fast else timeout))
 
 
 @verb("freeze")
@@ -169,7 +179,11 @@ def set_(
     ssh_key: opt.SshKey = None,
     save: opt.Save = False,
 ) -> None:
-    """Change a VE, running or stopped.  An option that can be repeated replaces all that was there."""
+    """Change a VE, running or stopped.
+
+    --hostname changes a running one at once, and for good only with --save.  --userpasswd and --ssh-key edit the VE's
+    own files.  All else needs --save; what can be repeated replaces all that was there, and "" takes that away.
+    """
     target, say = ctx.obj.get(key), ctx.obj.say
     asked = opt.given(hostname=hostname, description=description, onboot=onboot)
     asked |= opt.given(env=opt.variables(env), mounts=opt.listed(mount), devices=opt.listed(device))
@@ -229,7 +243,9 @@ def exec_(
     when it could not be run, or 125 when ve itself failed.
     """
     if not command:
-        raise errors.InvalidValue(f"cannot exec in {key}: no command was given", hint=f"ve enter {key} opens a shell")
+        raise errors.InvalidValue(
+            f"cannot run a command in {key}: none was given", hint=f"ve enter {key} opens a shell"
+        )
     return ctx.obj.get(key).call(command, user=user, cwd=cwd, env=opt.variables(env))
 
 
@@ -263,7 +279,7 @@ def list_(
 ) -> int:
     """List all VEs, running or not."""
     table = out.choose_fields(output)
-    envs = ctx.obj.host().list()
+    envs = ctx.obj.host("VEs").list()
     print(out.render(table, envs, as_json, header=not bare), end="")
     codes = [ctx.obj.report(error) for env in envs if (error := out.broken(env))]
     return codes[0] if codes else 0
@@ -280,15 +296,16 @@ def status(ctx: Context, key: opt.VE, as_json: opt.Json = False) -> None:
 def ps(ctx: Context, key: opt.OneVE = None, as_json: opt.Json = False) -> None:
     """Show the processes of VEs: PID and UID inside, HOSTPID outside."""
     veid = None if key is None else ctx.obj.get(key).veid
-    processes = [process for process in ctx.obj.host().ps() if veid in (None, process.veid)]
+    processes = [process for process in ctx.obj.host("VEs").ps() if veid in (None, process.veid)]
     print(out.render(out.PS, processes, as_json), end="")
 
 
 @verb("check")
 def check(ctx: Context, as_json: opt.Json = False) -> int:
     """Show what VEs use of this host, and what is lost without it."""
-    facilities = ctx.obj.host().check()
-    print(out.render(out.CHECK, facilities, as_json), end="")
+    facilities = ctx.obj.host("this host").check()
+    print(out.render(out.CHECK, facilities, as_json) if as_json else out.checked(facilities), end="")
+    ctx.obj.say(out.verdict(facilities))
     return errors.NotSupported.exit_code if any(f.required and not f.present for f in facilities) else 0
 
 
@@ -357,8 +374,8 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command line and return its exit code."""
     stand_on_firm_ground()
     if "_VE_COMPLETE" in os.environ:
-        app(prog_name="ve")  # typer answers the shell and exits
-    here = Session(sys.argv[1:] if argv is None else argv)
+        completion.answer(app)
+    here = Session(opt.spelled_out(sys.argv[1:] if argv is None else argv))
     command = typer.main.get_command(app)
     try:
         with command.make_context("ve", list(here.words), obj=here) as ctx:

@@ -1,16 +1,15 @@
-"""What a command line may hold: arguments and options, how a shell completes them, and examples of each verb."""
+"""What a command line may hold: arguments and options, and examples of each verb."""
 
 import re
 import sys
-from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
-from typer.core import TyperCommand, TyperOption
+from typer.core import TyperArgument, TyperCommand, TyperOption
 
-import ve
 from ve import errors
+from ve._completion import complete_field, complete_side, complete_template, complete_ve
 from ve._output import LIST
 from ve.model import check_name
 from ve.rights import PROFILES
@@ -24,16 +23,18 @@ EXAMPLES = {
     "stop": ["ve stop 101", "ve stop --timeout 10 101 web", "ve stop --fast 101", "ve stop --all"],
     "freeze": ["ve freeze 101"],
     "thaw": ["ve thaw 101"],
-    "restart": ["ve restart 101"],
+    "restart": ["ve restart 101 web", "ve restart --fast 101"],
     "destroy": ["ve destroy 101 web"],
     "set": [
-        "ve set 101 --hostname blue --save",
+        "ve set 101 --hostname blue          # until it stops",
+        "ve set web --no-onboot --env LANG=C --description 'the web server' --save",
+        've set web --mount "" --save        # none any more',
         "ve set 101 --userpasswd root:-      # read from stdin",
         "ve set 101 --ssh-key @/root/.ssh/id_ed25519.pub",
     ],
     "rename": ["ve rename 101 web"],
     "run": ["ve run busybox", "ve run busybox --mount $PWD:/src:ro --env CI=1 -- sh -c 'cd /src && ls'"],
-    "exec": ["ve exec 101 ps", "ve exec web --user nobody -- ls -la", "tar c . | ve exec 101 tar x -C /srv"],
+    "exec": ["ve exec 101 ps", "ve exec -u nobody web -- ls -la", "tar c . | ve exec 101 tar x -C /srv"],
     "enter": ["ve enter 101", "echo hostname | ve enter 101"],
     "console": ["ve console 101"],
     "logs": ["ve logs 101", "ve logs -f web"],
@@ -57,7 +58,26 @@ def examples(name: str) -> str:
     return "\n".join(["\b", "Examples:", *(f"  {line}" for line in EXAMPLES[name])])  # \b: click, do not rewrap
 
 
-class Wrapper(TyperCommand):
+def spelled_out(words: list[str]) -> list[str]:
+    """`ve help VERB` is `ve VERB --help`."""
+    return [*words[1:], "--help"] if words[:1] == ["help"] else words
+
+
+class Verb(TyperCommand):
+    """A verb, whose help has its arguments as the manual has them: VE and [CMD]..., not {VE} and CMD <list[str]>."""
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        return [re.sub("[{}]", "", piece) for piece in super().collect_usage_pieces(ctx)]
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        for title, kind in (("Arguments", TyperArgument), ("Options", TyperOption)):
+            records = [param.get_help_record(ctx) for param in self.get_params(ctx) if isinstance(param, kind)]
+            if rows := [(name.partition(" <")[0], text) for name, text in filter(None, records)]:
+                with formatter.section(title):
+                    formatter.write_dl(rows)
+
+
+class Wrapper(Verb):
     """A verb that ends in somebody's command line: our options end where that begins, as with ssh."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -77,7 +97,8 @@ class Wrapper(TyperCommand):
 
 def veid(text: str) -> int:
     if not re.fullmatch("[0-9]{1,10}", text):
-        raise errors.InvalidValue(f"cannot use VEID {text!r}: it is not a number, 1 to 2147483644")
+        hint = "" if text.isdecimal() else "a name besides the VEID is given by --name"
+        raise errors.InvalidValue(f"cannot use VEID {text!r}: it is not a number, 1 to 2147483644", hint)
     return int(text)
 
 
@@ -115,7 +136,9 @@ def given(**options: Any) -> dict[str, Any]:
 
 def user_and_password(text: str) -> tuple[str, str]:
     """USER:PASSWORD; a password of - is asked for, or is the first line of stdin, so that ps does not show it."""
-    user, _, password = text.partition(":")
+    user, colon, password = text.partition(":")
+    if not colon:  # the whole may be the password: it is not shown
+        raise errors.InvalidValue("cannot set a password: no colon is in USER:PASSWORD", "USER:- reads it from stdin")
     if password != "-":
         return user, password
     if not sys.stdin.isatty():
@@ -135,30 +158,18 @@ Side = tuple[str, str] | None
 
 def copy_sides(source: str, target: str) -> tuple[Side, Side]:
     """For each of the two, VE and path if it is VE:PATH, else None; as with scp, a slash before the colon is no VE."""
+    cannot = f"cannot copy {source} to {target}"
     first, second = (re.fullmatch("([^/:]+):(.*)", path, re.DOTALL) for path in (source, target))
-    if (first is None) == (second is None):
-        hint = "a file of the host with a colon in its name is ./NAME"
-        raise errors.InvalidValue(f"cannot cp {source} to {target}: exactly one of them must be VE:PATH", hint)
+    if first and second:
+        hint = f"ve cp {source} FILE, then ve cp FILE {target}"
+        raise errors.InvalidValue(f"{cannot}: one of them must be a path of the host", hint)
+    if not first and not second:
+        hint = "a path in a VE is VE:PATH; ve cp copies between the host and a VE"
+        raise errors.InvalidValue(f"{cannot}: one of them must be VE:PATH", hint)
+    for side in filter(None, (first, second)):
+        if not side[2]:
+            raise errors.InvalidValue(f"{cannot}: no path follows {side[0]}", f"{side[0]}/ is its root directory")
     return first and (first[1], first[2]), second and (second[1], second[2])
-
-
-# --- Completion: nothing when it cannot be known, as a completion has nowhere to complain -----------------------------
-
-
-def words(ctx: typer.Context, read: Callable[["ve.Host"], Iterable[str]]) -> list[str]:
-    try:
-        return [word for word in read(ve.Host(ctx.find_root().params.get("state_dir"))) if word]
-    except Exception:
-        return []
-
-
-def complete_ve(ctx: typer.Context) -> list[str]:
-    return words(ctx, lambda host: (word for env in host.list() for word in (str(env.veid), env.name)))
-
-
-def complete_template(ctx: typer.Context, incomplete: str) -> list[str]:
-    kind = "ref" if ":" in incomplete else "name"  # bash would break the word at a colon
-    return words(ctx, lambda host: sorted({getattr(template, kind) for template in host.templates.list()}))
 
 
 # --- Arguments and options --------------------------------------------------------------------------------------------
@@ -174,9 +185,9 @@ SomeVEs = Annotated[
 ]
 Veid = Annotated[str, typer.Argument(metavar="VEID", help="A free number, 1 to 2147483644.")]
 NewName = Annotated[str, typer.Argument(metavar="NAME", help="The new name.", callback=name)]
-Cmd = Annotated[Texts, typer.Argument(metavar="CMD", show_default=False)]
-Source = Annotated[str, typer.Argument(metavar="SRC")]
-Target = Annotated[str, typer.Argument(metavar="DST")]
+Cmd = Annotated[Texts, typer.Argument(metavar="CMD", help="A program and its arguments.", show_default=False)]
+Source = Annotated[str, typer.Argument(metavar="SRC", help="PATH or VE:PATH.", autocompletion=complete_side)]
+Target = Annotated[str, typer.Argument(metavar="DST", help="VE:PATH or PATH.", autocompletion=complete_side)]
 Ref = Annotated[str, typer.Argument(metavar="TEMPLATE", help="NAME or NAME:VERSION.", autocompletion=complete_template)]
 Rootfs = Annotated[
     str, typer.Argument(metavar="SOURCE", help="A directory, a tar, an OCI layout or a docker save archive.")
@@ -189,13 +200,17 @@ Kind = Annotated[
 Template = Annotated[
     str, typer.Option(metavar="NAME[:VERSION]", help="What to make it from.", autocompletion=complete_template)
 ]
-Name = Annotated[Text, typer.Option(help="A name that works wherever the VEID does.", callback=name)]
-Hostname = Annotated[Text, typer.Option(help="What hostname says inside.")]
-Description = Annotated[Text, typer.Option(help="One line for people.")]
-Onboot = Annotated[bool | None, typer.Option("--onboot/--no-onboot", help="Start it when the host boots.")]
+Name = Annotated[Text, typer.Option(metavar="NAME", help="A name that works wherever the VEID does.", callback=name)]
+Hostname = Annotated[Text, typer.Option(metavar="NAME", help="What hostname says inside, if not its name.")]
+Description = Annotated[Text, typer.Option(metavar="TEXT", help="One line for people.")]
+Onboot = Annotated[bool | None, typer.Option("--onboot/--no-onboot", help="Start it when the host boots, or not.")]
 Env = Annotated[Texts, typer.Option("--env", "-e", metavar="K=V", help="An environment variable; repeatable.")]
-Mounts = Annotated[Texts, typer.Option("--mount", metavar="SRC:DST[:ro]", help="A path of the host; repeatable.")]
-Devices = Annotated[Texts, typer.Option("--device", metavar="/dev/X", help="A device it may use; repeatable.")]
+Mounts = Annotated[
+    Texts, typer.Option("--mount", metavar="SRC:DST[:ro]", help="Show SRC of the host at DST inside; repeatable.")
+]
+Devices = Annotated[
+    Texts, typer.Option("--device", metavar="/dev/X", help="A device of the host that it may use; repeatable.")
+]
 Profiles = Annotated[
     Texts,
     typer.Option(
@@ -209,13 +224,19 @@ Capabilities = Annotated[
     Texts,
     typer.Option("--capability", metavar="NAME:on|off", help="One capability more or less; repeatable."),
 ]
-Password = Annotated[Text, typer.Option(metavar="USER:PASSWORD", help="Set it; - for PASSWORD reads it from stdin.")]
+Password = Annotated[
+    Text, typer.Option(metavar="USER:PASSWORD", help="Set a user's password; USER:- reads it from stdin.")
+]
 SshKey = Annotated[Text, typer.Option(metavar="KEY|@FILE", help="Let this public key log in as root.")]
-Save = Annotated[bool, typer.Option("--save", help="Keep it for the next starts.")]
+Save = Annotated[bool, typer.Option("--save", help="Keep it in the conf file: all but a hostname needs that.")]
 
-User = Annotated[Text, typer.Option(metavar="USER[:GROUP]", help="Run as this user, by the VE's passwd.")]
+User = Annotated[
+    Text, typer.Option("--user", "-u", metavar="USER[:GROUP]", help="Run as this user, by the VE's passwd.")
+]
 Cwd = Annotated[Text, typer.Option(metavar="DIR", help="Run in this directory of the VE.")]
-Timeout = Annotated[float, typer.Option(metavar="SECONDS", min=0, help="How long its own shutdown may take.")]
+Timeout = Annotated[
+    float, typer.Option("--timeout", "-t", metavar="SECONDS", min=0, help="How long its own shutdown may take.")
+]
 Fast = Annotated[bool, typer.Option("--fast", help="Kill it at once.")]
 AllOnboot = Annotated[bool, typer.Option("--onboot", help="Every stopped VE that was given --onboot.")]
 AllRunning = Annotated[bool, typer.Option("--all", help="Every VE that runs.")]
@@ -224,16 +245,22 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the steps and do 
 Follow = Annotated[bool, typer.Option("--follow", "-f", help="Go on with new text as it comes.")]
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Columns = Annotated[str, typer.Option("-o", metavar="FIELD,...", help=f"Some of {', '.join(LIST)}.")]
+Columns = Annotated[
+    str, typer.Option("-o", metavar="FIELD,...", help=f"Some of {', '.join(LIST)}.", autocompletion=complete_field)
+]
 All = Annotated[bool, typer.Option("--all", "-a", help="As without it; for hands that know vzlist.")]
 NoHeader = Annotated[bool, typer.Option("-H", help="Print no header.")]
 Archive = Annotated[bool, typer.Option("--archive", "-a", help="Keep owners, times, xattrs and hard links.")]
-TemplateName = Annotated[Text, typer.Option("--name", help="Its name, when not that of its kind.")]
-Suite = Annotated[Text, typer.Option(help="The suite of Debian.")]
+TemplateName = Annotated[Text, typer.Option("--name", metavar="NAME", help="Its name, when not that of its kind.")]
+Suite = Annotated[Text, typer.Option(metavar="SUITE", help="A suite of Debian, such as trixie.")]
 Packages = Annotated[str, typer.Option(metavar="PKG,...", help="Packages of Debian to add.")]
 
 StateDir = Annotated[
     Text, typer.Option(metavar="DIR", envvar="VE_STATE_DIR", show_envvar=True, help="Instead of /var/lib/ve.")
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")]
+ShowCompletion = Annotated[
+    Literal["bash", "zsh", "fish"] | None,
+    typer.Option(metavar="SHELL", help="Print what makes bash, zsh or fish complete."),
+]
 Version = Annotated[bool, typer.Option("--version", help="Print the version.")]

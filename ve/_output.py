@@ -111,6 +111,27 @@ def dump_json(value: Any) -> str:
     return json.dumps(value, indent=2, default=str) + "\n"
 
 
+def checked(facilities: Sequence["ve.Facility"]) -> str:
+    """A line for each that is there; of what is missing also the loss, and the cure once for those that share it."""
+    import textwrap
+
+    lines = []
+    for each, after in zip(facilities, [*facilities[1:], None], strict=True):
+        lines.append(f"yes  {each.name}" if each.present else f"no   {each.name} (lost without it: {each.lost})")
+        if not each.present and (after is None or after.present or after.cure != each.cure):
+            lines.append(f"     cure: {each.cure}")
+    return "".join(f"{textwrap.fill(line, 80, subsequent_indent=' ' * 11)}\n" for line in lines)
+
+
+def verdict(facilities: Iterable["ve.Facility"]) -> str:
+    missing = [each for each in facilities if not each.present]
+    if not missing:
+        return "VEs can start here, and nothing is missing"
+    if required := [each.name for each in missing if each.required]:
+        return f"no VE can start here without {', '.join(required)}"
+    return f"VEs can start here; missing is {', '.join(each.name for each in missing)}"
+
+
 def as_facts(facts: dict[str, Any]) -> str:
     return "".join(f"{name}: {cell(value)}\n" for name, value in facts.items())
 
@@ -133,19 +154,70 @@ def progress(text: str) -> Iterator[Callable[[int, int, str], None] | None]:
 
 # --- Failures ---------------------------------------------------------------------------------------------------------
 
+# What hands know from elsewhere: where it is typed ("": anywhere), the words (*: any argument), and what does it here.
+FAMILIAR: tuple[tuple[str, str, str], ...] = (
+    ("ve", "ls", "ve list"),
+    ("ve", "rm delete remove", "ve destroy VE"),
+    ("ve", "kill", "ve stop --fast VE"),
+    ("ve", "pause suspend", "ve freeze VE"),
+    ("ve", "unpause resume", "ve thaw VE"),
+    ("ve", "attach shell ssh login", "ve enter VE"),
+    ("ve", "inspect info show", "ve status VE"),
+    ("ve", "exec2", "ve exec VE CMD"),
+    ("ve", "images templates", "ve template list"),
+    ("ve", "pull import", "ve template add NAME SOURCE"),
+    ("ve", "build", "ve template build KIND"),
+    ("ve", "version -v -V", "ve --version"),
+    ("ve", "--install-completion --show-completion", "ve --show-completion bash, zsh or fish prints what to install"),
+    ("ve template", "ls", "ve template list"),
+    ("ve template", "rm delete", "ve template remove TEMPLATE"),
+    ("ve create", "-t --ostemplate --image", "--template NAME[:VERSION]"),
+    ("ve destroy", "-f --force", "ve stop --fast VE, then ve destroy VE"),
+    ("ve list", "-q", "ve list -H -o veid"),
+    ("ve list", "*", "ve status VE"),
+    ("ve logs", "-n --tail", "ve logs VE | tail -n N"),
+    ("ve ps", "-a -e --all", "ve ps shows all without it"),
+    ("ve run", "--rm", "ve run leaves nothing without it"),
+    ("ve run", "-d --detach --name", "ve create and ve start make a VE that stays"),
+    ("ve set", "--name", "ve rename VE NAME"),
+    ("ve start", "-a --all", "ve start --onboot"),
+    ("ve stop", "-f --force -9", "ve stop --fast VE"),
+    ("ve template build", "-t --tag", "--name NAME"),
+    ("", "--state-dir --quiet -q", "it stands before the verb: ve --state-dir DIR VERB"),
+    ("", "-i -t --interactive --tty", "there is a terminal without it, when yours is one"),
+    ("", "-v --volume --bind", "--mount SRC:DST[:ro]"),
+    ("", "-w --workdir", "--cwd DIR"),
+    ("", "yes no", "--onboot or --no-onboot, with nothing behind it"),
+)
+
 Failure = tuple[int, str, str]  # the exit code, the sentence and the hint; no sentence for what needs no words
 BUG = "this is a bug: please report it, with what VE_DEBUG=1 in the environment shows"
 
 
-def explain(error: BaseException, cannot: str, words: Sequence[str]) -> tuple[int, list[str]]:
+Called = tuple[str, str, str]  # a VE's VEID, its label, and what the user typed for it
+
+
+def explain(
+    error: BaseException, cannot: str, words: Sequence[str], called: Called | None = None
+) -> tuple[int, list[str]]:
     """A failure's exit code and lines for stderr; cannot is how a sentence of ours begins, words the command line."""
     code, sentence, hint = _failure(error, cannot, words)
+    if called:
+        sentence, hint = _renamed(sentence, hint, called)
     lines = [f"{prefix}: {printable(text)}" for prefix, text in (("ve", sentence), ("hint", hint)) if text]
     if os.environ.get("VE_DEBUG"):
         import traceback
 
         lines = [*"".join(traceback.format_exception(error)).splitlines(), *lines]
     return code, lines
+
+
+def _renamed(sentence: str, hint: str, called: Called) -> tuple[str, str]:
+    """The VE by its label in what could not be done, as in what was; and in the cure as the user has just typed it."""
+    veid, label, typed = called
+    head, colon, why = sentence.partition(": ")
+    head = re.sub(rf"(?<!\S){veid}(?!\S| \()", label, head, count=1)
+    return head + colon + why, re.sub(rf"(?<!\S){veid}(?![^\s:;,])", typed, hint)
 
 
 def _failure(error: BaseException, cannot: str, words: Sequence[str]) -> Failure:
@@ -172,5 +244,17 @@ def _usage(error: typer.TyperException, cannot: str, words: Sequence[str]) -> Fa
         word = next(word for word in words if word.startswith(option))
         return 20, f"{cannot} {word}: a VEID is a number, 1 to 2147483644", ""
     ctx = getattr(error, "ctx", None)
-    why = " ".join(error.format_message().rstrip(".").split())
-    return 2, f"{cannot}: {why[:1].lower()}{why[1:]}", f"see {ctx.command_path if ctx else 've'} --help"
+    where = ctx.command_path if ctx else "ve"
+    text = " ".join(error.format_message().replace("Value error, ", "").rstrip(".").split())
+    why, *near = re.split(r" \(Possible options: |\. Did you mean ", text, maxsplit=1)
+    argument = re.search(r"['(]([^' ()]+)[^'()]*['?)]$", why)
+    hint = _ours(where, option or (argument[1] if argument else ""))
+    hint = hint or (f"did you mean {near[0].rstrip(')?')}?" if near else f"see {where} --help")
+    return 2, f"cannot run {where}: {why[:1].lower()}{why[1:]}", hint
+
+
+def _ours(where: str, word: str) -> str:
+    """What does here what this word does elsewhere; empty if nobody says so."""
+    any_word = "" if word.startswith("-") else "*"
+    found = (ours for at, words, ours in FAMILIAR if at in ("", where) and {word, any_word} & {*words.split()})
+    return next(found, "")

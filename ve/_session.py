@@ -14,6 +14,17 @@ from ve import errors
 OWN_FAILURE = 125  # of a verb that otherwise returns the exit code of its command
 NOT_OURS = (126, 127, 130, 141)  # the command cannot be executed, is not there; Ctrl-C; nobody reads us any more
 RUNS_A_COMMAND = frozenset({"exec", "run", "enter", "console"})
+PHRASES = {  # of verbs whose names are not English ones
+    "console": "log in to",
+    "cp": "copy files of",
+    "diff": "compare",
+    "exec": "run a command in",
+    "list template": "list templates",
+    "logs": "show the log of",
+    "ps": "look at",
+    "status": "look at",
+    "umount": "unmount",
+}
 
 
 def stand_on_firm_ground() -> None:
@@ -40,10 +51,14 @@ class Session:
     quiet: bool = False
     verb: str = ""
     target: str = ""
+    env: "ve.Environment | None" = None  # what target has turned out to be
 
     def cannot(self) -> str:
         """How an error sentence of ours begins."""
-        return " ".join(filter(None, ("cannot", self.verb or "run ve", self.target)))
+        verb = self.verb or "run ve"
+        return " ".join(
+            filter(None, ("cannot", PHRASES.get(verb, verb), out.label(self.env) if self.env else self.target))
+        )
 
     def say(self, text: str) -> None:
         """Tell in a line what was done."""
@@ -52,26 +67,35 @@ class Session:
 
     def report(self, error: BaseException) -> int:
         """Tell a failure and its cure; returns its exit code."""
-        code, lines = out.explain(error, self.cannot(), self.words)
+        code, lines = out.explain(error, self.cannot(), self.words, self.called())
         for line in lines:
             print(line, file=sys.stderr)
         return OWN_FAILURE if self.verb in RUNS_A_COMMAND and code not in NOT_OURS else code
 
+    def called(self) -> out.Called | None:
+        """What to call the VE that it is about."""
+        return (str(self.env.veid), out.label(self.env), self.target) if self.env else None
+
     def host(self, target: str = "") -> "ve.Host":
         """The library's object; target is for the error sentence."""
-        self.target = target
+        self.target, self.env = target, None
         errors.require_root(self.cannot())
         return ve.Host(self.state_dir)
 
     def get(self, key: str) -> "ve.Environment":
-        return self.host(key).get(opt.veid(key) if key.isdecimal() else key)
+        self.env = self.host(key).get(opt.veid(key) if key.isdecimal() else key)
+        return self.env
 
     def those(
         self, keys: list[str] | None, every: bool, option: str, wanted: Callable[["ve.Environment"], bool]
     ) -> list[str]:
         """The VEs that were named or, with an option in place of names, every one that is wanted."""
-        if bool(keys) == every:
-            raise errors.InvalidValue(f"{self.cannot()}: name VEs or say {option}")
+        verb, names = f"ve {self.verb}", " ".join(keys or ())
+        if names and every:
+            hint = f"{verb} {names} without it, or {verb} {option} without names"
+            raise errors.InvalidValue(f"{self.cannot()} {names}: {option} stands in place of names", hint)
+        if not names and not every:
+            raise errors.InvalidValue(f"{self.cannot()}: no VE is named", hint=f"{verb} VE, or {verb} {option}")
         return list(keys or ()) if not every else [str(env.veid) for env in self.host().list() if self._is(env, wanted)]
 
     def _is(self, env: "ve.Environment", wanted: Callable[["ve.Environment"], bool]) -> bool:

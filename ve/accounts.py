@@ -24,18 +24,19 @@ _SIZE_MAX = 16 << 20
 _LOCK_TIMEOUT = 15  # seconds, as lckpwdf(3)
 _OPEN = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _DAY = 86400
+NO_SUCH_USER = errno.ESRCH  # not ENOENT, which is about files
 _ELSEWHERE = "x"  # in the second field of passwd(5): see shadow(5)
 
 
 def set_password(root: Root, user: str, hashed: str, running: bool) -> None:
-    """Give the user this password hash; OSError ENOENT if there is no such user."""
+    """Give the user this password hash; OSError NO_SUCH_USER."""
     etc = root.open("etc", DIRECTORY)
     if running:
         _lock(etc)
     passwd = File(root, "etc/passwd")
     account = passwd.find(user)
     if account is None:
-        raise OSError(errno.ENOENT, "no such user")
+        raise OSError(NO_SUCH_USER, "no such user")
     shadow = File(root, "etc/shadow")
     if shadow.about is None:
         account[1] = hashed
@@ -56,7 +57,7 @@ def add_ssh_key(root: Root, user: str, key: str) -> None:
     """
     account = File(root, "etc/passwd").find(user)
     if account is None:
-        raise OSError(errno.ENOENT, "no such user")
+        raise OSError(NO_SUCH_USER, "no such user")
     uid, gid, path = int(account[2]), int(account[3]), account[5]
     os.setegid(gid)
     os.seteuid(uid)

@@ -5,7 +5,7 @@
     │   └── BrokenConfig     a conf file that cannot be read as one
     ├── NotFound             no such VE
     │   ├── TemplateNotFound no such template or version
-    │   └── NoSuchFile       no such file, directory or user, in the VE or on the host; a FileError too
+    │   └── NoSuchFile       no such file or directory, in the VE or on the host; a FileError too
     ├── FileError            a file could not be copied or changed; why is in errno
     ├── CannotExecute        of call(), Host.run() and the like: no such program, or it is none
     ├── Exists               the VEID, name or template is taken
@@ -104,7 +104,7 @@ class FileError(Error):
 
 
 class NoSuchFile(NotFound, FileError):
-    """No such file, directory or user in the VE or, when copying, on the host."""
+    """No such file or directory in the VE or, when copying, on the host."""
 
     exit_code = 3
 

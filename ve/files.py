@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from ve import errors, farside, interpreter
+from ve import accounts, errors, farside, interpreter
 from ve._linux import libcrypt
 
 _PIPE = 1 << 20  # bytes, what fs.pipe-max-size allows everybody
@@ -163,6 +163,8 @@ class Hand:
             raise errors.DiskFull(message, hint="what was there before still is")
         if number == errno.EXDEV:
             raise errors.NotSupported(message, hint="copy what is on another file system into its own directory")
+        if number == accounts.NO_SUCH_USER:
+            raise errors.InvalidValue(message, hint="its users are those in its /etc/passwd")
         raise (errors.NoSuchFile if number == errno.ENOENT else errors.FileError)(message, number=number)
 
 

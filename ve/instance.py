@@ -104,13 +104,15 @@ class Instance:
         """The same of a VE that must run: NotRunning."""
         with self.init() as init:
             if init is None:
-                raise NotRunning(f"cannot {verb} {self.veid}: it is not running", hint=f"ve start {self.veid}")
+                hint = "ve list shows which run" if verb == "stop" else f"ve start {self.veid}"
+                raise NotRunning(f"cannot {verb} {self.veid}: it is not running", hint)
             yield init
 
     def refuse_running(self, verb: str) -> None:
         with self.init() as init:
             if init:
-                raise Running(f"cannot {verb} {self.veid}: it is running", hint=f"ve stop {self.veid}")
+                cure = "restart" if verb == "start" else "stop"
+                raise Running(f"cannot {verb} {self.veid}: it is running", hint=f"ve {cure} {self.veid}")
 
     def refuse_ephemeral(self, verb: str) -> None:
         if self.ephemeral:

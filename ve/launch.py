@@ -255,7 +255,8 @@ def act(state: State, veid: int, name: str, root: str) -> None:
         except OSError as error:
             raise ActionFailed(f"cannot run {path} of {veid}: {error.strerror}") from error
         if code:
-            raise ActionFailed(f"cannot go on with {veid}: {path} ended with {code}")
+            hint = "mend it, or chmod -x it"
+            raise ActionFailed(f"cannot complete the {name} script of {veid}: {path} ended with {code}", hint)
 
 
 def actions(state: State, veid: int, name: str) -> list[str]:

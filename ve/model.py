@@ -115,7 +115,7 @@ def check_name(name: str, what: str = "name") -> str:
     """The name of a VE or template: never empty, a number or a path, so that it cannot be taken for one."""
     if not _NAME.fullmatch(name):
         raise InvalidValue(
-            f"cannot use {what} {name!r}: it must begin with a letter and go on with letters, digits, '.', '_' or '-'",
+            f"cannot use {what} {name!r}: it must be a letter or '_', then letters, digits, '.', '_' or '-'",
             hint="63 characters at most; a number would be taken for a VEID",
         )
     return name

@@ -176,7 +176,7 @@ class State:
         veids, directory = self.veids(), os.path.join(self.path, "name")
         names = [name for name in _entries(directory) if _target(os.path.join(directory, name)) in veids]
         near = difflib.get_close_matches(key, [*map(str, veids), *names], cutoff=0.5)
-        return f"there is {' and '.join(near)}" if near else "ve list shows all"
+        return f"did you mean {' or '.join(near)}?" if near else "ve list shows all"
 
     # Names.
 

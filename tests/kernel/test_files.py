@@ -413,7 +413,7 @@ def test_nothing_inside_is_imported(running: Ve, source: Path) -> None:
             (place / f"{name}.py").write_text("open('/tmp/imported', 'w')")
     copy_in(running.place, str(source), "/root")
     set_password(running.place, "root", "secret")
-    with pytest.raises(errors.NotFound):
+    with pytest.raises(errors.InvalidValue):
         set_password(running.place, "nobody-there", "secret")
     assert not (running.path / "tmp/imported").exists()
 
@@ -503,7 +503,7 @@ def test_a_shadow_file_that_is_a_link_is_followed_inside(each: Ve) -> None:
 
 @pytest.mark.any_kernel
 def test_an_unknown_user_is_refused(each: Ve) -> None:
-    with pytest.raises(errors.NotFound, match=r"^cannot set the password of eve in 101: no such user$"):
+    with pytest.raises(errors.InvalidValue, match=r"^cannot set the password of eve in 101: no such user$"):
         set_password(each.place, "eve", "word")
 
 

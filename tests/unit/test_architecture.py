@@ -46,7 +46,7 @@ LEVELS = (
     ),
     ("ve.journal ve.instance ve.foreground ve.environment ve.ephemeral ve.host",),
     ("ve",),
-    ("ve._output ve._options ve._session cli",),
+    ("ve._output ve._completion ve._options ve._session cli",),
 )
 # name -> (level, line, place on the line)
 PLACES = {
@@ -62,7 +62,7 @@ HOMES = {
     "pyseccomp": {"ve.seccomp"},
     "pyroute2": {"ve.network"},
     "tomli_w": {"ve.config", "ve.template"},
-    "typer": {"cli", "ve._options", "ve._output"},
+    "typer": {"cli", "ve._completion", "ve._options", "ve._output"},
     "rich": {"cli", "ve._output"},
 }
 MODULES = {

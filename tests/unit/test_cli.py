@@ -126,6 +126,8 @@ CALLS: list[tuple[str, list[tuple[str, tuple[Any, ...], dict[str, Any]]]]] = [
     ("stop 101", [("get", (101,), {}), ("stop", (60.0,), {"fast": False})]),
     ("stop --fast --timeout 2.5 101", [("get", (101,), {}), ("stop", (2.5,), {"fast": True})]),
     ("restart 101 --timeout 1", [("get", (101,), {}), ("restart", (), {"timeout": 1.0})]),
+    ("restart --fast 101", [("get", (101,), {}), ("restart", (), {"timeout": 0})]),
+    ("stop -t 5 101", [("get", (101,), {}), ("stop", (5.0,), {"fast": False})]),
     ("destroy 101", [("get", (101,), {}), ("destroy", (), {})]),
     ("set 101 --hostname h --save", [("get", (101,), {}), ("set", (), {"hostname": "h", "save": True})]),
     (
@@ -187,6 +189,7 @@ EXEC = {
         {"A": "1", "B": "2"},
     ),
     "exec 101 ''": ([""], None, None, None),
+    "exec -u nobody 101 id -u": (["id", "-u"], "nobody", None, None),
 }
 
 
@@ -246,7 +249,6 @@ SHOWN = {
     "mount 101": "/var/lib/ve/root/101\n",
     "start --dry-run 101": "PROCESS  NAME    TEXT\nlaunch   cgroup  make it\n",
     "template list": "REF        CREATED     INIT        SOURCE\nbusybox:1  2000-08-21  /sbin/init  -\n",
-    "check": "NAME     PRESENT  REQUIRED  LOST  CURE\noverlay  yes      yes       all   a kernel\n",
 }
 
 
@@ -322,7 +324,39 @@ def test_stop_says_when_it_was_a_kill(world: World, capsys: pytest.CaptureFixtur
     assert fast == "101 is stopped"
 
 
-@pytest.mark.parametrize(("required", "code"), [(True, 5), (False, 0)])
-def test_check_fails_when_something_required_is_missing(required: bool, code: int, world: World) -> None:
-    vars(world.answers["check"][0]).update(present=False, required=required)
+CHECKED = [  # present, required, what is shown, what is said, the exit code
+    (True, True, "yes  overlay\n", "VEs can start here, and nothing is missing\n", 0),
+    (
+        False,
+        False,
+        "no   overlay (lost without it: all)\n     cure: a kernel\n",
+        "VEs can start here; missing is overlay\n",
+        0,
+    ),
+    (
+        False,
+        True,
+        "no   overlay (lost without it: all)\n     cure: a kernel\n",
+        "no VE can start here without overlay\n",
+        5,
+    ),
+]
+
+
+@pytest.mark.parametrize(("present", "required", "shown", "said", "code"), CHECKED)
+def test_check(
+    present: bool, required: bool, shown: str, said: str, code: int, world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    vars(world.answers["check"][0]).update(present=present, required=required)
     assert cli.main(["check"]) == code
+    assert capsys.readouterr() == (shown, said)
+
+
+def test_check_names_a_cure_once_and_fits_a_terminal(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    cure = "boot with " + " ".join(f"option{number}=on" for number in range(12))
+    missing = [SimpleNamespace(name=name, present=False, required=False, lost="x", cure=cure) for name in "ab"]
+    world.answers["check"] += missing
+    assert cli.main(["-q", "check"]) == 0
+    out, err = capsys.readouterr()
+    assert (out.count("cure: "), err) == (1, "")
+    assert max(map(len, out.splitlines())) <= 80

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,10 +10,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import typer
 
 import cli
 import ve
 from ve import _options, _session, errors
+from ve import _output as out
 
 VE = str(Path(sys.executable).with_name("ve"))
 
@@ -83,7 +86,7 @@ def test_a_bug_is_told_in_a_line(
     out, err = capsys.readouterr()
     sentence, hint = err.splitlines()
     verb = " ".join(reversed(name.split()))
-    assert sentence.startswith(f"ve: cannot {verb}")
+    assert sentence.startswith(f"ve: cannot {_session.PHRASES.get(verb, verb)}")
     assert sentence.endswith(r": unexpected TypeError: no\x1b[2J\nway")
     assert hint.startswith("hint: this is a bug")
     assert out == ""
@@ -166,25 +169,31 @@ def test_a_command_that_cannot_be_executed_keeps_its_code(code: int, monkeypatch
 
 USAGE = {
     "foo": (2, "cannot run ve: no such command 'foo'", "see ve --help"),
+    "creat 1": (2, "cannot run ve: no such command 'creat'", "did you mean 'create'?"),
     "--foo": (2, "cannot run ve: no such option: --foo", "see ve --help"),
-    "start": (20, "cannot start: name VEs or say --onboot", ""),
-    "create 101": (2, "cannot create: missing option '--template'", "see ve create --help"),
-    "list 101": (2, "cannot list: got unexpected extra argument(s) (101)", "see ve list --help"),
-    "exec --bar 101 ls": (125, "cannot exec: no such option: --bar", "see ve exec --help"),
-    "template add x": (2, "cannot add template: missing argument 'SOURCE'", "see ve template add --help"),
-    "stop --timeout x 1": (2, "cannot stop: invalid value for '--timeout': ", "see ve stop --help"),
+    "start": (20, "cannot start: no VE is named", "ve start VE, or ve start --onboot"),
+    "start --onboot 1": (20, "cannot start 1: --onboot stands in place of names", "ve start 1 without it"),
+    "create 101": (2, "cannot run ve create: missing option '--template'", "see ve create --help"),
+    "create 1 --templat b": (2, "cannot run ve create: no such option: --templat", "did you mean --template?"),
+    "list 101": (2, "cannot run ve list: got unexpected extra argument(s) (101)", "ve status VE"),
+    "exec --bar 101 ls": (125, "cannot run ve exec: no such option: --bar", "see ve exec --help"),
+    "template add x": (2, "cannot run ve template add: missing argument 'SOURCE'", "see ve template add --help"),
+    "stop --timeout x 1": (2, "cannot run ve stop: invalid value for '--timeout' / '-t': ", "see ve stop --help"),
+    "--show-completion tcsh": (2, "cannot run ve: invalid value for '--show-completion': 'tcsh' is not one of", "see"),
     "create -5": (20, "cannot create -5: a VEID is a number, 1 to 2147483644", None),
     "start -15": (20, "cannot start -15: a VEID is a number, 1 to 2147483644", None),
-    "exec -5 ls": (125, "cannot exec -5: a VEID is a number, 1 to 2147483644", None),
-    "create x --template b": (20, "cannot use VEID 'x': it is not a number, 1 to 2147483644", None),
+    "exec -5 ls": (125, "cannot run a command in -5: a VEID is a number, 1 to 2147483644", None),
+    "create x --template b": (20, "cannot use VEID 'x': it is not a number, 1 to 2147483644", "a name besides"),
     "create 99999999999 --template b": (20, "cannot use VEID '99999999999': ", None),
     "start 99999999999": (20, "cannot use VEID '99999999999': ", None),
-    "exec 101": (125, "cannot exec in 101: no command was given", "ve enter 101 opens a shell"),
+    "exec 101": (125, "cannot run a command in 101: none was given", "ve enter 101 opens a shell"),
     "set 101": (20, "cannot set 101: no option says what", "see ve set --help"),
+    "set 101 --userpasswd secret": (20, "cannot set a password: no colon is in USER:PASSWORD", "USER:- reads it"),
     "create 1 --template b --env A": (20, "cannot use environment variable 'A': it is not NAME=VALUE", None),
     "list -o veid,foo": (20, "cannot list 'foo': no such field", "the fields are veid, name, "),
-    "cp a b": (20, "cannot cp a to b: exactly one of them must be VE:PATH", "a file of the host"),
-    "cp 1:a 2:b": (20, "cannot cp 1:a to 2:b: exactly one of them must be VE:PATH", "a file of the host"),
+    "cp a b": (20, "cannot copy a to b: one of them must be VE:PATH", "a path in a VE is VE:PATH"),
+    "cp 1:a 2:b": (20, "cannot copy 1:a to 2:b: one of them must be a path of the host", "ve cp 1:a FILE, then ve cp"),
+    "cp a 2:": (20, "cannot copy a to 2:: no path follows 2:", "2:/ is its root directory"),
     "start --foreground 1 2": (20, "cannot start 1 2: --foreground and --dry-run take one VE", None),
 }
 
@@ -200,6 +209,58 @@ def test_bad_words(line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     lines = err.splitlines()
     assert lines[0].startswith(f"ve: {sentence}")
     assert [line.startswith(f"hint: {hint}") for line in lines[1:]] == ([True] if hint else [])
+
+
+KNOWN_ELSEWHERE = {
+    "ls": "ve list",
+    "rm 101": "ve destroy VE",
+    "template ls": "ve template list",
+    "template rm busybox": "ve template remove TEMPLATE",
+    "list --state-dir /x": "it stands before the verb: ve --state-dir DIR VERB",
+    "exec -it 101 sh": "there is a terminal without it, when yours is one",
+    "run --rm busybox": "ve run leaves nothing without it",
+    "run -v /a:/b busybox": "--mount SRC:DST[:ro]",
+    "destroy --force 101": "ve stop --fast VE, then ve destroy VE",
+    "set 101 --onboot no": "--onboot or --no-onboot, with nothing behind it",
+    "logs -n 20 101": "ve logs VE | tail -n N",
+    "create 101 -t busybox": "--template NAME[:VERSION]",
+}
+
+
+@pytest.mark.parametrize("line", KNOWN_ELSEWHERE)
+def test_what_hands_know_from_elsewhere(line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(line.split()) in (2, 125)
+    assert capsys.readouterr().err.splitlines()[1:] == [f"hint: {KNOWN_ELSEWHERE[line]}"]
+
+
+def test_what_is_familiar_exists_here_in_other_words() -> None:
+    """Each place is a verb or a group; what a hint begins with is one; and no word of ours is in the table."""
+    places = {"ve": set(VERBS) | {"template"}, "ve template": {name.removeprefix("template ") for name in VERBS}}
+    places |= {f"ve {name}": set() for name in VERBS} | {"": set()}
+    for where, words, ours in out.FAMILIAR:
+        assert not places[where] & {*words.split()}
+        if ours.startswith("ve -") or not ours.startswith("ve "):
+            continue
+        assert any(ours.startswith(f"ve {name}") for name in VERBS), ours
+
+
+@pytest.mark.parametrize("name", ["", *VERBS])
+def test_help_may_be_asked_for_in_three_ways(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    shown = []
+    for words in (["help", *name.split()], [*name.split(), "-h"], [*name.split(), "--help"]):
+        assert cli.main(words) == 0
+        shown.append(capsys.readouterr())
+    assert shown[0] == shown[1] == shown[2]
+    assert shown[0].out.startswith(f"Usage: {f've {name}'.strip()} ")
+    assert not re.search(r"<str>|<list|[{}]", shown[0].out)
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_every_option_and_argument_is_described(name: str) -> None:
+    command: Any = typer.main.get_command(cli.app)
+    for word in name.split():
+        command = command.commands[word]
+    assert [each.name for each in command.params if not each.help] == []
 
 
 @pytest.mark.parametrize("words", [[], ["template"]])
@@ -224,6 +285,31 @@ def test_of_several_the_rest_goes_on(monkeypatch: pytest.MonkeyPatch, capsys: py
     assert cli.main(["start", "1", "2", "3", "4"]) == errors.Running.exit_code
     said = [line.partition(";")[0] for line in capsys.readouterr().err.splitlines()]
     assert said == ["1 is running", "ve: cannot start 2: it is running", "ve: cannot find VE 3", "4 is running"]
+
+
+NAMED = {  # what the library says: what is said of the VE that was asked for as "red"
+    errors.Running("cannot start 101: it is running", "ve restart 101"): (
+        "ve: cannot start 101 (red): it is running\nhint: ve restart red\n"
+    ),
+    errors.Error("cannot use /d/101 in 101: 101 is no path", "umount /d/101"): (
+        "ve: cannot use /d/101 in 101 (red): 101 is no path\nhint: umount /d/101\n"
+    ),
+    errors.FileError("cannot copy 101:/a: it is gone"): "ve: cannot copy 101:/a: it is gone\n",
+    PermissionError(errno.EACCES, "Permission denied"): "ve: cannot start 101 (red): Permission denied\n",
+}
+
+
+@pytest.mark.parametrize("error", NAMED, ids=str)
+def test_a_ve_is_called_by_both_its_names(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def start() -> None:
+        raise error
+
+    env = SimpleNamespace(veid=101, name="red", start=start)
+    monkeypatch.setitem(vars(ve), "Host", lambda state_dir: SimpleNamespace(get=lambda key: env))
+    assert cli.main(["start", "red"]) != 0
+    assert capsys.readouterr().err == NAMED[error]
 
 
 class WithBrokenConf:
@@ -270,6 +356,8 @@ COMPLETIONS = {
     "ve template remove busybox:": ["busybox:1", "busybox:2"],
     "ve template build d": ["debian"],
     "ve list --js": ["--json"],
+    "ve list -o veid,p": ["veid,pid"],
+    "ve cp re": ["red:"],
 }
 
 
@@ -293,14 +381,8 @@ def test_completion_never_complains(
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_the_shells_get_a_script(shell: str) -> None:
-    shown = subprocess.run(
-        [VE, "--show-completion", shell],
-        env={**os.environ, "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert "_VE_COMPLETE" in shown.stdout
+    shown = subprocess.run([VE, "--show-completion", shell], capture_output=True, text=True, check=True)
+    assert f"_VE_COMPLETE=complete_{shell}" in shown.stdout
 
 
 # ---- the real program -----------------------------------------------------------------------------------------------

@@ -119,7 +119,7 @@ def test_resolve(here: State) -> None:
     assert here.resolve(101) == here.resolve("101") == here.resolve("web") == 101
     with pytest.raises(NotFound, match=r"^cannot find VE wbe: there is none$") as caught:
         here.resolve("wbe")
-    assert caught.value.hint == "there is web"
+    assert caught.value.hint == "did you mean web?"
     os.symlink("102", f"{here.path}/name/lost")  # of a VE that is no more
     with pytest.raises(NotFound) as caught:
         here.resolve("lost")

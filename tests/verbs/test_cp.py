@@ -135,10 +135,10 @@ def test_a_link_in_the_ve_never_leads_to_the_host(
         ("{}:/etc/passwd", "/no/such/dir/file", 3, "No such file or directory"),
         ("/etc/hostname", "{}:/etc/passwd/file", 3, "Not a directory"),
         ("/etc/hostname", "4242:/tmp", 43, "there is none"),
-        ("/etc/hostname", "/tmp/x", 20, "exactly one of them must be VE:PATH"),
-        ("{}:/a", "{}:/b", 20, "exactly one of them must be VE:PATH"),
+        ("/etc/hostname", "/tmp/x", 20, "one of them must be VE:PATH"),
+        ("{}:/a", "{}:/b", 20, "one of them must be a path of the host"),
         ("/etc", "{}:/etc/passwd", 3, "directory"),
-        ("/etc/hostname", "{}:", 20, "is no path"),
+        ("/etc/hostname", "{}:", 20, "no path follows"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_copied(

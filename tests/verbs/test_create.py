@@ -16,7 +16,7 @@ from tests.verbs.conftest import Make
 from ve import errors, unionfs
 from ve.state import State
 
-NO_NAME = "it must begin with a letter and go on with letters, digits, '.', '_' or '-'"
+NO_NAME = "it must be a letter or '_', then letters, digits, '.', '_' or '-'"
 GIVEN = ["--name", "mars", "--hostname", "red.example", "--description", "the red one", "--onboot"]
 GIVEN += ["--env", "LANG=C.UTF-8", "--mount", "/srv:/srv:ro", "--device", "/dev/fuse"]
 

@@ -68,7 +68,7 @@ def test_128_and_the_signal_that_ended_it(box: int, host_dir: Path, number: int)
 def test_a_command_that_cannot_be_run(box: int, host_dir: Path, command: str, code: int, why: str) -> None:
     done = commandline.run(host_dir, "exec", box, command)
     assert (done.returncode, done.stdout) == (code, "")
-    assert done.stderr == f"ve: cannot execute {command} in {VEID}: {why}\n"
+    assert done.stderr == f"ve: cannot execute {command} in {VEID} (web): {why}\n"
 
 
 @pytest.mark.any_kernel
@@ -83,7 +83,7 @@ def test_a_script_without_an_interpreter(box: int, host_dir: Path) -> None:
     [
         (("4242", "true"), "there is none"),
         (("no-such-name", "true"), "no-such-name"),
-        ((str(VEID),), "no command was given"),
+        ((str(VEID),), "none was given"),
         ((str(VEID), "--user", "nobody-here", "--", "true"), "no such user"),
         ((str(VEID), "--user", "root:no-such", "--", "true"), "no such group"),
         ((str(VEID), "--cwd", "/no/such", "--", "pwd"), "/no/such"),

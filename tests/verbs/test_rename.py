@@ -83,7 +83,7 @@ def test_a_name_that_another_has(host_dir: Path, make: Make) -> None:
 @pytest.mark.parametrize("name", ["", "123", "a/b", "..", "../conf", "a b"])
 def test_a_name_that_cannot_be(host_dir: Path, make: Make, name: str) -> None:
     env = make(name="mars")
-    why = f"cannot use name {name!r}: it must begin with a letter and go on with letters, digits, '.', '_' or '-'"
+    why = f"cannot use name {name!r}: it must be a letter or '_', then letters, digits, '.', '_' or '-'"
     with witness.nothing_changes(host_dir):
         witness.refused(host_dir, 20, why, "rename", env.veid, name)
 

@@ -274,7 +274,7 @@ def test_one_that_runs(host_dir: Path, red: "ve.Environment") -> None:
     pid = witness.init(host_dir, red.veid)
     with witness.nothing_changes(host_dir, but=f"private/{red.veid}/upper.*"):
         hint = witness.refused(host_dir, 32, f"cannot start {red.veid}: it is running", "start", red.veid)
-    assert hint == f"ve stop {red.veid}"
+    assert hint == f"ve restart {red.veid}"
     assert witness.init(host_dir, red.veid) == pid
 
 
@@ -438,7 +438,7 @@ def test_one_that_is_not_there(host: "ve.Host", host_dir: Path, verb: str) -> No
 )
 def test_a_key_that_cannot_be(host: "ve.Host", host_dir: Path, key: str, code: int, sentence: str | None) -> None:
     sentence = sentence or (
-        f"cannot use name {key!r}: it must begin with a letter and go on with letters, digits, '.', '_' or '-'"
+        f"cannot use name {key!r}: it must be a letter or '_', then letters, digits, '.', '_' or '-'"
     )
     with witness.nothing_changes(host_dir):
         witness.refused(host_dir, code, sentence, "start", key)
