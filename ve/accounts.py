@@ -25,6 +25,7 @@ _LOCK_TIMEOUT = 15  # seconds, as lckpwdf(3)
 _OPEN = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _DAY = 86400
 NO_SUCH_USER = errno.ESRCH  # not ENOENT, which is about files
+_NO_ID = 2**32 - 1
 _ELSEWHERE = "x"  # in the second field of passwd(5): see shadow(5)
 
 
@@ -58,7 +59,9 @@ def add_ssh_key(root: Root, user: str, key: str) -> None:
     account = File(root, "etc/passwd").find(user)
     if account is None:
         raise OSError(NO_SUCH_USER, "no such user")
-    uid, gid, path = int(account[2]), int(account[3]), account[5]
+    uid, gid, path = _id(account[2]), _id(account[3]), account[5]
+    if "\0" in path:
+        raise OSError(errno.EINVAL, "its home directory has no path")
     os.setegid(gid)
     os.seteuid(uid)
     home = root.open(path or "/", DIRECTORY)
@@ -69,9 +72,16 @@ def add_ssh_key(root: Root, user: str, key: str) -> None:
     if about is not None and about.st_uid != uid:
         raise OSError(errno.EPERM, "the file belongs to another user", "authorized_keys")
     wanted = key.split()[:2]
-    lines = old.splitlines()
+    lines = _lines(old)
     if not any(_holds(line.split(), wanted) for line in lines):
         write(directory, "authorized_keys", "\n".join([*lines, key, ""]), about, 0o600)
+
+
+def _id(field: str) -> int:
+    """A user or group id; not all that int() takes is one, nor what setuid(2) takes for "leave it"."""
+    if field.isascii() and field.isdecimal() and len(field) <= 10 and int(field) < _NO_ID:
+        return int(field)
+    raise OSError(errno.EINVAL, f"its id is {field[:20]!r}, which is none")
 
 
 def _holds(words: list[str], wanted: list[str]) -> bool:
@@ -85,7 +95,7 @@ class File:
     def __init__(self, root: Root, path: str) -> None:
         self.directory, self.name = root.final(path)
         text, self.about = read(self.directory, self.name)
-        self.lines = [line.split(":") for line in text.splitlines()]
+        self.lines = [line.split(":") for line in _lines(text)]
 
     def find(self, user: str) -> list[str] | None:
         """The fields of this user."""
@@ -99,6 +109,11 @@ class File:
         else:
             self.lines.append(entry)
         write(self.directory, self.name, "".join(":".join(fields) + "\n" for fields in self.lines), self.about, 0o600)
+
+
+def _lines(text: str) -> list[str]:
+    """Only what libc takes for a line's end is one: splitlines() finds more, and a user's full name may hold them."""
+    return text.removesuffix("\n").split("\n") if text else []
 
 
 def read(directory: int, name: str) -> tuple[str, os.stat_result | None]:
