@@ -22,12 +22,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _LOOKS = ("cwd", "root", "exe")
+_FOREIGN = syscalls.MOUNT_ATTR_NOSUID | syscalls.MOUNT_ATTR_NODEV  # a VE's setuid programs are none of the host's
 
 
 def stopped(overlay: Overlay, point: str) -> None:
     """Mount the root of a stopped VE at point, a directory."""
     root = overlay.detached()
     try:
+        syscalls.mount_setattr(root, _FOREIGN)
         syscalls.move_mount(root, syscalls.AT_FDCWD, point)
     finally:
         os.close(root)
@@ -65,7 +67,7 @@ def main(pidfd: int, channel: int) -> None:
         try:
             syscalls.setns(pidfd, syscalls.CLONE_NEWNS)
             tree = syscalls.open_tree(syscalls.AT_FDCWD, "/", syscalls.OPEN_TREE_CLONE | syscalls.AT_RECURSIVE)
-            syscalls.mount_setattr(tree, syscalls.MOUNT_ATTR_RDONLY, flags=syscalls.AT_RECURSIVE)
+            syscalls.mount_setattr(tree, _FOREIGN | syscalls.MOUNT_ATTR_RDONLY, flags=syscalls.AT_RECURSIVE)
             socket.send_fds(far, [b"mounts"], [tree])
         except OSError as error:
             far.send(str(error).encode())
@@ -84,7 +86,8 @@ def is_clone(point: str) -> bool:
 def hide(veid: int, point: str) -> None:
     """Unmount what is shown at point; InUse names who looks at it."""
     if users := looking_at(point):
-        who = ", ".join(f"process {pid} ({command})" for pid, command in users[:4])
+        others = [f"process {pid} ({command})" for pid, command in users if pid != os.getpid()]
+        who = ", ".join(others[:4]) or "this process itself"  # which has that from whoever called it
         raise InUse(f"cannot unmount {veid}: {who} uses {point}", hint="let it leave that directory, or end it")
     try:
         # What a running VE has mounted came along, locked; nobody looks at it, so it may go as a whole.

@@ -1,6 +1,8 @@
 """ve mount and ve umount: a VE's root shown to the host."""
 
 import os
+import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -110,13 +112,48 @@ def test_umount_names_who_uses_it(host_dir: Path, make: Make, running: bool) -> 
     assert shown_at(Path(point)) == []
 
 
-def test_nothing_in_it_is_a_device_or_privileged_by_accident(host_dir: Path, make: Make) -> None:
+@pytest.mark.any_kernel
+def test_umount_does_not_name_itself(host_dir: Path, make: Make) -> None:
+    """Who calls it from there is what keeps it from being unmounted."""
     env = make()
-    os.mknod(host_dir / f"private/{env.veid}/upper/null", 0o20666, os.makedev(1, 3))
     point = env.mount()
-    with pytest.raises(PermissionError):
-        open(f"{point}/null").close()
+    line = " ".join(map(str, commandline.words(host_dir, "umount", env.veid)))
+    done = subprocess.run(["sh", "-c", f"{line}; exit $?"], cwd=f"{point}/etc", capture_output=True, text=True)
+    [told] = re.findall(r"process [^,]* uses .*", done.stderr)
+    assert done.returncode == 51 and re.fullmatch(rf"process \d+ \(sh\) uses {point}", told), done.stderr
+    done = subprocess.run(commandline.words(host_dir, "umount", env.veid), cwd=point, capture_output=True, text=True)
+    assert done.stderr.startswith(f"ve: cannot unmount {env.veid}: this process itself uses {point}\n")
     env.umount()
+
+
+@pytest.mark.parametrize("running", [False, True])
+def test_nothing_in_it_is_a_device_or_privileged(host_dir: Path, make: Make, running: bool) -> None:
+    """The VE's root can make what it likes setuid; on the host that would be a way to another user's rights."""
+    env = make()
+    upper = host_dir / f"private/{env.veid}/upper"
+    os.mknod(upper / "null", 0o20666, os.makedev(1, 3))
+    shutil.copy("/usr/bin/id", upper / "id")
+    os.chmod(upper / "id", 0o4755)
+    assert whoever_runs(upper / "id") == "0"
+    if running:
+        env.start()
+    point = env.mount()
+    assert whoever_runs(Path(point, "id")) == "65534"
+    for device in ("null", "dev/null")[: 1 + running]:
+        with pytest.raises(PermissionError):
+            open(f"{point}/{device}").close()
+    assert all({"nosuid", "nodev"} <= line.options for line in witness.mounts() if line.point.startswith(point))
+    env.umount()
+
+
+def whoever_runs(program: Path) -> str:
+    """The effective user id that a program has when somebody without any right executes it, by whatever way."""
+    fd = os.open(program, os.O_PATH)
+    try:
+        command = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", f"/proc/self/fd/{fd}", "-u"]
+        return subprocess.check_output(command, pass_fds=[fd], text=True).strip()
+    finally:
+        os.close(fd)
 
 
 def test_a_mount_that_fails_leaves_none(host_dir: Path, make: Make) -> None:
