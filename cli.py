@@ -15,7 +15,7 @@ from ve import _completion as completion
 from ve import _options as opt
 from ve import _output as out
 from ve import errors
-from ve._session import Session, stand_on_firm_ground
+from ve._session import Session, interruptible, stand_on_firm_ground
 
 PLAIN: dict[str, Any] = {"rich_markup_mode": None, "pretty_exceptions_enable": False, "add_completion": False}
 
@@ -378,7 +378,7 @@ def main(argv: list[str] | None = None) -> int:
     here = Session(opt.spelled_out(sys.argv[1:] if argv is None else argv))
     command = typer.main.get_command(app)
     try:
-        with command.make_context("ve", list(here.words), obj=here) as ctx:
+        with interruptible(), command.make_context("ve", list(here.words), obj=here) as ctx:
             code = command.invoke(ctx)
         print(end="", flush=True)
     except typer.Exit as done:

@@ -5,6 +5,7 @@ A failure is one line, "ve: cannot VERB OBJECT: why", then "hint: the cure", and
 
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -228,7 +229,7 @@ def _failure(error: BaseException, cannot: str, words: Sequence[str]) -> Failure
     if isinstance(error, BrokenPipeError):
         return 141, "", ""  # 128 + SIGPIPE, as a program without Python's handler would end
     if isinstance(error, KeyboardInterrupt):
-        return 130, "", ""
+        return 128 + int(error.args[0] if error.args else signal.SIGINT), "", ""
     if isinstance(error, OSError):
         parts = [getattr(error, "syscall", None), error.strerror or str(error), error.filename]
         code = 46 if error.errno in errors.FULL else 3

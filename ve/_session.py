@@ -4,15 +4,17 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import NoReturn
 
 import ve
 from ve import _options as opt
 from ve import _output as out
-from ve import errors
+from ve import errors, terminal
 
 OWN_FAILURE = 125  # of a verb that otherwise returns the exit code of its command
-NOT_OURS = (126, 127, 130, 141)  # the command cannot be executed, is not there; Ctrl-C; nobody reads us any more
+NOT_OURS = (126, 127, 129, 130, 141, 143)  # no command, or none to execute; a signal; nobody reads us any more
 RUNS_A_COMMAND = frozenset({"exec", "run", "enter", "console"})
 PHRASES = {  # of verbs whose names are not English ones
     "console": "log in to",
@@ -40,6 +42,15 @@ def stand_on_firm_ground() -> None:
             setattr(sys, name, open(number, "w" if number else "r", closefd=False))  # noqa: SIM115 - for good
     if signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
+
+def interruptible() -> AbstractContextManager[None]:
+    """SIGTERM and SIGHUP, which would end us, first take back what is half made, as Ctrl-C does."""
+    return terminal.handlers(dict.fromkeys((signal.SIGTERM, signal.SIGHUP), _interrupt))
+
+
+def _interrupt(number: int) -> NoReturn:
+    raise KeyboardInterrupt(number)
 
 
 @dataclass

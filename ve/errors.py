@@ -60,8 +60,10 @@ EXIT_CODES = {
     125: "exec, run, enter, console: ve itself failed (the command's own code otherwise)",
     126: "exec, run, enter: the command is there but cannot be executed",
     127: "exec, run, enter: no such command",
-    130: "ended by Ctrl-C",
+    129: "ended by SIGHUP, once what was half made was taken back",
+    130: "ended by Ctrl-C, likewise",
     141: "nobody reads its stdout any more",
+    143: "ended by SIGTERM, likewise",
 }
 
 

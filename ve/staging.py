@@ -24,6 +24,9 @@ PACKAGES = {
     "busybox": "busybox-static",
 }
 
+# What to look at when one of these fails.
+CURES = {"mmdebstrap": "are suite and packages named right, and does `apt-get update` reach the mirror?"}
+
 Progress = Callable[[int, int, str], None]
 
 # What programs say, and what it means; the first row that matches any line of theirs is the reason.
@@ -47,19 +50,16 @@ _LINES_KEPT = 2000  # of a program's talk; a hostile archive may bring a complai
 class Staging:
     """tree is where the template's root grows; what begins every message, as in "cannot add template web"."""
 
-    def __init__(
-        self, path: str, lock: int, what: str, progress: Progress | None, blame: type[Error] = BadArchive
-    ) -> None:
+    def __init__(self, path: str, lock: int, what: str, progress: Progress | None) -> None:
         self.path = path
         self.tree = f"{path}/tree"
         self.lock = lock
         self.what = what
         self._progress = progress
-        self._blame = blame
 
     def bad(self, why: str, hint: str = "") -> Error:
         """The error that says why this cannot become a template."""
-        return self._blame(f"{self.what}: {why}", hint)
+        return BadArchive(f"{self.what}: {why}", hint)
 
     def report(self, done: int, total: int, unit: str) -> None:
         """Tell who waits: done of total units (bytes, files, steps); total is 0 when nobody knows it."""
@@ -120,7 +120,7 @@ class Staging:
     def _failed(self, program: str, talk: list[str]) -> Error:
         if any(map(_FULL.search, talk)):
             return _disk_full(self.what, os.path.dirname(self.path))
-        return self.bad(reason(talk) or f"{program} failed and did not say why")
+        return self.bad(reason(talk) or f"{program} failed and did not say why", CURES.get(program, ""))
 
 
 @contextmanager

@@ -9,6 +9,7 @@ template/ itself, held for moments, orders those who claim or clear names in it;
 who begins to use that version and exclusive to who removes it.
 """
 
+import builtins
 import fcntl
 import os
 import time
@@ -18,7 +19,7 @@ from dataclasses import dataclass, field
 
 from ve import archive, rootfs
 from ve.distributions import BUILDERS
-from ve.errors import BadArchive, BrokenConfig, Error, InUse, InvalidValue, TemplateNotFound, require_root
+from ve.errors import BrokenConfig, InUse, InvalidValue, TemplateNotFound, require_root
 from ve.model import check_name
 from ve.staging import Progress, Staging, full_disk_named, shown
 
@@ -127,12 +128,21 @@ class Shelf:
 
 
 class Templates(Shelf):
-    """The store.  Its errors: TemplateNotFound, InUse, BadArchive, DiskFull, NotSupported (a program is missing)."""
+    """The store.  Its errors: TemplateNotFound, InUse, BadArchive, DiskFull, NotSupported (a program is missing).
+
+    list, add, build and remove first remove what the dead left in it.
+    """
 
     def __init__(self, path: str, users: Callable[[str], Iterable[int]]) -> None:
         """path is <state dir>/template, made when first needed; users(ref) gives the VEs that were created from it."""
         super().__init__(path)
         self._users = users
+
+    def list(self) -> builtins.list[Template]:
+        """All versions, by name and number."""
+        with suppress(OSError):  # what cannot be removed now keeps nobody from looking
+            self._sweep()
+        return super().list()
 
     @contextmanager
     def hold(self, ref: str) -> Iterator[Template]:
@@ -148,7 +158,7 @@ class Templates(Shelf):
         """
         check_name(name, "template name")
         source = os.fspath(source)
-        with self._staging(f"cannot add template {name} from {shown(source)}", progress, BadArchive) as staging:
+        with self._staging(f"cannot add template {name} from {shown(source)}", progress) as staging:
             start = archive.fill(staging, source)
             return self._publish(staging, name, os.path.abspath(source), start)
 
@@ -165,7 +175,7 @@ class Templates(Shelf):
         name = check_name(name or kind, "template name")
         if kind not in BUILDERS:
             raise InvalidValue(f"cannot build template {kind}: it is none of {', '.join(BUILDERS)}")
-        with self._staging(f"cannot build template {name}", progress, Error) as staging:
+        with self._staging(f"cannot build template {name}", progress) as staging:
             source = BUILDERS[kind](staging, suite, include)
             return self._publish(staging, name, source, archive.Start())
 
@@ -173,6 +183,7 @@ class Templates(Shelf):
         """Remove a version, or all of a name's; InUse names the VEs that use one, and then none is removed."""
         name, version = _parse(ref)
         require_root(f"cannot remove template {ref}")
+        self._sweep()
         versions = self._versions(name) if version is None else [version]
         if not set(versions) & set(self._versions(name)):
             raise self._not_found(ref, name, self._versions(name))
@@ -192,7 +203,7 @@ class Templates(Shelf):
     # ------------------------------------------------------------ making and clearing
 
     @contextmanager
-    def _staging(self, what: str, progress: Progress | None, blame: type[Error]) -> Iterator[Staging]:
+    def _staging(self, what: str, progress: Progress | None) -> Iterator[Staging]:
         """A locked, empty staging directory that is gone at the end; a full disk becomes DiskFull."""
         import tempfile
 
@@ -207,7 +218,7 @@ class Templates(Shelf):
                 lock = _flock(path, fcntl.LOCK_EX)
             undo.callback(os.close, lock)
             undo.callback(_delete, path)
-            yield Staging(path, lock, what, progress, blame)
+            yield Staging(path, lock, what, progress)
 
     def _publish(self, staging: Staging, name: str, source: str, start: archive.Start) -> Template:
         """Check the tree, make it durable, and give it the next number: from here on it exists, or not at all."""

@@ -1,6 +1,11 @@
 """ve template, as far as VEs are concerned: one in use stays, and a VE stays on the version that it was made from."""
 
+import fcntl
+import os
 import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +16,8 @@ from tests.verbs.conftest import Make
 from ve import errors
 
 pytestmark = pytest.mark.any_kernel
+
+ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 
 
 def test_one_in_use_is_not_removed(host: "ve.Host", host_dir: Path, spare: str, make: Make) -> None:
@@ -95,6 +102,60 @@ def test_one_that_has_vanished(host_dir: Path, spare: str, make: Make, what: str
 def test_the_first_one_makes_the_state_dir(state_dir: Path) -> None:
     commandline.output(state_dir / "not/there/yet", "template", "build", "busybox")
     assert state_dir.joinpath("not/there/yet/template/busybox/1").is_dir()
+
+
+@pytest.fixture
+def building(state_dir: Path, tmp_path: Path) -> Iterator["commandline.Process"]:
+    """A command that builds a template, at a point where it has made something and waits for a program."""
+    os.mkfifo(tmp_path / "waits")
+    (tmp_path / "cp").write_text(f"#!/bin/sh\necho >{tmp_path}/waits; exec sleep 100000\n")
+    (tmp_path / "cp").chmod(0o755)
+    path = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    words = commandline.words(state_dir, "template", "build", "busybox")
+    with commandline.Process(words, env=path, stderr=subprocess.PIPE, preexec_fn=_no_signal_is_ignored) as process:
+        (tmp_path / "waits").read_text()
+        [made] = os.listdir(state_dir / "template")
+        assert made.startswith(".new-")
+        yield process
+
+
+def _no_signal_is_ignored() -> None:
+    """As they are for what nohup or a shell's & started."""
+    for number in ENDING:
+        signal.signal(number, signal.SIG_DFL)
+
+
+@pytest.mark.parametrize("number", ENDING)
+def test_who_is_asked_to_end_clears_up_first(
+    state_dir: Path, building: "commandline.Process", number: signal.Signals
+) -> None:
+    building.send_signal(number)
+    assert (building.communicate()[1], building.returncode) == (b"", 128 + number)
+    assert os.listdir(state_dir / "template") == []
+
+
+@pytest.mark.parametrize("words", [("list",), ("remove", "nosuch"), ("build", "busybox", "--suite", "x")])
+def test_what_a_killed_build_left_goes_with_the_next_command(
+    state_dir: Path, building: "commandline.Process", words: tuple[str, ...]
+) -> None:
+    [left] = (state_dir / "template").iterdir()
+    commandline.kill(building)
+    lock = os.open(left, os.O_RDONLY)
+    fcntl.flock(lock, fcntl.LOCK_EX)  # its programs die with it, but a moment later
+    os.close(lock)
+    commandline.run(state_dir, "template", *words)
+    assert os.listdir(state_dir / "template") == []
+
+
+def test_what_cannot_be_built_has_a_reason_and_a_cure(state_dir: Path, tmp_path: Path) -> None:
+    (tmp_path / "mmdebstrap").write_text("#!/bin/sh\necho 'E: no Release file' >&2; exit 25\n")
+    (tmp_path / "mmdebstrap").chmod(0o755)
+    path = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = commandline.run(state_dir, "template", "build", "debian", env=path)
+    assert (done.returncode, done.stdout) == (90, "")
+    first, second = done.stderr.splitlines()
+    assert first == "ve: cannot build template debian: no Release file" and second.startswith("hint: ")
+    assert os.listdir(state_dir / "template") == []
 
 
 def test_an_ephemeral_ve_is_a_user_too(host: "ve.Host", spare: str) -> None:
