@@ -32,7 +32,7 @@ import marshal
 import os
 import select
 
-from ve import command, farside, passwd
+from ve import command, farside, passwd, rlimits
 from ve._linux import syscalls
 
 TYPE_CHECKING = False
@@ -59,6 +59,7 @@ class Middle:
         self.child = -1  # its pidfd
 
     def run(self) -> NoReturn:
+        rlimits.reset()
         self.request["confinement"] = _confinement(self.request["pid"], self.request["filters"])
         _give_pipes(self.request["pid"])
         ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)

@@ -32,7 +32,7 @@ import os
 import select
 import signal
 
-from ve import farside, init, mounts, namespaces, privileges, unionfs
+from ve import farside, init, mounts, namespaces, privileges, rlimits, unionfs
 from ve._linux import syscalls
 from ve.errors import ActionFailed, Error
 from ve.steps import Launch, fault, go, reason, tell
@@ -65,6 +65,11 @@ def own_mounts(launch: Launch) -> None:
     base = launch.request["base"]
     syscalls.mount("ve", scratch, "tmpfs", syscalls.MS_NODEV | syscalls.MS_NOSUID, f"mode=755,uid={base},gid={base}")
     os.chdir(scratch)
+
+
+def limits(launch: Launch) -> None:
+    """the resource limits, nice value and OOM score of a machine's own init, whatever who starts the VE has"""
+    rlimits.reset()
 
 
 def mapped_root(launch: Launch) -> None:
@@ -188,6 +193,7 @@ def stay(launch: Launch) -> None:
 
 SETUP = (
     own_mounts,
+    limits,
     mapped_root,
     clone_init,
     id_maps,

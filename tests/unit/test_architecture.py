@@ -26,6 +26,7 @@ LEVELS = (
         "ve.seccomp",
         "ve.devices",
         "ve.confinement",
+        "ve.rlimits",
         "ve.terminal",
         "ve.passwd",
         "ve.log",
