@@ -26,11 +26,14 @@ EPHEMERAL_VEIDS = range(2_000_000_000, VEID_MAX + 1)
 
 
 class Host:
-    """The VEs and templates of one state dir: $VE_STATE_DIR or /var/lib/ve, unless another is given."""
+    """The VEs and templates of one state dir: $VE_STATE_DIR or /var/lib/ve, unless another is given.
+
+    One that was named is made by templates.add and build; whoever looks into it before gets InvalidValue.
+    """
 
     def __init__(self, state_dir: str | os.PathLike[str] | None = None) -> None:
         self.state = State(state_dir)
-        self.templates = Templates(self.state.template_dir, users=self._users)
+        self.templates = Templates(self.state.template_dir, users=self._users, require=self.state.require)
 
     def __repr__(self) -> str:
         return f"<ve.Host {self.state.path}>"
@@ -74,6 +77,7 @@ class Host:
     def get(self, key: int | str) -> Environment:
         """The VE of this VEID or name; NotFound."""
         require_root(f"cannot look for VE {key}")
+        self.state.require()
         return Environment(self.state, self.state.resolve(key))
 
     def list(self) -> builtins.list[Environment]:
@@ -155,6 +159,7 @@ class Host:
     def forget_dead(self) -> None:
         """Remove what ephemeral VEs left whose maker was killed; one that has ended but has its maker stays."""
         require_root("cannot list VEs")
+        self.state.require()
         for veid in self.state.veids():
             environment = Environment(self.state, veid)
             if _is_left(environment):

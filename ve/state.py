@@ -56,6 +56,12 @@ class State:
         at = os.stat(self.path)
         return f"ve-{at.st_dev:x}-{at.st_ino:x}"
 
+    def require(self) -> None:
+        """InvalidValue if this state dir was named and is not there: a slip of the pen is not an empty host."""
+        if not self.is_default and not os.path.isdir(self.path):
+            hint = "`ve template build` makes it, if that is the one you mean"
+            raise InvalidValue(f"cannot use state dir {self.path}: there is no such directory", hint)
+
     def private(self, veid: int) -> str:
         return os.path.join(self.path, "private", str(veid))
 

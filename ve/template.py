@@ -50,13 +50,15 @@ class Template:
 class Shelf:
     """The templates that there are, to read."""
 
-    def __init__(self, path: str) -> None:
-        """path is <state dir>/template, and need not be there yet."""
+    def __init__(self, path: str, require: Callable[[], object] = lambda: None) -> None:
+        """path is <state dir>/template, and need not be there yet; require raises if the state dir should be."""
         self.path = path
+        self._require = require
 
     def list(self) -> list[Template]:
         """All versions, by name and number."""
         require_root("cannot list templates")
+        self._require()
         found = []
         for name in self._names():
             for version in self._versions(name):
@@ -68,6 +70,7 @@ class Shelf:
         """NAME is the newest version, NAME:VERSION that one; TemplateNotFound says which names come near."""
         name, wanted = _parse(ref)
         require_root(f"cannot look for template {ref}")
+        self._require()
         versions = self._versions(name)
         if not versions or wanted not in (None, *versions):
             raise self._not_found(ref, name, versions)
@@ -133,9 +136,11 @@ class Templates(Shelf):
     list, add, build and remove first remove what the dead left in it.
     """
 
-    def __init__(self, path: str, users: Callable[[str], Iterable[int]]) -> None:
-        """path is <state dir>/template, made when first needed; users(ref) gives the VEs that were created from it."""
-        super().__init__(path)
+    def __init__(
+        self, path: str, users: Callable[[str], Iterable[int]], require: Callable[[], object] = lambda: None
+    ) -> None:
+        """As for Shelf; add and build make path.  users(ref) gives the VEs that were created from a version."""
+        super().__init__(path, require)
         self._users = users
 
     def list(self) -> builtins.list[Template]:
@@ -183,6 +188,7 @@ class Templates(Shelf):
         """Remove a version, or all of a name's; InUse names the VEs that use one, and then none is removed."""
         name, version = _parse(ref)
         require_root(f"cannot remove template {ref}")
+        self._require()
         self._sweep()
         versions = self._versions(name) if version is None else [version]
         if not set(versions) & set(self._versions(name)):

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,34 @@ def test_none(state_dir: Path) -> None:
     assert commandline.output(state_dir, "list", "-H") == ""
     assert json.loads(commandline.output(state_dir, "list", "--json")) == []
     assert os.listdir(state_dir) == []
+
+
+@pytest.mark.any_kernel
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("list",), ("ps",), ("status", "101"), ("start", "101"), ("stop", "--all"), ("exec", "101", "true"),
+        ("run", "busybox", "true"), ("create", "101", "--template", "busybox"), ("template", "list"),
+        ("template", "remove", "busybox"),
+    ],
+)  # fmt: skip
+def test_of_a_state_dir_that_is_not_there(tmp_path: Path, words: tuple[str, ...]) -> None:
+    """A slip of the pen shall not look like a host without VEs."""
+    code = 125 if words[0] in ("exec", "run") else 20
+    sentence = f"cannot use state dir {tmp_path}/typo: there is no such directory"
+    assert "template build" in witness.refused(tmp_path / "typo", code, sentence, *words)
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.any_kernel
+def test_the_default_one_need_not_be_there() -> None:
+    """Nor is an empty VE_STATE_DIR another."""
+    script = 'mount -t tmpfs none /var/lib && mount -t tmpfs none /run && exec "$@"'
+    line = ["unshare", "--mount", "sh", "-c", script, "sh", str(commandline.VE), "list", "-H"]
+    ours = {name: value for name, value in os.environ.items() if name != "VE_STATE_DIR"}
+    for given in ({}, {"VE_STATE_DIR": ""}):
+        done = subprocess.run(line, env=ours | given, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 @pytest.mark.any_kernel
