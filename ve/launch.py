@@ -253,7 +253,7 @@ def act(state: State, veid: int, name: str, root: str) -> None:
         try:
             code = subprocess.run([path], env=environment, stdin=subprocess.DEVNULL, stdout=2, check=False).returncode
         except OSError as error:
-            raise ActionFailed(f"cannot run {path} of {veid}: {error.strerror}") from error
+            raise steps.unrunnable(path, veid, error) from error
         if code:
             hint = "mend it, or chmod -x it"
             raise ActionFailed(f"cannot complete the {name} script of {veid}: {path} ended with {code}", hint)

@@ -35,7 +35,7 @@ import signal
 from ve import farside, init, mounts, namespaces, privileges, rlimits, unionfs
 from ve._linux import syscalls
 from ve.errors import ActionFailed, Error
-from ve.steps import Launch, fault, go, reason, tell
+from ve.steps import Launch, fault, go, reason, tell, unrunnable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -129,14 +129,19 @@ def given(launch: Launch) -> None:
 def mount_action(launch: Launch) -> None:
     """the action script "mount", which sees the VE's root and may mount there"""
     for path in launch.request["actions"]:
+        refused, say = os.pipe()
         pid = os.fork()
         if pid == 0:
-            _exec_action(path, launch.request)
+            _exec_action(path, launch.request, say)
+        os.close(say)
         if launch.near.fileno() in _first(pid_ends := os.pidfd_open(pid), launch.near.fileno()):
             os.killpg(pid, signal.SIGKILL)
             os._exit(1)
         os.close(pid_ends)
         code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        if number := os.read(refused, 16):
+            raise unrunnable(path, launch.request["veid"], OSError(int(number), ""))
+        os.close(refused)
         if code:
             raise ActionFailed(f"{path} ended with {code}")
 
@@ -252,7 +257,7 @@ def _host_pid(pidfd: int) -> int:
     raise ProcessLookupError(3, "No such process")
 
 
-def _exec_action(path: str, request: Request) -> NoReturn:
+def _exec_action(path: str, request: Request, say: int) -> NoReturn:
     try:
         os.setsid()
         privileges.become_root()
@@ -262,5 +267,5 @@ def _exec_action(path: str, request: Request) -> NoReturn:
         farside.reset_signals()
         os.execve(path, [path], dict(os.environ) | environment)
     except OSError as error:
-        os.write(2, f"{path}: {error.strerror}\n".encode())
+        os.write(say, b"%d" % (error.errno or 0))
     os._exit(127)

@@ -10,14 +10,13 @@ What needs the VE's lock says so; a lock is not reentrant.
 """
 
 import errno
-import fcntl
 import os
 import re
-import time
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+from ve import lock
 from ve.errors import FULL, DiskFull, Error, Exists, InvalidValue, Locked, NotFound, NotSupported
 from ve.facts import Facts, boot_id, dump_facts, init_pidfd, parse_facts, process_start_time
 from ve.model import VEID_MAX, check_name, check_veid
@@ -114,7 +113,7 @@ class State:
         path = self._lock_path(veid)
         self.make_dir(os.path.dirname(path))
         with self._writing():
-            fd = _locked(path, veid, timeout)
+            fd = lock.acquire(path, veid, timeout)
         try:
             yield
         finally:
@@ -343,64 +342,3 @@ def _foreign_ids() -> list[range]:
     lines = (read_small("/etc/subuid") + b"\n" + read_small("/etc/subgid")).split(b"\n")
     found = [re.fullmatch(rb"[^:#]+:([0-9]+):([0-9]+)\s*", line) for line in lines]
     return [range(int(line[1]), int(line[1]) + int(line[2])) for line in found if line]
-
-
-def _locked(path: str, veid: int, timeout: float) -> int:
-    """The descriptor that holds the lock at path.
-
-    There is no flock with a timeout: a blocking one in a thread could not be called off, and a timer's signal is the
-    program's own.  So it asks again, after 1 ms at first and 50 ms later on.
-    """
-    deadline = time.monotonic() + timeout
-    pause = 0.001
-    while True:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if _is_at(fd, path):
-                kept, fd = fd, -1
-                return kept
-            continue  # its last holder removed it: the lock is another file now, or none
-        except BlockingIOError:
-            left = deadline - time.monotonic()
-            if left <= 0:
-                pid, who = _holder(fd)
-                hint = "wait for it, or end it"
-                raise Locked(f"cannot lock {veid}: {who} works on it", hint, holder=pid) from None
-        finally:
-            if fd >= 0:
-                os.close(fd)
-        time.sleep(min(pause, left))
-        pause = min(2 * pause, 0.05)
-
-
-def _is_at(fd: int, path: str) -> bool:
-    try:
-        return os.path.samestat(os.fstat(fd), os.stat(path, follow_symlinks=False))
-    except FileNotFoundError:
-        return False
-
-
-def _holder(fd: int) -> tuple[int, str]:
-    """Pid and description of who has this file locked, as /proc/locks has it; pid 0 when it names nobody."""
-    at = os.fstat(fd)
-    file = f"{os.major(at.st_dev):02x}:{os.minor(at.st_dev):02x}:{at.st_ino}"
-    # N: FLOCK ADVISORY WRITE PID MAJOR:MINOR:INODE START END; who waits for it has "->" behind N:
-    fields = [line.split() for line in read_small("/proc/locks").decode().splitlines()]
-    pids = [int(f[4]) for f in fields if f[1:2] == ["FLOCK"] and f[5] == file and int(f[4]) > 0]
-    if not pids:
-        return 0, "another process"
-    if pids[0] == os.getpid():
-        return pids[0], "another thread of this process"
-    command = _command(pids[0])
-    return pids[0], f"process {pids[0]} ({command})" if command else f"process {pids[0]}"
-
-
-def _command(pid: int) -> str:
-    """What a process was called with, for a message: one printable line, without its path or the interpreter."""
-    words = os.fsdecode(read_small(f"/proc/{pid}/cmdline")).rstrip("\0").split("\0")
-    if len(words) > 1 and os.path.basename(words[0]).startswith("python") and not words[1].startswith("-"):
-        del words[0]
-    line = " ".join([os.path.basename(words[0]), *words[1:]])
-    shown = "".join(c if c.isprintable() else "?" for c in line)
-    return shown if len(shown) <= 60 else f"{shown[:59]}…"

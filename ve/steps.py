@@ -7,12 +7,13 @@ the kernel said, and that process ends.
 from __future__ import annotations
 
 import _socket
+import errno
 import os
 import signal
 
 from ve import farside
 from ve._linux import syscalls
-from ve.errors import Error
+from ve.errors import ActionFailed, Error
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -77,6 +78,16 @@ def reason(error: OSError | Error) -> tuple[str, str, int]:
         return str(error), error.hint, error.exit_code
     call = getattr(error, "syscall", "")
     return " ".join(filter(None, (call, error.filename and f"{error.filename}:", error.strerror))), "", 0
+
+
+def unrunnable(path: str, veid: int, error: OSError) -> ActionFailed:
+    """What to say of an action script that execve(2) refuses."""
+    cures = {
+        errno.ENOEXEC: "its first line must name its interpreter, as #!/bin/sh does",
+        errno.ENOENT: "the interpreter that its first line names is not there",
+    }
+    why = os.strerror(error.errno or 0)
+    return ActionFailed(f"cannot run {path} of {veid}: {why}", cures.get(error.errno or 0, ""))
 
 
 def tell(channel: _socket.socket, *message: str | int, fds: tuple[int, ...] = ()) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ve import state
+from ve import lock
 from ve.errors import InvalidValue, Locked
 from ve.state import State
 
@@ -73,7 +73,7 @@ def test_who_waits_gets_it_when_the_holder_ends(here: State, monkeypatch: pytest
             if len(pauses) == 10:  # by now we have been refused for good
                 process.communicate()
 
-        monkeypatch.setattr("ve.state.time.sleep", pause)
+        monkeypatch.setattr("ve.lock.time.sleep", pause)
         with here.lock(101, timeout=60):
             assert process.returncode == 0
     assert len(pauses) == 10
@@ -154,5 +154,5 @@ def test_a_lock_has_a_veid(here: State) -> None:
     ],
 )
 def test_commands_in_messages(words: list[str], shown: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(state, "read_small", lambda path: "\0".join([*words, ""]).encode())
-    assert state._command(1) == shown
+    monkeypatch.setattr(lock, "read_small", lambda path: "\0".join([*words, ""]).encode())
+    assert lock._command(1) == shown

@@ -1,6 +1,7 @@
 """vzctl's action scripts: programs of the host's at each turn of a VE's life, which may say no."""
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -158,9 +159,56 @@ def test_one_that_fails_when_it_has_ended_changes_nothing_of_that(
 
 
 @pytest.mark.any_kernel
-def test_one_that_cannot_be_executed(host_dir: Path, env: "ve.Environment") -> None:
-    put(host_dir, env.veid, "start", "exit 3", mode=0o644)  # is none
+def test_one_that_is_not_executable_is_none(host_dir: Path, env: "ve.Environment") -> None:
+    put(host_dir, env.veid, "start", "exit 3", mode=0o644)
     env.start()
-    env.stop(fast=True)
-    put(host_dir, env.veid, "premount", "").write_text("#!/no/such/interpreter\n")
-    assert commandline.run(host_dir, "start", env.veid).returncode == 79
+
+
+@pytest.mark.any_kernel
+@pytest.mark.parametrize("action", ["premount", "mount", "start"])
+@pytest.mark.parametrize(
+    ("text", "why", "cure"),
+    [
+        ("true\n", "Exec format error", "its first line must name its interpreter, as #!/bin/sh does"),
+        ("#!/no/such\n", "No such file or directory", "the interpreter that its first line names is not there"),
+    ],
+)
+def test_one_that_cannot_be_executed(
+    host_dir: Path, env: "ve.Environment", action: str, text: str, why: str, cure: str
+) -> None:
+    path = put(host_dir, env.veid, action, "")
+    path.write_text(text)
+    done = commandline.run(host_dir, "start", env.veid)
+    assert done.returncode == 79
+    said, hint = done.stderr.splitlines()
+    assert said.startswith("ve: cannot ") and said.endswith(f"cannot run {path} of {env.veid}: {why}")
+    assert hint == f"hint: {cure}"
+
+
+@pytest.mark.any_kernel
+@pytest.mark.parametrize("action", ["premount", "mount", "start"])
+def test_one_that_wants_to_change_its_own_ve_is_refused_at_once(
+    host_dir: Path, env: "ve.Environment", action: str, tmp_path: Path
+) -> None:
+    """The command that it would wait for waits for it."""
+    change = " ".join(map(str, commandline.words(host_dir, "set", env.veid, "--onboot", "--save")))
+    put(host_dir, env.veid, action, f"{change} 2>{tmp_path}/said; echo $? >>{tmp_path}/said")
+    start = commandline.start(host_dir, "start", env.veid)
+    assert start.wait() == 0
+    said, hint, code = (tmp_path / "said").read_text().splitlines()
+    who = f"process {start.pid} (ve"
+    assert said.startswith(f"ve: cannot lock {env.veid}: {who}")
+    assert said.endswith(") works on it, and waits for this action script")
+    assert hint.startswith("hint: ") and code == "9"
+
+
+def test_a_start_script_brings_files(host_dir: Path, env: "ve.Environment", tmp_path: Path) -> None:
+    """They belong to the VE's root, and are there before its init runs."""
+    (tmp_path / "inittab").write_text("::sysinit:/bin/echo from the script\n")
+    copy = " ".join(map(str, commandline.words(host_dir, "cp", tmp_path / "inittab", f"{env.veid}:/etc/inittab")))
+    put(host_dir, env.veid, "start", copy)
+    env.start()
+    assert witness.shell(env, "stat -c %u:%g /etc/inittab") == "0:0\n"
+    with commandline.start(host_dir, "logs", "-f", env.veid, stdout=subprocess.PIPE) as logs:
+        assert logs.stdout and logs.stdout.readline() == b"from the script\n"
+        logs.kill()
