@@ -82,7 +82,7 @@ def cell(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, dict):
-        value = [f"{key}={item}" for key, item in value.items()]
+        value = [f"{key}={item if isinstance(item, str) else cell(item)}" for key, item in value.items()]
     return printable(",".join(map(str, value)) if isinstance(value, list | tuple) else str(value))
 
 

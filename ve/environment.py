@@ -1,16 +1,14 @@
 """Every verb that works on one VE."""
 
 import contextlib
-import os
 import subprocess
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Unpack
 
-from ve import diff, files, journal, launch, namespaces, process, show, shutdown
+from ve import describe, diff, files, journal, launch, process, show, shutdown
 from ve import mounts as given
-from ve.errors import ActionFailed, Error, InvalidValue, Mounted, NotFound, NotRunning
+from ve.errors import ActionFailed, InvalidValue, Mounted, NotFound, NotRunning
 from ve.facts import Facts
 from ve.foreground import Foreground
 from ve.instance import Instance
@@ -27,38 +25,13 @@ class Environment(Instance):
 
     @property
     def hostname(self) -> str:
-        """What `hostname` says inside from the next start on."""
-        return launch.hostname(self.config)
+        """What it was given as such, at its start or by set() since; of one that is stopped, at its next start."""
+        with self.init() as init:
+            return str(describe.begun_with(init[0] if init else None, self.config)["hostname"])
 
     def describe(self) -> dict[str, object]:
         """All that `ve status` shows, in its order."""
-        settings = self.config
-        with self.init() as init:
-            facts, status = init[0] if init else None, self.status_of(init)
-        return {
-            "veid": self.veid,
-            "name": self.name,
-            "status": str(status),
-            "pid": facts.pid if facts else None,
-            "uptime": _uptime(facts.start_time) if facts else None,
-            "template": settings.template,
-            "hostname": launch.hostname(settings),
-            "addresses": [],
-            "description": settings.description,
-            "onboot": settings.onboot,
-            "ephemeral": self.ephemeral,
-            "env": settings.env,
-            "mounts": [str(mount) for mount in settings.mounts],
-            "devices": list(settings.devices),
-            "profiles": list(settings.rights.profiles),
-            "capabilities": settings.capabilities,
-            "ids": f"{facts.base}-{facts.base + namespaces.IDS - 1}" if facts else None,
-            "private": None if self.ephemeral else self.state.private(self.veid),
-            "log": None if self.ephemeral else self.log_path,
-            "root": self.state.root(self.veid) if self.shown else None,
-            "cgroup": self.cgroup.path if facts else None,
-            "reboot": "from inside it ends the VE; under ve start --foreground it starts it again",
-        }
+        return describe.describe(self)
 
     # --- start and stop -----------------------------------------------------------------------------------------
 
@@ -195,7 +168,8 @@ class Environment(Instance):
         asked["capabilities"] = None if capabilities is None else dict(capabilities)
         asked = {key: value for key, value in asked.items() if value is not None}
         with self.locked(), self.init() as init:
-            settings = replace(self.config, **asked)
+            before = self.config
+            settings = replace(before, **asked)
             kept = sorted(asked.keys() - ({"hostname"} if init else set()))
             if kept and not save:
                 raise InvalidValue(
@@ -203,11 +177,20 @@ class Environment(Instance):
                     hint="add --save",
                 )
             given.check_given(asked.get("mounts", ()), asked.get("devices", ()))
+            begun = describe.begun_with(init[0] if init else None, before if init else settings)
             if init and hostname is not None:
-                _set_hostname(self.veid, init[0].pid, launch.hostname(settings))
+                begun["hostname"] = launch.hostname(settings)
+                self._set_hostname(init[0], begun)
             if save:
                 self.save(settings)
-            return sorted(asked.keys() - {"hostname", "description", "onboot"}) if init else []
+            return sorted(describe.pending(begun, settings).keys() & asked.keys())
+
+    def _set_hostname(self, facts: Facts, begun: dict[str, Any]) -> None:
+        """Of the running VE, and note that it has it; under the VE's lock."""
+        import json
+
+        describe.set_hostname(self.veid, facts.pid, begun["hostname"])
+        self.state.write_facts(self.veid, replace(facts, extra=facts.extra | {"asked": json.dumps(begun)}))
 
     # --- commands inside ----------------------------------------------------------------------------------------
 
@@ -365,18 +348,3 @@ class Environment(Instance):
 
 def parse_mounts(mounts: Iterable[Mount | str]) -> tuple[Mount, ...]:
     return tuple(Mount.parse(mount) if isinstance(mount, str) else mount for mount in mounts)
-
-
-def _uptime(start_time: int) -> str:
-    """How long ago a process started, as in 3d 04:05:06."""
-    seconds = int(time.clock_gettime(time.CLOCK_BOOTTIME) - start_time / os.sysconf("SC_CLK_TCK"))
-    days, seconds = divmod(seconds, 86400)
-    return f"{days}d {seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}"
-
-
-def _set_hostname(veid: int, pid: int, hostname: str) -> None:
-    """By nsenter(1), as a thread of this process must not enter another namespace."""
-    command = ["nsenter", f"--uts=/proc/{pid}/ns/uts", "hostname", hostname]
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise Error(f"cannot set the hostname of {veid}: {done.stderr.strip()}")

@@ -190,7 +190,11 @@ def facts(launch: Launch) -> None:
         ephemeral=launch.ephemeral,
         maker_pid=os.getpid() if launch.ephemeral else 0,
         maker_start=process_start_time(os.getpid()) or 0 if launch.ephemeral else 0,
-        extra={"filter": seccomp.name(), "env": json.dumps(environment(launch.config, launch.template))},
+        extra={
+            "filter": seccomp.name(),
+            "env": json.dumps(environment(launch.config, launch.template)),
+            "asked": json.dumps(asked(launch.config)),
+        },
     )
     launch.undo.callback(launch.state.remove_facts, veid)
     launch.state.write_facts(veid, facts)
@@ -338,6 +342,19 @@ def filters(state: State, name: str) -> tuple[bytes, ...]:
 def hostname(config: Config) -> str:
     """What `hostname` says inside: never the host's own name."""
     return config.hostname or config.name or f"ve{config.veid}"
+
+
+def asked(config: Config) -> dict[str, Any]:
+    """What of a config a start gives to a VE, and nothing does later, as `ve status` shows it."""
+    return {
+        "template": config.template,
+        "hostname": hostname(config),
+        "env": config.env,
+        "mounts": [str(mount) for mount in config.mounts],
+        "devices": list(config.devices),
+        "profiles": list(config.rights.profiles),
+        "capabilities": config.capabilities,
+    }
 
 
 def _private(launch: Launch) -> str:

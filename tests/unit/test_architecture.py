@@ -45,7 +45,7 @@ LEVELS = (
         "ve.ps",
         "ve.shutdown",
     ),
-    ("ve.journal ve.instance ve.foreground ve.environment ve.ephemeral ve.host",),
+    ("ve.journal ve.instance ve.describe ve.foreground ve.environment ve.ephemeral ve.host",),
     ("ve",),
     ("ve._output ve._completion ve._options ve._session cli",),
 )

@@ -60,6 +60,14 @@ def test_what_waits_for_the_next_start_is_said(host_dir: Path, make: Make) -> No
 
 
 @pytest.mark.any_kernel
+def test_what_it_has_already_does_not_wait(host_dir: Path, make: Make) -> None:
+    env = make(env={"A": "b"})
+    env.start()
+    assert env.set(env={"A": "b"}, description="x", save=True) == []
+    assert env.set(env={"A": "c"}, mounts=["/srv:/srv"], save=True) == ["env", "mounts"]
+
+
+@pytest.mark.any_kernel
 def test_one_option_leaves_the_others(host_dir: Path, make: Make) -> None:
     env = make(name="mars", hostname="red", description="d", onboot=True, env={"A": "b"}, mounts=["/srv:/srv:ro"])
     before = conf(host_dir, env.veid)

@@ -42,6 +42,51 @@ def test_of_one_that_runs(host_dir: Path, make: Make) -> None:
 
 
 @pytest.mark.any_kernel
+def test_what_runs_and_what_waits_for_the_next_start(host_dir: Path, make: Make) -> None:
+    """As init has it in its environment, and the kernel in its namespaces; not as the conf file says by now."""
+    env = make(name="mars", hostname="red", env={"COLOUR": "red"}, mounts=["/srv:/srv:ro"])
+    env.start()
+    assert status(host_dir, env.veid)["pending"] == {}
+    env.set(hostname="green")
+    env.set(env={"SHAPE": "round"}, mounts=[], description="other", save=True)
+    shown = status(host_dir, env.veid)
+    assert (shown["hostname"], shown["env"], shown["mounts"]) == ("green", {"COLOUR": "red"}, ["/srv:/srv:ro"])
+    assert shown["hostname"] == witness.shell(env, "hostname").strip()
+    assert shown["pending"] == {"hostname": "red", "env": {"SHAPE": "round"}, "mounts": []}
+    lines = commandline.output(host_dir, "status", env.veid).splitlines()
+    assert "pending: hostname=red,env=SHAPE=round,mounts=-" in lines
+    assert commandline.output(host_dir, "list", "-H", "-o", "hostname") == "green\n"
+    witness.shell(env, "hostname own")  # which its root may
+    assert status(host_dir, env.veid)["hostname"] == "own"
+    env.restart(timeout=0)
+    shown = status(host_dir, env.veid)
+    assert (shown["hostname"], shown["env"], shown["mounts"], shown["pending"]) == ("red", {"SHAPE": "round"}, [], {})
+    assert witness.shell(env, "hostname; echo $SHAPE") == "red\nround\n"
+
+
+@pytest.mark.any_kernel
+def test_of_one_that_is_stopped_nothing_waits(host_dir: Path, make: Make) -> None:
+    env = make(hostname="red", env={"COLOUR": "red"})
+    env.set(hostname="blue", env={}, save=True)
+    shown = status(host_dir, env.veid)
+    assert (shown["hostname"], shown["env"], shown["pending"]) == ("blue", {}, {})
+
+
+@pytest.mark.any_kernel
+def test_of_one_that_an_older_ve_started(host_dir: Path, make: Make) -> None:
+    """Its facts do not say what it was started with."""
+    env = make(hostname="red")
+    env.start()
+    facts = host_dir / f"run/{env.veid}"
+    facts.write_text("".join(line for line in facts.read_text().splitlines(True) if "extra.asked" not in line))
+    shown = status(host_dir, env.veid)
+    assert (shown["hostname"], shown["pending"], shown["env"]) == ("red", {}, {})
+    assert env.set(env={"A": "b"}, save=True) == ["env"]
+    env.set(hostname="blue")
+    assert status(host_dir, env.veid)["pending"] == {"hostname": "red"}
+
+
+@pytest.mark.any_kernel
 def test_of_one_that_is_stopped_or_mounted(host_dir: Path, make: Make) -> None:
     env = make()
     shown = status(host_dir, env.veid)

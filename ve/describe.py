@@ -1,0 +1,89 @@
+"""`ve status`: what is true of one VE now, and what of its conf file waits for the next start."""
+
+import os
+import subprocess
+import time
+from typing import Any
+
+from ve import launch, namespaces
+from ve.errors import Error
+from ve.facts import Facts
+from ve.instance import Instance
+from ve.model import Config
+
+
+def describe(instance: Instance) -> dict[str, object]:
+    """All that there is to tell, in the order of `ve status`."""
+    settings = instance.config
+    with instance.init() as init:
+        facts, status = init[0] if init else None, instance.status_of(init)
+        begun = begun_with(facts, settings)
+        hostname = _hostname(facts) if facts else begun["hostname"]
+    return {
+        "veid": instance.veid,
+        "name": instance.name,
+        "status": str(status),
+        "pid": facts.pid if facts else None,
+        "uptime": _uptime(facts.start_time) if facts else None,
+        "template": begun["template"],
+        "hostname": hostname,
+        "addresses": [],
+        "description": settings.description,
+        "onboot": settings.onboot,
+        "ephemeral": instance.ephemeral,
+        "env": begun["env"],
+        "mounts": begun["mounts"],
+        "devices": begun["devices"],
+        "profiles": begun["profiles"],
+        "capabilities": begun["capabilities"],
+        "pending": pending(begun, settings),
+        "ids": f"{facts.base}-{facts.base + namespaces.IDS - 1}" if facts else None,
+        "private": None if instance.ephemeral else instance.state.private(instance.veid),
+        "log": None if instance.ephemeral else instance.log_path,
+        "root": instance.state.root(instance.veid) if instance.shown else None,
+        "cgroup": instance.cgroup.path if facts else None,
+        "reboot": "from inside it ends the VE; under ve start --foreground it starts it again",
+    }
+
+
+def begun_with(facts: Facts | None, settings: Config) -> dict[str, Any]:
+    """What a running VE has of the things that a start reads; of another, what its next start will give it."""
+    import json
+
+    asked = launch.asked(settings)
+    if facts and "asked" in facts.extra:  # an older ve notes less
+        asked |= json.loads(facts.extra["asked"])
+    return asked
+
+
+def pending(begun: dict[str, Any], settings: Config) -> dict[str, Any]:
+    """What the next start will give in place of what the VE has begun with."""
+    return {key: value for key, value in launch.asked(settings).items() if value != begun[key]}
+
+
+def set_hostname(veid: int, pid: int, hostname: str) -> None:
+    """Of a running VE."""
+    done = _in_uts(pid, "hostname", hostname)
+    if done.returncode:
+        raise Error(f"cannot set the hostname of {veid}: {done.stderr.strip()}")
+
+
+def _hostname(facts: Facts) -> str | None:
+    """As a command inside would say it: the VE's root may have changed it."""
+    done = _in_uts(facts.pid, "uname", "-n")
+    return None if done.returncode else done.stdout.removesuffix("\n")
+
+
+def _in_uts(pid: int, *command: str) -> "subprocess.CompletedProcess[str]":
+    """By nsenter(1), as a thread of this process must not enter another namespace."""
+    line = ["nsenter", f"--uts=/proc/{pid}/ns/uts", *command]
+    return subprocess.run(
+        line, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="backslashreplace", check=False
+    )
+
+
+def _uptime(start_time: int) -> str:
+    """How long ago a process started, as in 3d 04:05:06."""
+    seconds = int(time.clock_gettime(time.CLOCK_BOOTTIME) - start_time / os.sysconf("SC_CLK_TCK"))
+    days, seconds = divmod(seconds, 86400)
+    return f"{days}d {seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}"
