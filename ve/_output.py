@@ -217,6 +217,7 @@ def _renamed(sentence: str, hint: str, called: Called) -> tuple[str, str]:
     """The VE by its label in what could not be done, as in what was; and in the cure as the user has just typed it."""
     veid, label, typed = called
     head, colon, why = sentence.partition(": ")
+    head = re.sub(rf"(?<!\S){veid}(?=:/)", typed, head)  # VE:PATH, as cp has it
     head = re.sub(rf"(?<!\S){veid}(?!\S| \()", label, head, count=1)
     return head + colon + why, re.sub(rf"(?<!\S){veid}(?![^\s:;,])", typed, hint)
 

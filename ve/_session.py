@@ -102,10 +102,10 @@ class Session:
     ) -> list[str]:
         """The VEs that were named or, with an option in place of names, every one that is wanted."""
         verb, names = f"ve {self.verb}", " ".join(keys or ())
-        if names and every:
+        if keys and every:
             hint = f"{verb} {names} without it, or {verb} {option} without names"
             raise errors.InvalidValue(f"{self.cannot()} {names}: {option} stands in place of names", hint)
-        if not names and not every:
+        if not keys and not every:
             raise errors.InvalidValue(f"{self.cannot()}: no VE is named", hint=f"{verb} VE, or {verb} {option}")
         return list(keys or ()) if not every else [str(env.veid) for env in self.host().list() if self._is(env, wanted)]
 

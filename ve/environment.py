@@ -282,7 +282,7 @@ class Environment(Instance):
         point = self.state.root(self.veid)
         with self.locked(), self.init() as init:
             if self.shown:
-                raise Mounted(f"cannot mount {self.veid}: it is mounted at {point}")
+                raise Mounted(f"cannot mount {self.veid}: it is mounted at {point}", hint=f"ve umount {self.veid}")
             self.state.make_dir(point)
             if init:
                 show.running(init[1], point)

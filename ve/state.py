@@ -191,7 +191,7 @@ class State:
         self.make_dir(os.path.dirname(path))
         with self._writing():
             if not self._claim(path, veid):
-                raise Exists(f"cannot use name {name}: VE {_target(path) or 'unknown'} has it")
+                raise Exists(f"cannot use name {name}: VE {_target(path) or 'unknown'} has it", "ve rename frees it")
 
     def release_name(self, name: str, veid: int) -> None:
         """Free the name if this VE has it.  Under the lock of veid."""

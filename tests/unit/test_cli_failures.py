@@ -294,7 +294,9 @@ NAMED = {  # what the library says: what is said of the VE that was asked for as
     errors.Error("cannot use /d/101 in 101: 101 is no path", "umount /d/101"): (
         "ve: cannot use /d/101 in 101 (red): 101 is no path\nhint: umount /d/101\n"
     ),
-    errors.FileError("cannot copy 101:/a: it is gone"): "ve: cannot copy 101:/a: it is gone\n",
+    errors.FileError("cannot copy 101:/a to /101:/a: 101: it is gone"): (
+        "ve: cannot copy red:/a to /101:/a: 101: it is gone\n"
+    ),
     PermissionError(errno.EACCES, "Permission denied"): "ve: cannot start 101 (red): Permission denied\n",
 }
 
