@@ -68,18 +68,22 @@ def init_pidfd(facts: Facts) -> int | None:
         if error.errno in (errno.ESRCH, errno.EINVAL, errno.ENOENT):  # no such process, or the number is a thread now
             return None
         raise
-    # In this order: what has that start time now had this pid when we opened it.  A pidfd is readable once the whole
-    # process has ended, also before anybody has waited for it.
-    poll = select.poll()
-    poll.register(pidfd, select.POLLIN)
+    # In this order: what has that start time now had this pid when we opened it.
     try:
-        if process_start_time(facts.pid) == facts.start_time and not poll.poll(0):
+        if process_start_time(facts.pid) == facts.start_time and not ended(pidfd):
             kept, pidfd = pidfd, -1
             return kept
     finally:
         if pidfd >= 0:
             os.close(pidfd)
     return None
+
+
+def ended(pidfd: int, timeout: float = 0.0) -> bool:
+    """Has the whole process ended, or does it within timeout seconds?  It has also before anybody has waited for it."""
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(max(0.0, timeout) * 1000))
 
 
 def process_start_time(pid: int) -> int | None:

@@ -18,7 +18,6 @@ after the process that called us, so that what a killed caller leaves can be fou
 import contextlib
 import errno
 import os
-import select
 import signal
 import socket
 import subprocess
@@ -29,6 +28,7 @@ from ve import execgroup, farside, interpreter, request, terminal
 from ve.beancounter import Cgroup
 from ve.errors import CannotExecute, Error, InvalidValue, NotRunning
 from ve.execgroup import sweep
+from ve.facts import ended
 from ve.request import Arguments, Options, Target
 
 __all__ = ["Popen", "Target", "call", "run", "shell_code", "sweep"]
@@ -97,7 +97,7 @@ class Popen(subprocess.Popen[Any]):
 
     def _fail(self, step: str, number: int, why: str) -> NoReturn:
         name = self._names.get(step)
-        if _ended(self.target.pidfd):
+        if ended(self.target.pidfd):
             raise NotRunning(f"cannot enter {self.target.veid}: it is not running")
         if step in ("execute", "directory") and number:
             raise OSError(number, os.strerror(number), name)
@@ -281,12 +281,6 @@ def shell_code(returncode: int) -> int:
 # --- descriptors --------------------------------------------------------------------------------------------------
 
 
-def _ended(pidfd: int) -> bool:
-    poll = select.poll()
-    poll.register(pidfd, select.POLLIN)
-    return bool(poll.poll(0))
-
-
 def _is_open(fd: int) -> bool:
     try:
         os.fstat(fd)
@@ -330,6 +324,6 @@ def _make_cgroup(target: Target) -> Cgroup:
     try:
         return execgroup.create(target.cgroup)
     except OSError as error:
-        if _ended(target.pidfd) or error.errno == errno.ENOENT:
+        if ended(target.pidfd) or error.errno == errno.ENOENT:
             raise NotRunning(f"cannot enter {target.veid}: it is not running") from error
         raise Error(f"cannot enter {target.veid}: make its cgroup: {error.strerror}") from error

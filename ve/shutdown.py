@@ -2,13 +2,13 @@
 
 import contextlib
 import os
-import select
 import signal
 import time
 from collections.abc import Callable
 
 from ve.beancounter import Cgroup
 from ve.errors import StopFailed
+from ve.facts import ended
 
 # The end of PID 1's /proc/PID/exe, and what that init takes for "halt": a signal, or a command to run inside.
 HALT: tuple[tuple[str, int | tuple[str, ...]], ...] = (
@@ -44,7 +44,7 @@ def shut_down(veid: int, pid: int, pidfd: int, group: Cgroup, timeout: float, ru
 def end(veid: int, group: Cgroup, pidfd: int | None = None) -> None:
     """SIGKILL to all in the cgroup, and wait until they and the process of pidfd are gone; StopFailed."""
     group.kill()
-    if (pidfd is not None and not _ended(pidfd, _KILLED)) or not group.wait_empty(_KILLED):
+    if (pidfd is not None and not ended(pidfd, _KILLED)) or not group.wait_empty(_KILLED):
         left = tuple(group.pids())
         raise StopFailed(
             f"cannot stop {veid}: {len(left)} processes outlive SIGKILL: {' '.join(map(str, left[:8]))}",
@@ -75,7 +75,7 @@ def _halt(pid: int, pidfd: int, deadline: float, run: Run) -> bool:
         if not heard:
             with contextlib.suppress(Exception):  # whatever kept the command from running, the deadline is the answer
                 heard = ask(pid, pidfd, run)
-        if _ended(pidfd, left if heard else min(pause, left)):
+        if ended(pidfd, left if heard else min(pause, left)):
             return True
         pause = min(2 * pause, _AGAIN)
     return False
@@ -100,9 +100,3 @@ def _hears(pid: int, number: int) -> bool:
     except (FileNotFoundError, ProcessLookupError):
         return False
     return any(int(masks[key], 16) >> (number - 1) & 1 for key in ("SigCgt", "SigBlk"))
-
-
-def _ended(pidfd: int, timeout: float) -> bool:
-    poll = select.poll()
-    poll.register(pidfd, select.POLLIN)
-    return bool(poll.poll(max(0.0, timeout) * 1000))
