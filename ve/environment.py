@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Unpack
 
-from ve import describe, diff, files, journal, launch, process, show, shutdown
+from ve import actions, describe, diff, files, journal, launch, process, show, shutdown
 from ve import mounts as given
 from ve.errors import ActionFailed, InvalidValue, Mounted, NotFound, NotRunning
 from ve.facts import Facts
@@ -81,7 +81,7 @@ class Environment(Instance):
         refused: ActionFailed | None = None
         with self.running("stop") as (facts, pidfd):
             try:
-                launch.act(self.state, self.veid, "stop", f"/proc/{facts.pid}/root")
+                actions.run(self.state, self.veid, "stop", f"/proc/{facts.pid}/root")
             except ActionFailed as error:  # a broken script shall not make a VE that nobody can stop
                 refused = error
             if self.cgroup.frozen():
@@ -287,11 +287,11 @@ class Environment(Instance):
             if init:
                 show.running(init[1], point)
                 return point
-            launch.act(self.state, self.veid, "premount", point)
+            actions.run(self.state, self.veid, "premount", point)
             with contextlib.ExitStack() as undo:
                 show.stopped(self.overlay, point)
                 undo.callback(self.hide)
-                launch.act(self.state, self.veid, "mount", point)
+                actions.run(self.state, self.veid, "mount", point)
                 undo.pop_all()
             return point
 
@@ -309,7 +309,7 @@ class Environment(Instance):
 
     def _act_unmounted(self) -> None:
         for action in ("umount", "postumount"):
-            launch.act(self.state, self.veid, action, self.state.root(self.veid))
+            actions.run(self.state, self.veid, action, self.state.root(self.veid))
 
     def copy_in(self, source: str, target: str, archive: bool = False) -> None:
         """Copy a file or tree of the host into the VE, running or stopped; it will belong to the VE's root.

@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from stat import S_IFCHR
 from typing import Any, NoReturn, cast
 
-from ve import beancounter, devices, farside, init, interpreter, log, mounts, seccomp, setup, steps
-from ve.errors import FULL, ActionFailed, DiskFull, Error, InvalidValue, NotSupported, StartFailed
+from ve import actions, beancounter, devices, farside, init, interpreter, log, mounts, seccomp, setup, steps
+from ve.errors import FULL, DiskFull, Error, InvalidValue, NotSupported, StartFailed
 from ve.facts import Facts, boot_id, process_start_time
 from ve.model import Config
 from ve.state import State
@@ -118,7 +118,7 @@ class Launch:
 
 def premount_action(launch: Launch) -> None:
     """the action script "premount\""""
-    act(launch.state, launch.config.veid, "premount", launch.state.root(launch.config.veid))
+    actions.run(launch.state, launch.config.veid, "premount", launch.state.root(launch.config.veid))
 
 
 def cgroup(launch: Launch) -> None:
@@ -202,7 +202,7 @@ def facts(launch: Launch) -> None:
 
 def start_action(launch: Launch) -> None:
     """the action script "start\""""
-    act(launch.state, launch.config.veid, "start", f"/proc/{launch.pid}/root")
+    actions.run(launch.state, launch.config.veid, "start", f"/proc/{launch.pid}/root")
 
 
 def go(launch: Launch) -> None:
@@ -250,24 +250,6 @@ def _text(launch: Launch, step: Callable[..., None]) -> str:
     return f"{text}: {detail}" if detail else text
 
 
-def act(state: State, veid: int, name: str, root: str) -> None:
-    """Run the action script of this name, that for all VEs first; ActionFailed if one says no."""
-    for path in actions(state, veid, name):
-        environment = os.environ | {"VEID": str(veid), "VE_ROOT": root}
-        try:
-            code = subprocess.run([path], env=environment, stdin=subprocess.DEVNULL, stdout=2, check=False).returncode
-        except OSError as error:
-            raise steps.unrunnable(path, veid, error) from error
-        if code:
-            hint = "mend it, or chmod -x it"
-            raise ActionFailed(f"cannot complete the {name} script of {veid}: {path} ended with {code}", hint)
-
-
-def actions(state: State, veid: int, name: str) -> list[str]:
-    """The action scripts of this name that there are: an executable file each."""
-    return [path for path in (state.action(None, name), state.action(veid, name)) if os.access(path, os.X_OK)]
-
-
 def environment(config: Config, template: Template | None) -> dict[str, str]:
     """What a command in the VE finds in its environment, unless it is told otherwise."""
     given = {**(template.env if template else {}), **config.env}
@@ -302,16 +284,7 @@ def _request(launch: Launch, ours: contextlib.ExitStack) -> dict[str, Any]:
         "cgroup": f"{launch.cgroup.path}/init",
         "hostname": hostname(config),
         "mounts": tuple((mount.source, mount.target, mount.read_only) for mount in config.mounts),
-        "devices": config.devices + config.rights.devices,
-        "proc": config.rights.proc,
-        "sysctls": config.rights.sysctls,
-        "user_namespaces": config.rights.user_namespaces,
-        "confinement": {
-            "capabilities": config.rights.mask,
-            "no_new_privs": config.rights.no_new_privs,
-            "filters": filters(launch.state, seccomp.name()),
-        },
-        "actions": tuple(actions(launch.state, config.veid, "mount")),
+        "actions": tuple(actions.scripts(launch.state, config.veid, "mount")),
         "boots": boots,
         "small_init": "" if boots else _small_init(),
         "argv": _argv(launch),
@@ -325,6 +298,22 @@ def _request(launch: Launch, ours: contextlib.ExitStack) -> dict[str, Any]:
         "maker": maker,
         "fault": os.environ.get("VE_FAULT", ""),
         "fds": tuple({fd for fd in (maker, *stdio) if fd >= 0}),
+        **_rights(launch),
+    }
+
+
+def _rights(launch: Launch) -> dict[str, Any]:
+    rights = launch.config.rights
+    return {
+        "devices": launch.config.devices + rights.devices,
+        "proc": rights.proc,
+        "sysctls": rights.sysctls,
+        "user_namespaces": rights.user_namespaces,
+        "confinement": {
+            "capabilities": rights.mask,
+            "no_new_privs": rights.no_new_privs,
+            "filters": filters(launch.state, seccomp.name()),
+        },
     }
 
 
