@@ -5,11 +5,12 @@ import subprocess
 import time
 from typing import Any
 
-from ve import launch, namespaces
+from ve import launch
 from ve.errors import Error
 from ve.facts import Facts
 from ve.instance import Instance
 from ve.model import Config
+from ve.state import IDS
 
 
 def describe(instance: Instance) -> dict[str, object]:
@@ -37,7 +38,7 @@ def describe(instance: Instance) -> dict[str, object]:
         "profiles": begun["profiles"],
         "capabilities": begun["capabilities"],
         "pending": pending(begun, settings),
-        "ids": f"{facts.base}-{facts.base + namespaces.IDS - 1}" if facts else None,
+        "ids": f"{facts.base}-{facts.base + IDS - 1}" if facts else None,
         "private": None if instance.ephemeral else instance.state.private(instance.veid),
         "log": None if instance.ephemeral else instance.log_path,
         "root": instance.state.root(instance.veid) if instance.shown else None,

@@ -20,7 +20,7 @@ from ve import actions, beancounter, devices, farside, init, interpreter, log, m
 from ve.errors import FULL, DiskFull, Error, InvalidValue, NotSupported, StartFailed
 from ve.facts import Facts, boot_id, process_start_time
 from ve.model import Config
-from ve.state import State
+from ve.state import IDS, State
 from ve.template import Template
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -278,6 +278,7 @@ def _request(launch: Launch, ours: contextlib.ExitStack) -> dict[str, Any]:
     return {
         "veid": config.veid,
         "base": launch.base,
+        "ids": IDS,
         "template": template.path,
         "private": _private(launch),
         "scratch": launch.state.make_dir(os.path.join(launch.state.run_dir, "scratch")),

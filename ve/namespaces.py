@@ -28,7 +28,6 @@ NAMESPACES = (
     ("mnt", syscalls.CLONE_NEWNS, INIT, "mounts"),
 )
 MOST = 1024  # of each kind that a VE may make
-IDS = 65536  # user and group ids of a VE
 
 
 def flags(*how: str) -> int:
@@ -50,10 +49,10 @@ def start_clocks_at_zero() -> None:
     _write("/proc/self/timens_offsets", "".join(lines))
 
 
-def map_ids(pid: int, base: int) -> None:
-    """Let the user namespace of pid have user and group ids 0..65535, which are base.. on the host."""
+def map_ids(pid: int, base: int, count: int) -> None:
+    """Let the user namespace of pid have so many user and group ids: from 0 on, which are base.. on the host."""
     for kind in ("uid", "gid"):
-        _write(f"/proc/{pid}/{kind}_map", f"0 {base} {IDS}\n")
+        _write(f"/proc/{pid}/{kind}_map", f"0 {base} {count}\n")
 
 
 def limit(user_namespaces: bool) -> None:

@@ -22,7 +22,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_BASE = 1 << 30  # a host id that nobody has; only maps and files of the probe get it
+_BASE, _COUNT = 1 << 30, 1 << 16  # host ids that nobody has, as many as a VE's; only what the probes make gets them
 _PR_SET_SECUREBITS, _NO_SETUID_FIXUP = 28, 1 << 2  # <linux/prctl.h>, <linux/securebits.h>
 
 
@@ -202,7 +202,7 @@ def _user_namespace() -> int:
     try:
         if not os.read(unshared, 1):
             raise OSError(1, "no user namespace")
-        namespaces.map_ids(pid, _BASE)
+        namespaces.map_ids(pid, _BASE, _COUNT)
         return os.open(f"/proc/{pid}/ns/user", os.O_RDONLY)
     finally:
         os.kill(pid, signal.SIGKILL)

@@ -97,7 +97,7 @@ def clone_init(launch: Launch) -> None:
 def id_maps(launch: Launch) -> None:
     """user and group ids 0..65535 of the VE are base.. on the host"""
     pid = _host_pid(launch.pidfd)
-    namespaces.map_ids(pid, launch.request["base"])
+    namespaces.map_ids(pid, launch.request["base"], launch.request["ids"])
     launch.userns = os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
 
 

@@ -18,16 +18,14 @@ from contextlib import contextmanager, suppress
 
 from ve import lock
 from ve.errors import FULL, DiskFull, Error, Exists, InvalidValue, Locked, NotFound, NotSupported
-from ve.facts import Facts, boot_id, dump_facts, init_pidfd, parse_facts, process_start_time
+from ve.facts import Facts, boot_id, dump_facts, parse_facts
 from ve.model import VEID_MAX, check_name, check_veid
 from ve.wholefile import create_whole, read_small, write_whole
-
-__all__ = ["IDS", "Facts", "State", "create_whole", "init_pidfd", "process_start_time", "write_whole"]
 
 ACTIONS = ("premount", "mount", "start", "stop", "umount", "postumount")
 DEFAULT_DIR = "/var/lib/ve"
 DEFAULT_RUN_DIR = "/run/ve"
-IDS = 65536  # host ids of one VE
+IDS = 65536  # host ids of one VE, for its users and for its groups
 # Below 1048576 are users and what useradd(8) gives out first; ids from 2^31 on are negative to some of the kernel.
 FIRST_SLOT, LAST_SLOT = 16, 32767
 _UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ELOOP)

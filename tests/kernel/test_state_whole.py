@@ -17,7 +17,8 @@ ROOT = Path(__file__).resolve().parents[2]
 FULL = """
 import os, subprocess, sys
 from ve.errors import DiskFull, Exists
-from ve.state import State, create_whole, write_whole
+from ve.state import State
+from ve.wholefile import create_whole, write_whole
 subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k,nr_inodes=40", "none", sys.argv[1]], check=True)
 os.chdir(sys.argv[1])
 write_whole("old", b"old content")
