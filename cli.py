@@ -59,7 +59,7 @@ def globals_(
 ) -> None:
     """Virtual Environments: isolated groups of processes with their own root, init and users."""
     if version or show_completion:
-        print(f"ve {out.version()}" if version else completion.script(show_completion or ""))
+        print(f"ve {out.version()}" if version else completion.script(show_completion or ""), flush=True)
         raise typer.Exit
     ctx.obj.state_dir, ctx.obj.quiet = state_dir, quiet
     choose(ctx)

@@ -391,7 +391,8 @@ def test_the_shells_get_a_script(shell: str) -> None:
 
 
 def run_ve(*words: str, stdout: int) -> tuple[int, str]:
-    done = subprocess.run([VE, *words], stdout=stdout, stderr=subprocess.PIPE, text=True)
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}  # as everybody has it
+    done = subprocess.run([VE, *words], stdout=stdout, stderr=subprocess.PIPE, text=True, env=env)
     return done.returncode, done.stderr
 
 
