@@ -72,25 +72,12 @@ def template_(ctx: Context) -> None:
 
 
 @verb("create")
+@opt.with_settings(*opt.SETTINGS)
 def create(
-    ctx: Context,
-    veid: opt.Veid,
-    template: opt.Template,
-    name: opt.Name = None,
-    hostname: opt.Hostname = None,
-    description: opt.Description = None,
-    onboot: opt.Onboot = None,
-    env: opt.Env = None,
-    mount: opt.Mounts = None,
-    device: opt.Devices = None,
-    profile: opt.Profiles = None,
-    capability: opt.Capabilities = None,
+    ctx: Context, veid: opt.Veid, template: opt.Template, name: opt.Name = None, *, asked: dict[str, Any]
 ) -> None:
     """Create a VE from a template."""
-    about = opt.given(name=name, hostname=hostname, description=description, onboot=onboot)
-    about |= opt.given(env=opt.variables(env), mounts=mount, devices=device)
-    about |= opt.given(profiles=profile, capabilities=opt.switches(capability))
-    made = ctx.obj.host(veid).create(opt.veid(veid), template=template, **about)
+    made = ctx.obj.host(veid).create(opt.veid(veid), template=template, name=name or "", **asked)
     ctx.obj.say(f"{out.label(made)} is created from {made.config.template}")
 
 
@@ -164,17 +151,11 @@ def destroy(ctx: Context, keys: opt.VEs) -> int:
 
 
 @verb("set")
+@opt.with_settings(*opt.SETTINGS)
 def set_(
     ctx: Context,
     key: opt.VE,
-    hostname: opt.Hostname = None,
-    description: opt.Description = None,
-    onboot: opt.Onboot = None,
-    env: opt.Env = None,
-    mount: opt.Mounts = None,
-    device: opt.Devices = None,
-    profile: opt.Profiles = None,
-    capability: opt.Capabilities = None,
+    asked: dict[str, Any],
     userpasswd: opt.Password = None,
     ssh_key: opt.SshKey = None,
     save: opt.Save = False,
@@ -185,9 +166,6 @@ def set_(
     own files.  All else needs --save; what can be repeated replaces all that was there, and "" takes that away.
     """
     target, say = ctx.obj.get(key), ctx.obj.say
-    asked = opt.given(hostname=hostname, description=description, onboot=onboot)
-    asked |= opt.given(env=opt.variables(env), mounts=opt.listed(mount), devices=opt.listed(device))
-    asked |= opt.given(profiles=opt.listed(profile), capabilities=opt.switches(capability))
     if not asked and userpasswd is None and ssh_key is None:
         raise errors.InvalidValue(f"cannot set {key}: no option says what", hint="see ve set --help")
     if asked:
@@ -210,16 +188,12 @@ def rename(ctx: Context, key: opt.VE, name: opt.NewName) -> int:
 
 
 @verb("run", cls=opt.Wrapper)
+@opt.with_settings(*(name for name in opt.SETTINGS if name not in ("description", "onboot")))
 def run(
     ctx: Context,
     template: opt.Ref,
+    asked: dict[str, Any],
     command: opt.Cmd = None,
-    hostname: opt.Hostname = None,
-    env: opt.Env = None,
-    mount: opt.Mounts = None,
-    device: opt.Devices = None,
-    profile: opt.Profiles = None,
-    capability: opt.Capabilities = None,
     user: opt.User = None,
     cwd: opt.Cwd = None,
 ) -> int:
@@ -228,9 +202,7 @@ def run(
     Without CMD it is the template's own command, or else its shell.  The exit code is the command's, or 125 when ve
     itself failed.
     """
-    about = opt.given(hostname=hostname, env=opt.variables(env), mounts=mount, devices=device, user=user, cwd=cwd)
-    about |= opt.given(profiles=profile, capabilities=opt.switches(capability))
-    return ctx.obj.host(template).run(template, command or (), **about)
+    return ctx.obj.host(template).run(template, command or (), user=user, cwd=cwd, **asked)
 
 
 @verb("exec", cls=opt.Wrapper)
@@ -246,7 +218,7 @@ def exec_(
         raise errors.InvalidValue(
             f"cannot run a command in {key}: none was given", hint=f"ve enter {key} opens a shell"
         )
-    return ctx.obj.get(key).call(command, user=user, cwd=cwd, env=opt.variables(env))
+    return ctx.obj.get(key).call(command, user=user, cwd=cwd, env=opt.variables(env) if env else None)
 
 
 @verb("enter")

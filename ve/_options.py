@@ -2,6 +2,8 @@
 
 import re
 import sys
+from collections.abc import Callable
+from inspect import Parameter, Signature, signature
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -107,31 +109,22 @@ def name(text: str | None) -> str | None:
     return None if text is None else check_name(text)
 
 
-def variables(pairs: list[str] | None) -> dict[str, str] | None:
-    if pairs is None:
-        return None
-    pairs = listed(pairs) or []
+def variables(pairs: list[str]) -> dict[str, str]:
+    pairs = listed(pairs)
     for pair in pairs:
         if "=" not in pair:
             raise errors.InvalidValue(f"cannot use environment variable {pair!r}: it is not NAME=VALUE")
     return {name: value for name, _, value in (pair.partition("=") for pair in pairs)}
 
 
-def switches(pairs: list[str] | None) -> dict[str, str] | None:
+def switches(pairs: list[str]) -> dict[str, str]:
     """Of NAME:on and NAME:off, as vzctl spells it."""
-    if pairs is None:
-        return None
-    return {name: switch for name, _, switch in (pair.partition(":") for pair in listed(pairs) or [])}
+    return {name: switch for name, _, switch in (pair.partition(":") for pair in listed(pairs))}
 
 
-def listed(values: list[str] | None) -> list[str] | None:
+def listed(values: list[str]) -> list[str]:
     """What a repeatable option was given; one "" stands for none, so that `set` can take the last one away."""
     return [] if values == [""] else values
-
-
-def given(**options: Any) -> dict[str, Any]:
-    """The options that were on the command line; the others are the library's to choose."""
-    return {name: value for name, value in options.items() if value is not None}
 
 
 def user_and_password(text: str) -> tuple[str, str]:
@@ -224,6 +217,42 @@ Capabilities = Annotated[
     Texts,
     typer.Option("--capability", metavar="NAME:on|off", help="One capability more or less; repeatable."),
 ]
+
+# What may be asked of any VE: its name in the library, the option, and what makes the library's value of what is typed.
+SETTINGS: dict[str, tuple[Any, Callable[[Any], Any]]] = {
+    "hostname": (Hostname, str),
+    "description": (Description, str),
+    "onboot": (Onboot, bool),
+    "env": (Env, variables),
+    "mounts": (Mounts, listed),
+    "devices": (Devices, listed),
+    "profiles": (Profiles, listed),
+    "capabilities": (Capabilities, switches),
+}
+
+
+def with_settings(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Give a verb these options in place of its parameter asked, which gets what was given of them."""
+
+    def add(function: Callable[..., Any]) -> Callable[..., Any]:
+        def verb(**typed: Any) -> Any:
+            values = {name: typed.pop(name) for name in names}
+            asked = {name: SETTINGS[name][1](value) for name, value in values.items() if value is not None}
+            return function(asked=asked, **typed)
+
+        options = [
+            Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=SETTINGS[name][0]) for name in names
+        ]
+        own = {name: each.replace(kind=Parameter.KEYWORD_ONLY) for name, each in signature(function).parameters.items()}
+        parameters = [each for name in own for each in (options if name == "asked" else [own[name]])]
+        vars(verb)["__signature__"] = Signature(parameters)
+        verb.__annotations__ = {each.name: each.annotation for each in parameters}
+        verb.__doc__ = function.__doc__
+        return verb
+
+    return add
+
+
 Password = Annotated[
     Text, typer.Option(metavar="USER:PASSWORD", help="Set a user's password; USER:- reads it from stdin.")
 ]

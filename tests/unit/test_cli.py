@@ -96,7 +96,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
 
 
 CALLS: list[tuple[str, list[tuple[str, tuple[Any, ...], dict[str, Any]]]]] = [
-    ("create 101 --template busybox", [("create", (101,), {"template": "busybox"})]),
+    ("create 101 --template busybox", [("create", (101,), {"template": "busybox", "name": ""})]),
     (
         "create --template b:2 7 --name red --hostname h --description 'a b' --onboot -e A=1 --env B== --env C= "
         "--mount /a:/b:ro --mount /c:/d --device /dev/null",
@@ -134,11 +134,29 @@ CALLS: list[tuple[str, list[tuple[str, tuple[Any, ...], dict[str, Any]]]]] = [
         "set red --no-onboot --env A=1 --description ''",
         [("get", ("red",), {}), ("set", (), {"onboot": False, "env": {"A": "1"}, "description": "", "save": False})],
     ),
+    (
+        "set 101 --mount '' --device '' --env '' --profile '' --capability net_admin:on --save",
+        [
+            ("get", (101,), {}),
+            (
+                "set",
+                (),
+                {
+                    "env": {},
+                    "mounts": [],
+                    "devices": [],
+                    "profiles": [],
+                    "capabilities": {"net_admin": "on"},
+                    "save": True,
+                },
+            ),
+        ],
+    ),
     ("set 101 --userpasswd root:a:b", [("get", (101,), {}), ("set_password", ("root", "a:b"), {})]),
     ("set 101 --ssh-key 'ssh-ed25519 A'", [("get", (101,), {}), ("add_ssh_key", ("ssh-ed25519 A",), {})]),
     ("rename 101 red", [("get", (101,), {}), ("rename", ("red",), {})]),
-    ("run busybox", [("run", ("busybox", ()), {})]),
-    ("run busybox -- ls -l", [("run", ("busybox", ["ls", "-l"]), {})]),
+    ("run busybox", [("run", ("busybox", ()), {"user": None, "cwd": None})]),
+    ("run busybox -- ls -l", [("run", ("busybox", ["ls", "-l"]), {"user": None, "cwd": None})]),
     ("run busybox --user a:b --cwd /c id", [("run", ("busybox", ["id"]), {"user": "a:b", "cwd": "/c"})]),
     (
         "run --mount /a:/b busybox --env A=1 --hostname h ls --env B=2",
@@ -146,7 +164,7 @@ CALLS: list[tuple[str, list[tuple[str, tuple[Any, ...], dict[str, Any]]]]] = [
             (
                 "run",
                 ("busybox", ["ls", "--env", "B=2"]),
-                {"mounts": ["/a:/b"], "env": {"A": "1"}, "hostname": "h"},
+                {"mounts": ["/a:/b"], "env": {"A": "1"}, "hostname": "h", "user": None, "cwd": None},
             )
         ],
     ),
