@@ -174,7 +174,7 @@ def _unpack_image(staging: Staging, image: str) -> Start:
         if not _MANY.search(str(error)):
             raise
         raise staging.bad(
-            "it holds more than one image", hint="skopeo copy takes out one: see skopeo-copy(1)"
+            "it holds no image, or more than one", hint="skopeo copy takes out one: see skopeo-copy(1)"
         ) from error
     staging.report(1, 2, "steps")
     staging.run("umoci", "unpack", "--image", f"image:{_TAG}", "bundle", cwd=staging.path, env=tools)

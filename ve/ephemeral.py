@@ -35,7 +35,9 @@ class Ephemeral(Environment):
 
     def end(self) -> None:
         """End it at once, and remove what it had on the host."""
-        self._started.near.close()
-        self._started.setup.wait()
-        with self.state.lock(self.veid):
-            self.remove_all()
+        try:
+            self._started.near.close()
+            self._started.setup.wait()
+        finally:  # a Ctrl-C while we wait, too
+            with self.state.lock(self.veid):
+                self.remove_all()

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from ve import beancounter, config, files, log, mountinfo, show, shutdown, unionfs
 from ve.errors import BrokenConfig, Error, InUse, NotFound, NotMounted, NotRunning, NotSupported, Running
-from ve.facts import Facts, init_pidfd
+from ve.facts import Facts, home, init_pidfd
 from ve.model import Config, Status
 from ve.state import State
 from ve.template import Shelf, Template
@@ -93,6 +93,11 @@ class Instance:
         self.trim_log()
         facts = self.state.read_facts(self.veid)
         pidfd = init_pidfd(facts) if facts else None
+        if facts and pidfd is None and facts.extra.get("home", home()) != home() and self.cgroup.populated():
+            raise NotSupported(
+                f"cannot look at {self.veid}: it runs, but was started in another PID or time namespace than ours",
+                hint="run ve there",
+            )
         try:
             yield (facts, pidfd) if facts and pidfd is not None else None
         finally:

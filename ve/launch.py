@@ -18,7 +18,7 @@ from typing import Any, NoReturn, cast
 
 from ve import actions, beancounter, devices, farside, init, interpreter, log, mounts, seccomp, setup, steps
 from ve.errors import FULL, DiskFull, Error, InvalidValue, NotSupported, StartFailed
-from ve.facts import Facts, boot_id, process_start_time
+from ve.facts import Facts, boot_id, home, process_start_time
 from ve.model import Config
 from ve.state import IDS, State
 from ve.template import Template
@@ -191,6 +191,7 @@ def facts(launch: Launch) -> None:
         maker_pid=os.getpid() if launch.ephemeral else 0,
         maker_start=process_start_time(os.getpid()) or 0 if launch.ephemeral else 0,
         extra={
+            "home": home(),
             "filter": seccomp.name(),
             "env": json.dumps(environment(launch.config, launch.template)),
             "asked": json.dumps(asked(launch.config)),

@@ -41,7 +41,7 @@ _REASONS = (
     (re.compile(r"^(?P<name>.*): Hard-link target"), "it links {name} to a file that it does not hold"),
     (re.compile(r'level=fatal msg="(?P<name>(?:[^"\\]|\\.)*)"'), "{name}"),
     (re.compile(r"^E: (?P<name>.*)"), "{name}"),
-    (re.compile(r"^(?:\w+: )?(?P<name>.+)"), "{name}"),
+    (re.compile(r"^[\s\u2a2f]*(?:\w+: )?(?P<name>.+)"), "{name}"),  # umoci begins with blanks and a cross
 )
 _FULL = re.compile(r"no space left on device|disk quota exceeded|you don't have enough free space", re.I)
 _LINES_KEPT = 2000  # of a program's talk; a hostile archive may bring a complaint a member

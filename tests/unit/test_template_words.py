@@ -123,6 +123,8 @@ def test_hold_and_remove_exclude_each_other(tmp_path: Path) -> None:
         (['time="x" level=warning msg="w"', 'time="x" level=fatal msg="no such image"'], "no such image"),
         (["I: start", "W: odd", "E: Unable to locate package nope", "E: failed"], "Unable to locate package nope"),
         (["bsdtar: something new {name}"], "something new {name}"),
+        (["   \u2a2f create runtime bundle: no"], "create runtime bundle: no"),
+        (["/usr/bin/cp: no"], "/usr/bin/cp: no"),
         ([], ""),
     ],
 )

@@ -135,3 +135,17 @@ def test_a_working_directory_that_is_gone(host_dir: Path, tmp_path: Path) -> Non
         commandline.output(host_dir, *words, preexec_fn=lose)
         lost.mkdir()
     commandline.output(host_dir, "template", "remove", "lost", preexec_fn=lose)
+
+
+@pytest.mark.any_kernel
+@pytest.mark.parametrize("apart", [("--pid", "--mount-proc"), ("--time", "--boottime", "1000")], ids=" ".join)
+def test_who_cannot_know_whether_it_runs_does_not_start_it_again(
+    host_dir: Path, env: ve.Environment, apart: tuple[str, ...]
+) -> None:
+    """In such a namespace its init has another pid or start time; start would have killed it."""
+    pid = witness.init(host_dir, env.veid)
+    why = f"cannot look at {env.veid}: it runs, but was started in another PID or time namespace than ours"
+    for verb in ("start", "destroy", "list"):
+        words = (verb, env.veid) if verb != "list" else (verb,)
+        assert witness.refused(host_dir, 5, why, *words, before=("unshare", "--fork", *apart)) == "run ve there"
+    assert witness.init(host_dir, env.veid) == pid
