@@ -8,11 +8,12 @@ fetches that clone from the VE's mount namespace.
 
 from __future__ import annotations
 
+import _socket
 import errno
 import os
 from contextlib import ExitStack, suppress
 
-from ve import interpreter, mountinfo
+from ve import farside, interpreter, mountinfo
 from ve._linux import syscalls
 from ve.errors import Error, InUse
 from ve.unionfs import Overlay
@@ -40,7 +41,7 @@ def running(pidfd: int, point: str) -> None:
     import socket
     import subprocess
 
-    near, far = socket.socketpair()
+    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with near:
         with far, ExitStack() as held:
             ours = [interpreter.above_stdio(fd, held) for fd in (pidfd, far.fileno())]
@@ -50,9 +51,10 @@ def running(pidfd: int, point: str) -> None:
                 stdin=subprocess.DEVNULL,
                 check=False,
             )
-        message, fds, _, _ = socket.recv_fds(near, 4096, 1, socket.MSG_CMSG_CLOEXEC)
+        message, fds = farside.receive(near)
     if not fds:
-        raise Error(f"cannot show a running VE at {point}: {message.decode() or 'the helper was killed'}")
+        why = "".join(message) or "the process that clones it was killed"
+        raise Error(f"cannot show a running VE at {point}: {why}")
     try:
         syscalls.move_mount(fds[0], syscalls.AT_FDCWD, point)
     finally:
@@ -61,16 +63,14 @@ def running(pidfd: int, point: str) -> None:
 
 def main(pidfd: int, channel: int) -> None:
     """In a process of its own: clone the mounts of that process's namespace and send them as one descriptor."""
-    import socket
-
-    with socket.socket(fileno=channel) as far:
-        try:
-            syscalls.setns(pidfd, syscalls.CLONE_NEWNS)
-            tree = syscalls.open_tree(syscalls.AT_FDCWD, "/", syscalls.OPEN_TREE_CLONE | syscalls.AT_RECURSIVE)
-            syscalls.mount_setattr(tree, _FOREIGN | syscalls.MOUNT_ATTR_RDONLY, flags=syscalls.AT_RECURSIVE)
-            socket.send_fds(far, [b"mounts"], [tree])
-        except OSError as error:
-            far.send(str(error).encode())
+    far = _socket.socket(fileno=channel)
+    try:
+        syscalls.setns(pidfd, syscalls.CLONE_NEWNS)
+        tree = syscalls.open_tree(syscalls.AT_FDCWD, "/", syscalls.OPEN_TREE_CLONE | syscalls.AT_RECURSIVE)
+        syscalls.mount_setattr(tree, _FOREIGN | syscalls.MOUNT_ATTR_RDONLY, flags=syscalls.AT_RECURSIVE)
+        farside.send(far, fds=(tree,))
+    except OSError as error:
+        farside.send(far, str(error))
 
 
 def is_shown(point: str) -> bool:
