@@ -23,6 +23,7 @@ from typing import Any, NoReturn
 
 from ve import accounts, errors, farside, interpreter
 from ve._linux import libcrypt
+from ve.rootfs import API_DIRECTORIES
 
 _PIPE = 1 << 20  # bytes, what fs.pipe-max-size allows everybody
 _SALT = string.ascii_letters + string.digits + "./"
@@ -175,6 +176,7 @@ def _copy(source: Place, from_path: str, target: Place, to_path: str, archive: b
         if not path or "\0" in path:
             raise errors.InvalidValue(f"{show[1]}: {path!r} is no path")
     sending = {"action": "send", "path": from_path, "archive": archive, "set_ids": source == HOST}
+    sending["left_out"] = () if source == HOST else API_DIRECTORIES
     receiving = {"action": "receive", "path": to_path, "archive": archive, "name": "" if _is_dots(name) else name}
     with contextlib.ExitStack() as stack:
         reading, writing = os.pipe()

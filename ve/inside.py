@@ -44,7 +44,6 @@ if TYPE_CHECKING:
 
     from ve.farside import Request
 
-API_DIRECTORIES = ("dev", "proc", "sys")  # the kernel's own, left out where a whole root is copied
 _STAGING = ".ve-cp-"
 _OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -109,8 +108,7 @@ def send(request: Request, root: Root, channel: _socket.socket) -> None:
     _say(channel, "FOUND", stat.S_ISDIR(about.st_mode))
     _hear(channel)
     with open(request["data"], "wb") as out:
-        left_out = API_DIRECTORIES if root.resolve else ()
-        tree.Sender(out, request["archive"], request["set_ids"], left_out).send(directory, name)
+        tree.Sender(out, request["archive"], request["set_ids"], request["left_out"]).send(directory, name)
 
 
 def _source(root: Root, path: str) -> tuple[int, str]:
