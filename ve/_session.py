@@ -120,6 +120,7 @@ class Session:
 
         A failure is told and the rest goes on; returns the first failure's exit code.
         """
+        self.target = " ".join(keys)
         errors.require_root(self.cannot())  # told once, not for each
         codes = []
         for key in keys:

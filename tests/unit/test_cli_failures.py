@@ -99,13 +99,33 @@ def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     assert "Traceback (most recent call last):\n" in capsys.readouterr().err
 
 
+# What cannot be done, where it is not the verb and the VEID.
+SENTENCES = {
+    "check": "check this host",
+    "console": "log in to 101",
+    "cp": "copy files of 101",
+    "diff": "compare 101",
+    "exec": "run a command in 101",
+    "list": "list VEs",
+    "logs": "show the log of 101",
+    "ps": "look at VEs",
+    "run": "run busybox",
+    "status": "look at 101",
+    "template add": "add template a",
+    "template build": "build template busybox",
+    "template list": "list templates",
+    "template remove": "remove template busybox",
+    "umount": "unmount 101",
+}
+
+
 @pytest.mark.parametrize("name", VERBS)
 def test_every_verb_needs_root(name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     fail_with(AssertionError("asked without root"), monkeypatch)
     assert cli.main(VERBS[name].split()) == (125 if name in _session.RUNS_A_COMMAND else 12)
     sentence, hint = capsys.readouterr().err.splitlines()
-    assert sentence.endswith(": not root")
+    assert sentence == f"ve: cannot {SENTENCES.get(name, f'{name} 101')}: not root"
     assert "sudo" in hint
 
 
