@@ -1,6 +1,8 @@
 """What the near side of exec asks of the far side: subprocess's arguments, checked, as plain data."""
 
+import contextlib
 import os
+import stat
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -96,6 +98,7 @@ def make(args: Arguments, target: Target, streams: dict[str, Any], pty: bool, op
     if pty:
         streams = {"stderr": subprocess.DEVNULL} | {key: fd for key, fd in streams.items() if fd is not None}
         streams |= {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
+    _refuse_directories(streams)
     streams = streams | {key: value for key, value in options.items() if key in _OF_STREAMS}
     who = user if group is None else f"{user or ''}:{group}"
     return Request(data, streams, {"execute": program, "directory": cwd, "user": who})
@@ -109,6 +112,15 @@ def _check(arguments: dict[str, Any]) -> None:
             raise TypeError(f"Popen() got an unexpected keyword argument {name!r}")
         if value != _REFUSED[name] and value != []:
             raise ValueError(f"{name} has no meaning for a command inside a VE")
+
+
+def _refuse_directories(streams: dict[str, Any]) -> None:
+    """Of the host, a command that is rid of its root could go anywhere from there (openat(2), "..")."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        given = number if streams[name] is None else streams[name]
+        with contextlib.suppress(OSError):  # it is closed, or one of subprocess's words for what is not there yet
+            if stat.S_ISDIR(os.fstat(given if isinstance(given, int) else given.fileno()).st_mode):
+                raise ValueError(f"{name} is a directory, through which a command could leave the VE")
 
 
 def _command(args: Arguments, executable: Any, shell: bool) -> tuple[list[bytes], Any]:

@@ -236,6 +236,33 @@ def test_meaningless_arguments_are_refused_by_name(target: Target, argument: dic
 
 
 @pytest.mark.any_kernel
+@pytest.mark.parametrize("name", ["stdin", "stdout", "stderr"])
+def test_no_directory_of_ours_goes_inside(target: Target, tmp_path: Path, name: str) -> None:
+    fd = os.open(tmp_path, os.O_PATH)
+    given: dict[str, Any] = {name: fd}
+    try:
+        with pytest.raises(ValueError, match=f"{name} is a directory"):
+            process.run(["true"], target=target, **given)
+    finally:
+        os.close(fd)
+
+
+@pytest.mark.any_kernel
+def test_nor_one_that_we_only_hand_on(target: Target, tmp_path: Path) -> None:
+    program = (
+        "import os\n"
+        "from ve.process import Target, run\n"
+        f"t = Target(pidfd=os.pidfd_open({target.pid}), pid={target.pid}, cgroup={target.cgroup!r},"
+        f" env={dict(target.env)!r}, veid=101, filters=())\n"
+        f"os.dup2(os.open({str(tmp_path)!r}, os.O_RDONLY), 0)\n"
+        "try: run(['true'], target=t)\n"
+        "except ValueError as error: print(error)"
+    )
+    said = subprocess.check_output([sys.executable, "-c", program], text=True)
+    assert said.startswith("stdin is a directory")
+
+
+@pytest.mark.any_kernel
 def test_nul_in_an_argument(target: Target) -> None:
     with pytest.raises(ValueError, match="null"):
         process.run(["echo", "a\0b"], target=target)
