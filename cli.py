@@ -106,6 +106,7 @@ def start(
     end = "reboot"
     while end == "reboot":
         with env.start_foreground() as running:
+            ctx.obj.say(f"{out.label(env)} {out.ATTACHED}")
             running.attach()
         end = running.wait()
         ctx.obj.say(f"{out.label(env)} {out.ENDS[end]}")
@@ -236,7 +237,7 @@ def console(ctx: Context, key: opt.VE) -> int:
 @verb("logs")
 def logs(ctx: Context, key: opt.VE, follow: opt.Follow = False) -> None:
     """Show what a VE's init wrote, and its journal when it has one."""
-    for chunk in ctx.obj.get(key).log_chunks(follow):
+    for chunk in ctx.obj.get(key, out.LOG_ALONE).log_chunks(follow):
         sys.stdout.buffer.write(chunk)
         sys.stdout.buffer.flush()
 

@@ -45,6 +45,8 @@ PS = fields("veid", "pid", "host_pid", "uid", "command")
 PLAN = fields("process", "name", "text")
 DIFF = fields("kind", "path")
 CHECK = fields("name", "present", "required", "lost", "cure")
+ATTACHED = "is running; this is its console: Ctrl-] three times halts it, three times more kills it"
+LOG_ALONE = "this is what its init wrote; a journal can be read while it runs"
 ENDS = {"halt": "has halted", "reboot": "reboots", "killed": "was killed"}
 TEMPLATES = fields("ref", "created", "init", "source")
 

@@ -93,8 +93,11 @@ class Session:
         errors.require_root(self.cannot())
         return ve.Host(self.state_dir)
 
-    def get(self, key: str) -> "ve.Environment":
+    def get(self, key: str, idle: str = "") -> "ve.Environment":
+        """The VE of this VEID or name; idle: what to say first of one that does not run."""
         self.env = self.host(key).get(opt.veid(key) if key.isdecimal() else key)
+        if idle and (status := self.env.status) != "running":
+            self.say(f"{out.label(self.env)} is {status}: {idle}")
         return self.env
 
     def those(

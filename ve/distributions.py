@@ -21,9 +21,10 @@ _BUSYBOX_DIRECTORIES = {
 _BUSYBOX_LINKS = {"etc/mtab": "../proc/self/mounts", "var/run": "../run", "var/lock": "../run"}
 
 _BUSYBOX_FILES = {
-    # An empty id is init's own stdin, stdout and stderr: a VE has no terminal to run a getty on.
+    # An empty id is init's own stdin, stdout and stderr; "-" makes a terminal there the controlling one.
     "etc/inittab": """\
 ::sysinit:/etc/init.d/rcS
+::once:-/etc/init.d/console
 ::shutdown:/etc/init.d/rcK
 ::restart:/sbin/init
 ::ctrlaltdel:/sbin/poweroff
@@ -62,6 +63,16 @@ for script in $(ls -r /etc/init.d/S??*); do
     [ -x "$script" ] && "$script" stop
 done
 exit 0
+""",
+    "etc/init.d/console": """\
+#!/bin/sh
+# A shell of root on the console, again whenever it ends.  Only a VE that was started in the foreground has a console;
+# who started it is root of the host, and needs no password.
+export HOME=/root
+cd
+while [ -t 0 ]; do
+    sh -l
+done
 """,
     "etc/init.d/S10syslogd": """\
 #!/bin/sh

@@ -17,6 +17,7 @@ class Foreground:
         self._instance = instance
         self._started = started
         self.console = started.terminal  # the master of its pty; ours, closed by wait()
+        self._asked = False  # to halt, by the escape
         self._end = ""
 
     def __enter__(self) -> "Foreground":
@@ -25,15 +26,19 @@ class Foreground:
     def __exit__(self, exc_type: type[BaseException] | None, *_: object) -> None:
         """wait(); an exception kills the VE first, as nobody is there for its console any more."""
         if exc_type is not None:
-            with contextlib.suppress(NotRunning), self._instance.running("stop") as (facts, pidfd):
-                if facts.pid == self._started.pid:
-                    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            self._kill()
         self.wait()
 
     def attach(self) -> None:
-        """Connect our stdin and stdout to its console until the VE ends; SIGTERM and the like ask it to halt."""
-        with _fd(self._started.pidfd_of_setup()) as ended, _fd(terminal.slave(self.console)):
-            terminal.connect(self.console, ended, self._halt)
+        """Connect our stdin and stdout to its console until the VE ends; SIGTERM and the like ask it to halt.
+
+        So does Ctrl-] three times in a row on a terminal, and kills it when that is typed again.
+        """
+        null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        with _fd(self._started.pidfd_of_setup()) as ended, _fd(terminal.slave(self.console)), _fd(null):
+            terminal.connect(self.console, ended, self._halt, escape=self._escape)
+            # Our stdout may be gone and the VE not: who writes to a console that nobody reads would wait for ever.
+            terminal.connect(self.console, ended, self._halt, null, null)
 
     def wait(self) -> str:
         """Wait for its end: "halt", "reboot" (both from inside), or "killed"; closes the console.
@@ -51,6 +56,18 @@ class Foreground:
         with contextlib.suppress(Running, NotFound), self._instance.locked():
             self._instance.refuse_running("clear")  # somebody may have started it again
             self._instance.clear()
+
+    def _escape(self) -> None:
+        if self._asked:
+            self._kill()
+        else:
+            self._asked = True
+            self._halt(0)
+
+    def _kill(self) -> None:
+        with contextlib.suppress(NotRunning), self._instance.running("stop") as (facts, pidfd):
+            if facts.pid == self._started.pid:
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
 
     def _halt(self, _: int) -> None:
         with contextlib.suppress(NotRunning), self._instance.running("stop") as (facts, pidfd):

@@ -24,6 +24,7 @@ _LEFT_MAX = 4 << 20  # more than any pipe or pty holds: what comes after that wa
 _READABLE = select.POLLIN | select.POLLHUP | select.POLLERR
 _BROKEN = select.POLLHUP | select.POLLERR | select.POLLNVAL
 
+CTRL_BRACKET = 0x1D  # what systemd-nspawn and telnet take to be meant for them
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
@@ -96,18 +97,23 @@ def _nothing() -> None:
     pass
 
 
+def _ignore(_: bytes) -> None:
+    pass
+
+
 @dataclass(eq=False)
 class Route:
     """Bytes from one descriptor to another, until the source ends or the destination breaks; then done() is called.
 
     A destination of our own should be non-blocking, so that one who does not read stops only this route.
-    With `output`, what the source still holds when all has ended is copied as well.
+    With `output`, what the source still holds when all has ended is copied as well.  heard() is called with each piece.
     """
 
     source: int
     destination: int
     output: bool = False
     done: Callable[[], None] = _nothing
+    heard: Callable[[bytes], None] = _ignore
     over: bool = False
     _pending: bytes = field(default=b"", repr=False)
 
@@ -155,6 +161,7 @@ class Route:
             self._pending = b""
         if not self._pending:
             self.finish()
+        self.heard(self._pending)
 
     def _write(self) -> None:
         try:
@@ -188,14 +195,34 @@ def pump(routes: Iterable[Route], ended: int, last: Route | None = None) -> None
             route.drain()
 
 
+@dataclass
+class Escape:
+    """Calls action for each time that Ctrl-] comes three times in a row; what comes, keys or not, may be in pieces."""
+
+    action: Callable[[], None]
+    _count: int = 0
+
+    def __call__(self, keys: bytes) -> None:
+        for key in keys:
+            self._count = self._count + 1 if key == CTRL_BRACKET else 0
+            if self._count == 3:
+                self._count = 0
+                self.action()
+
+
 def connect(
-    master: int, ended: int, forward: Callable[[int], None] | None = None, stdin: int = 0, stdout: int = 1
+    master: int,
+    ended: int,
+    forward: Callable[[int], None] | None = None,
+    stdin: int = 0,
+    stdout: int = 1,
+    escape: Callable[[], None] = _nothing,
 ) -> None:
     """Connect our terminal with a pty's master until `ended` becomes readable or the pty hangs up.
 
-    Our terminal, if stdin is one, is raw meanwhile, changes of its size are passed on, and signals that would end us go
-    to `forward` instead.  Whoever connects with a console, where processes come and go, holds a slave() of it open, so
-    that the pty does not hang up in between.
+    Our terminal, if stdin is one, is raw meanwhile, changes of its size are passed on, signals that would end us go to
+    `forward` instead, and Ctrl-] three times in a row calls `escape`.  Whoever connects with a console, where processes
+    come and go, holds a slave() of it open, so that the pty does not hang up in between.
     """
     os.set_blocking(master, False)
     output = Route(master, stdout, output=True)
@@ -205,7 +232,8 @@ def connect(
     actions[signal.SIGWINCH] = lambda _: copy_window_size(stdin, master)
     with handlers(actions), own_reader(stdin) as keys, raw(stdin):
         copy_window_size(stdin, master)
-        pump((Route(keys, master), output), ended, last=output)
+        heard = Escape(escape) if os.isatty(stdin) else _ignore
+        pump((Route(keys, master, heard=heard), output), ended, last=output)
 
 
 @contextlib.contextmanager

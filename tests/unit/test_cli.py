@@ -249,7 +249,9 @@ def test_a_reboot_in_the_foreground_starts_again(world: World, capsys: pytest.Ca
     world.answers["start_foreground"] = contextlib.nullcontext(running)
     assert cli.main(["start", "--foreground", "101"]) == 0
     assert [name for name, _, _ in world.calls] == ["get", "start_foreground", "start_foreground"]
-    assert capsys.readouterr().err == "101 reboots\n101 has halted\n"
+    here, reboots, again, halted = capsys.readouterr().err.splitlines()
+    assert (reboots, halted) == ("101 reboots", "101 has halted")
+    assert here == again and here.startswith("101 is running; ") and "Ctrl-]" in here
 
 
 # ---- what is shown --------------------------------------------------------------------------------------------------

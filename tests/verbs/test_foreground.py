@@ -5,6 +5,7 @@ import os
 import select
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 
 import ve
 from tests.verbs import commandline, witness
+from tests.verbs.conftest import Make
 
 PIPE = subprocess.PIPE
 # A shell on the console, begun again whenever it ends; what sysinit prints goes to the console too.
@@ -135,6 +137,85 @@ def test_ctrl_c_is_a_key_for_the_console(console: int, host_dir: Path) -> None:
         terminal.expect("still 42")
         terminal.send("halt\n")
         assert terminal.end() == 0
+
+
+def test_the_way_out(console: int, host_dir: Path) -> None:
+    """Ctrl-] three times in a row, which is told first; until then it is a key as others are."""
+    with commandline.on_terminal(host_dir, "start", "--foreground", console) as terminal:
+        terminal.expect(rf"{console} is running; .* Ctrl-\] three times halts it")
+        terminal.expect("shell is up")
+        terminal.send("\x1d\x1dx\x1d")  # not in a row
+        terminal.send("\necho still $((40 + 2))\n")
+        terminal.expect("still 42")
+        terminal.send("\x1d\x1d\x1d")
+        terminal.expect("init says farewell")
+        assert terminal.end() == 0
+    assert not witness.runs(host_dir, console)
+
+
+def test_the_way_out_of_one_that_does_not_halt(console: int, host: "ve.Host", host_dir: Path, tmp_path: Path) -> None:
+    (tmp_path / "inittab").write_text("::shutdown:/bin/sh -c 'echo it lingers; exec sleep 100000'\n")
+    host.get(console).copy_in(str(tmp_path / "inittab"), "/etc/inittab")
+    with commandline.on_terminal(host_dir, "start", "--foreground", console) as terminal:
+        terminal.expect(f"{console} is running")
+        with init_of(host_dir, console) as init:
+            terminal.send("\x1d\x1d\x1d")
+            terminal.expect("it lingers")
+            assert not commandline.has_ended(init, 0)
+            terminal.send("\x1d\x1d\x1d")
+            terminal.expect(f"{console} was killed")
+            assert terminal.end() == 1
+
+
+@pytest.mark.any_kernel
+def test_a_terminal_that_goes_does_not_hold_its_shutdown_up(
+    console: int, host: "ve.Host", host_dir: Path, tmp_path: Path
+) -> None:
+    """What an init still says to a console that nobody reads is more than a pty holds."""
+    (tmp_path / "inittab").write_text("::sysinit:/bin/echo init is up\n::shutdown:/usr/bin/seq 1 20000\n")
+    host.get(console).copy_in(str(tmp_path / "inittab"), "/etc/inittab")
+    with commandline.start(
+        host_dir, "start", "--foreground", console, stdout=PIPE, stdin=subprocess.DEVNULL
+    ) as process:
+        assert process.stdout
+        assert process.stdout.readline() == b"init is up\r\n"
+        process.stdout.close()
+        process.terminate()
+        assert process.wait(commandline.PATIENCE) == 0
+    assert not witness.runs(host_dir, console)
+
+
+def test_the_template_s_own_console(host_dir: Path, make: Make) -> None:
+    """A shell of root, and another when that ends, with job control; none where there is no console."""
+    env = make(hostname="red")
+    with commandline.on_terminal(host_dir, "start", "--foreground", env.veid) as terminal:
+        terminal.expect("root@red:~# ")
+        terminal.send("echo $(id -un), $PWD, $((40 + 2)); sleep 100000 & jobs\n")
+        terminal.expect(r"root, /root, 42\r\n")
+        terminal.expect(r"\[1\]\+ +Running")
+        terminal.send("sh -c 'echo on; exec sleep 100000'\n")
+        terminal.expect(r"\non\r\n")
+        terminal.send("\x03")
+        terminal.expect("root@red:~# ")
+        terminal.send("exit\n")
+        terminal.expect("root@red:~# ")
+        terminal.send("poweroff\n")
+        assert terminal.end() == 0
+    witness.tell_when_booted(host_dir, env.veid)
+    env.start()
+    witness.wait_until_booted(host_dir, env.veid)
+    deadline = time.monotonic() + commandline.PATIENCE
+    while (names := commands(host_dir, env.veid)) & {"sh", "console"}:  # what looks for a console ends at once
+        assert time.monotonic() < deadline, names
+        select.select([], [], [], 0.02)
+
+
+def commands(host_dir: Path, veid: int) -> set[str]:
+    found = set()
+    for pid in commandline.processes(host_dir, veid).values():
+        with contextlib.suppress(OSError):
+            found.add(Path(f"/proc/{pid}/comm").read_text().strip())
+    return found
 
 
 @pytest.mark.any_kernel

@@ -163,8 +163,12 @@ def test_follow_ends_with_the_ve(talker: "ve.Environment", host_dir: Path) -> No
 
 @pytest.mark.any_kernel
 def test_a_stopped_ve_that_never_ran(host: "ve.Host", host_dir: Path, veid: int) -> None:
+    """Why there is nothing is told."""
     host.create(veid, template="busybox")
     done = commandline.run(host_dir, "logs", veid)
+    told = f"{veid} is stopped: this is what its init wrote; a journal can be read while it runs\n"
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", told)
+    done = commandline.run(host_dir, "--quiet", "logs", veid)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert commandline.run(host_dir, "logs", 4242).returncode == 43
 
@@ -223,6 +227,12 @@ def test_a_journal(host: "ve.Host", host_dir: Path, debian: str, veid: int) -> N
     commandline.output(host_dir, "exec", veid, "systemd-cat", "--identifier=tester", "echo", "into the journal")
     commandline.output(host_dir, "exec", veid, "journalctl", "--sync")
     assert "into the journal" in commandline.output(host_dir, "logs", veid)
+    commandline.output(host_dir, "freeze", veid)
+    done = commandline.run(host_dir, "logs", veid)
+    assert "into the journal" not in done.stdout and done.stderr.startswith(f"{veid} is frozen: ")
+    commandline.output(host_dir, "stop", "--fast", veid)
+    done = commandline.run(host_dir, "logs", veid)
+    assert "into the journal" not in done.stdout and done.stderr.startswith(f"{veid} is stopped: ")
 
 
 # --- beside a journal ---------------------------------------------------------------------------------------------
