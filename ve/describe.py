@@ -5,7 +5,7 @@ import subprocess
 import time
 from typing import Any
 
-from ve import launch
+from ve import outfit
 from ve.errors import Error
 from ve.facts import Facts
 from ve.instance import Instance
@@ -51,7 +51,7 @@ def begun_with(facts: Facts | None, settings: Config) -> dict[str, Any]:
     """What a running VE has of the things that a start reads; of another, what its next start will give it."""
     import json
 
-    asked = launch.asked(settings)
+    asked = outfit.asked(settings)
     if facts and "asked" in facts.extra:  # an older ve notes less
         asked |= json.loads(facts.extra["asked"])
     return asked
@@ -59,7 +59,7 @@ def begun_with(facts: Facts | None, settings: Config) -> dict[str, Any]:
 
 def pending(begun: dict[str, Any], settings: Config) -> dict[str, Any]:
     """What the next start will give in place of what the VE has begun with."""
-    return {key: value for key, value in launch.asked(settings).items() if value != begun[key]}
+    return {key: value for key, value in outfit.asked(settings).items() if value != begun[key]}
 
 
 def set_hostname(veid: int, pid: int, hostname: str) -> None:

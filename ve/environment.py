@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Unpack
 
-from ve import actions, describe, diff, files, journal, launch, process, show, shutdown
+from ve import actions, describe, diff, files, journal, launch, outfit, process, show, shutdown
 from ve import mounts as given
 from ve.errors import ActionFailed, InvalidValue, Mounted, NotFound, NotRunning
 from ve.facts import Facts
@@ -179,7 +179,7 @@ class Environment(Instance):
             given.check_given(asked.get("mounts", ()), asked.get("devices", ()))
             begun = describe.begun_with(init[0] if init else None, before if init else settings)
             if init and hostname is not None:
-                begun["hostname"] = launch.hostname(settings)
+                begun["hostname"] = outfit.hostname(settings)
                 self._set_hostname(init[0], begun)
             if save:
                 self.save(settings)
@@ -259,7 +259,7 @@ class Environment(Instance):
             outside, inside = self.cgroup.path, f"{self.cgroup.path}/init"
             for cgroup in (outside, inside):
                 process.sweep(cgroup)
-            filters = launch.filters(self.state, facts.extra["filter"])
+            filters = outfit.filters(self.state, facts.extra["filter"])
             cgroup = inside if login else outside
             yield process.Target(pidfd, facts.pid, cgroup, self._variables(facts), self.veid, filters)
 
@@ -270,9 +270,9 @@ class Environment(Instance):
         with contextlib.suppress(KeyError, ValueError):
             return dict(json.loads(facts.extra["env"]))
         try:
-            return launch.environment(self.config, self.template)
+            return outfit.environment(self.config, self.template)
         except NotFound:  # somebody has removed its template, yet it runs
-            return launch.environment(self.config, None)
+            return outfit.environment(self.config, None)
 
     # --- files --------------------------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ import os
 import signal
 from collections.abc import Iterator
 
-from ve import launch, process, shutdown, terminal
+from ve import launch, outfit, process, shutdown, terminal
 from ve.errors import NotFound, NotRunning, Running
 from ve.instance import Instance
 
@@ -71,8 +71,8 @@ class Foreground:
 
     def _halt(self, _: int) -> None:
         with contextlib.suppress(NotRunning), self._instance.running("stop") as (facts, pidfd):
-            filters = launch.filters(self._instance.state, facts.extra["filter"])
-            cgroup, env = self._instance.cgroup.path, {"PATH": launch.PATH}
+            filters = outfit.filters(self._instance.state, facts.extra["filter"])
+            cgroup, env = self._instance.cgroup.path, {"PATH": outfit.PATH}
             target = process.Target(pidfd, facts.pid, cgroup, env, self._instance.veid, filters)
             shutdown.ask(facts.pid, pidfd, lambda command: process.run(command, target=target, timeout=10))
 

@@ -6,7 +6,6 @@ back; the VE runs from the moment that the last step has returned.
 """
 
 import contextlib
-import marshal
 import os
 import signal
 import socket
@@ -16,15 +15,12 @@ from dataclasses import dataclass, field
 from stat import S_IFCHR
 from typing import Any, NoReturn, cast
 
-from ve import actions, beancounter, devices, farside, init, interpreter, log, mounts, seccomp, setup, steps
-from ve.errors import FULL, DiskFull, Error, InvalidValue, NotSupported, StartFailed
+from ve import actions, beancounter, devices, farside, init, interpreter, log, mounts, outfit, seccomp, setup, steps
+from ve.errors import FULL, DiskFull, Error, StartFailed
 from ve.facts import Facts, boot_id, home, process_start_time
 from ve.model import Config
 from ve.state import IDS, State
 from ve.template import Template
-
-PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-CATATONIT = "/usr/bin/catatonit"  # Debian's is static, so it runs in any root
 
 
 @dataclass(frozen=True)
@@ -61,6 +57,11 @@ class Launch:
     pid: int = 0  # of init, and
     start_time: int = 0  # with it one process for ever
     terminal: int = -1  # the master of the console's pty
+
+    @property
+    def boots(self) -> bool:
+        """Does the template's own init run, not the small one?"""
+        return bool(self.template.init) and self.command is None
 
     def run(self) -> None:
         """Start the VE; StartFailed names the step, and nothing is left."""
@@ -186,15 +187,15 @@ def facts(launch: Launch) -> None:
         boot_id=boot_id(),
         base=launch.base,
         template=launch.template.ref,
-        init=launch.template.init if _boots(launch) else "small",
+        init=launch.template.init if launch.boots else "small",
         ephemeral=launch.ephemeral,
         maker_pid=os.getpid() if launch.ephemeral else 0,
         maker_start=process_start_time(os.getpid()) or 0 if launch.ephemeral else 0,
         extra={
             "home": home(),
             "filter": seccomp.name(),
-            "env": json.dumps(environment(launch.config, launch.template)),
-            "asked": json.dumps(asked(launch.config)),
+            "env": json.dumps(outfit.environment(launch.config, launch.template)),
+            "asked": json.dumps(outfit.asked(launch.config)),
         },
     )
     launch.undo.callback(launch.state.remove_facts, veid)
@@ -212,7 +213,7 @@ def go(launch: Launch) -> None:
         launch.fail("execute", "init has ended")
     if answer := launch._receive(launch.line):
         launch.fail(*answer[1:])
-    if _boots(launch) and not os.path.exists(f"/proc/{launch.pid}/exe"):  # an end by a kill loses that before the line
+    if launch.boots and not os.path.exists(f"/proc/{launch.pid}/exe"):  # an end by a kill loses that before the line
         launch.fail("execute", "init has ended", f"what it said: ve logs {launch.config.veid}")
     launch.line.close()
     if not launch.stay and not launch.ephemeral:
@@ -244,25 +245,15 @@ def _text(launch: Launch, step: Callable[..., None]) -> str:
         "mapped_root": f"{launch.base}",
         "layers": f"{launch.template.path}, {_private(launch) or 'a tmpfs'}",
         "given": ", ".join(map(str, launch.config.mounts)) or "nothing",
-        "hostname": hostname(launch.config),
+        "hostname": outfit.hostname(launch.config),
         "execute": " ".join(_argv(launch)),
     }.get(step.__name__)
     text = " ".join((step.__doc__ or "").split())
     return f"{text}: {detail}" if detail else text
 
 
-def environment(config: Config, template: Template | None) -> dict[str, str]:
-    """What a command in the VE finds in its environment, unless it is told otherwise."""
-    given = {**(template.env if template else {}), **config.env}
-    return {"PATH": PATH, "HOME": "/root", "USER": "root", "container": "ve", **given}
-
-
-def _boots(launch: Launch) -> bool:
-    return bool(launch.template.init) and launch.command is None
-
-
 def _argv(launch: Launch) -> list[str]:
-    if _boots(launch):
+    if launch.boots:
         return [launch.template.init]
     command = launch.template.command if launch.command is None else launch.command
     return ["/" + mounts.SMALL_INIT, *(("--", *command) if command else ("-P",))]  # -P: wait, reap, and no more
@@ -270,7 +261,7 @@ def _argv(launch: Launch) -> list[str]:
 
 def _request(launch: Launch, ours: contextlib.ExitStack) -> dict[str, Any]:
     """What setup is asked for; descriptors made for it are closed with ours."""
-    config, template, boots = launch.config, launch.template, _boots(launch)
+    config, template, boots = launch.config, launch.template, launch.boots
     stdio = _stdio(launch, ours)
     maker = os.pidfd_open(os.getpid()) if launch.ephemeral else -1
     if launch.ephemeral:
@@ -284,15 +275,15 @@ def _request(launch: Launch, ours: contextlib.ExitStack) -> dict[str, Any]:
         "private": _private(launch),
         "scratch": launch.state.make_dir(os.path.join(launch.state.run_dir, "scratch")),
         "cgroup": f"{launch.cgroup.path}/init",
-        "hostname": hostname(config),
+        "hostname": outfit.hostname(config),
         "mounts": tuple((mount.source, mount.target, mount.read_only) for mount in config.mounts),
         "actions": tuple(actions.scripts(launch.state, config.veid, "mount")),
         "boots": boots,
-        "small_init": "" if boots else _small_init(),
+        "small_init": "" if boots else outfit.small_init(),
         "argv": _argv(launch),
-        "env": environment(config, template) | {"TERM": os.environ.get("TERM", "linux") if launch.console else "linux"},
+        "env": outfit.environment(config, template) | {"TERM": _term(launch)},
         "cwd": "/" if boots else template.cwd or "/",
-        "user": (0, 0) if boots else _user(template),
+        "user": (0, 0) if boots else outfit.user(template),
         "console": launch.console,
         "stdio": stdio,
         "stay": launch.stay or launch.ephemeral,
@@ -314,42 +305,17 @@ def _rights(launch: Launch) -> dict[str, Any]:
         "confinement": {
             "capabilities": rights.mask,
             "no_new_privs": rights.no_new_privs,
-            "filters": filters(launch.state, seccomp.name()),
+            "filters": outfit.filters(launch.state, seccomp.name()),
         },
-    }
-
-
-def filters(state: State, name: str) -> tuple[bytes, ...]:
-    """The filters of system calls that this name stands for, from the run directory, or compiled and kept there."""
-    kept = state.kept_filters(name)
-    if not kept and name == seccomp.name():
-        kept = marshal.dumps(seccomp.compile())
-        state.keep_filters(name, kept)
-    if not kept:
-        raise NotSupported(f"cannot find the filter {name} of system calls: another ve compiled it", "restart the VE")
-    return cast(tuple[bytes, ...], marshal.loads(kept))
-
-
-def hostname(config: Config) -> str:
-    """What `hostname` says inside: never the host's own name."""
-    return config.hostname or config.name or f"ve{config.veid}"
-
-
-def asked(config: Config) -> dict[str, Any]:
-    """What of a config a start gives to a VE, and nothing does later, as `ve status` shows it."""
-    return {
-        "template": config.template,
-        "hostname": hostname(config),
-        "env": config.env,
-        "mounts": [str(mount) for mount in config.mounts],
-        "devices": list(config.devices),
-        "profiles": list(config.rights.profiles),
-        "capabilities": config.capabilities,
     }
 
 
 def _private(launch: Launch) -> str:
     return "" if launch.ephemeral else launch.state.private(launch.config.veid)
+
+
+def _term(launch: Launch) -> str:
+    return os.environ.get("TERM", "linux") if launch.console else "linux"
 
 
 def _stdio(launch: Launch, ours: contextlib.ExitStack) -> tuple[int, ...]:
@@ -360,17 +326,3 @@ def _stdio(launch: Launch, ours: contextlib.ExitStack) -> tuple[int, ...]:
     ours.callback(os.close, fd)
     fd = interpreter.above_stdio(fd, ours)
     return (-1, fd, fd)
-
-
-def _small_init() -> str:
-    if not os.access(CATATONIT, os.X_OK):
-        raise NotSupported(f"cannot find {CATATONIT}, the small init", hint="apt-get install catatonit")
-    return CATATONIT
-
-
-def _user(template: Template) -> tuple[int, int]:
-    uid, _, gid = (template.user or "0:0").partition(":")
-    try:
-        return int(uid), int(gid or uid)
-    except ValueError:
-        raise InvalidValue(f"cannot use user {template.user} of template {template.ref}: it is not UID:GID") from None
