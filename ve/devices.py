@@ -24,9 +24,8 @@ _LOAD, _AND, _MOVE, _UNLESS, _EXIT = 0x61, 0x54, 0xB7, 0x55, 0x95
 _RESULT, _CONTEXT, _KIND, _MAJOR, _MINOR = range(5)  # registers
 
 
-def of(path: str) -> Device:
-    """The device that a node of the host stands for."""
-    at = os.stat(path)
+def of(at: os.stat_result) -> Device:
+    """The device that a node stands for."""
     return stat.S_IFMT(at.st_mode), os.major(at.st_rdev), os.minor(at.st_rdev)
 
 

@@ -78,6 +78,8 @@ class Launch:
             if error.errno in FULL:
                 raise DiskFull(f"cannot start {self.config.veid}: {error.strerror}") from error
             self.fail(step.__name__, *steps.reason(error))
+        except InvalidValue as error:
+            self.fail(step.__name__, *steps.reason(error))
 
     def fail(self, step: str, why: str, hint: str = "", code: int = 0) -> NoReturn:
         """Raise StartFailed; code is the exit code of the error that caused it, where that is one of ours."""
@@ -132,7 +134,7 @@ def cgroup(launch: Launch) -> None:
 
 def device_filter(launch: Launch) -> None:
     """the devices that its processes may open"""
-    given = map(devices.of, (*launch.config.devices, *launch.config.rights.devices))
+    given = map(devices.of, map(mounts.host_device, launch.config.devices + launch.config.rights.devices))
     devices.allow(launch.cgroup.path, [*((S_IFCHR, major, minor) for _, major, minor in mounts.DEVICES), *given])
 
 

@@ -155,7 +155,7 @@ def check_given(mounts: Iterable[Mount], devices: Iterable[str]) -> None:
         except OSError as error:
             raise _no_source(mount.source, mount.target, error) from error
     for path in devices:
-        _host_device(path)
+        host_device(path)
 
 
 def bind_from_host(source: str, target: str, read_only: bool, userns: int, buried: tuple[str, ...]) -> None:
@@ -199,7 +199,7 @@ def bind_from_host(source: str, target: str, read_only: bool, userns: int, burie
 
 def add_device(path: str) -> None:
     """The host's device at path, under the same name in the VE's /dev (the working directory is its root)."""
-    host = _host_device(path)
+    host = host_device(path)
     name = path.removeprefix("/dev/")
     if os.path.lexists(f"dev/{name}"):
         return  # one that every VE has
@@ -216,7 +216,8 @@ def _no_source(source: str, target: str, error: OSError) -> InvalidValue:
     )
 
 
-def _host_device(path: str) -> os.stat_result:
+def host_device(path: str) -> os.stat_result:
+    """What is at path on the host; InvalidValue if that is no device."""
     try:
         host = os.stat(path)
         why = "" if stat.S_ISCHR(host.st_mode) or stat.S_ISBLK(host.st_mode) else "it is not a device"

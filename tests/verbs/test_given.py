@@ -174,7 +174,7 @@ def test_a_device_that_has_gone(host_dir: Path, make: Make) -> None:
     conf = host_dir / f"conf/{env.veid}.toml"
     conf.write_text(conf.read_text() + 'devices = ["/dev/no-such"]\n')  # as if a driver had been unloaded
     said = failed_start(host_dir, env).splitlines()
-    what = "protected mounts: cannot give device /dev/no-such to the VE: No such file or directory"
+    what = "device filter: cannot give device /dev/no-such to the VE: No such file or directory"
     assert said[0] == f"ve: cannot start {env.veid}: {what}"
     assert said[1].startswith("hint: ")
 

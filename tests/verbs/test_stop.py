@@ -133,7 +133,7 @@ def test_one_that_is_stopped(host_dir: Path, make: Make) -> None:
     env = make()
     sentence = f"cannot stop {env.veid}: it is not running"
     with witness.nothing_changes(host_dir):
-        assert witness.refused(host_dir, 31, sentence, "stop", env.veid) == f"ve start {env.veid}"
+        assert witness.refused(host_dir, 31, sentence, "stop", env.veid) == "ve list shows which run"
 
 
 def test_one_that_has_ended_by_itself(host_dir: Path, make: Make) -> None:
@@ -188,9 +188,10 @@ def test_cgroups_that_the_ve_has_nested_go_too(host_dir: Path, make: Make, name:
     env = make()
     env.start()
     nest = f"while [ $i -lt 1100 ] && mkdir {name} && cd ./{name}; do i=$((i+1)); done"
-    leave = "sleep 1000 >/dev/null 2>&1 & echo $! >cgroup.procs"
-    env.run(["sh", "-c", f"cd /sys/fs/cgroup; i=0; {nest} 2>/dev/null; {leave}"], login=True, check=True)
-    assert "sleep 1000" in [process.command for process in ve.Host(host_dir).ps() if process.veid == env.veid]
+    leave = "sleep 1000 >/dev/null 2>&1 & echo $! >cgroup.procs; echo $!"
+    script = f"cd /sys/fs/cgroup; i=0; {nest} 2>/dev/null; {leave}"
+    inside = env.run(["sh", "-c", script], login=True, check=True, capture_output=True).stdout
+    assert int(inside) in [process.pid for process in ve.Host(host_dir).ps() if process.veid == env.veid]
     env.stop(fast=True)
     assert not commandline.cgroup(host_dir, env.veid).exists()
     env.start()
