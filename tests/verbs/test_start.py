@@ -261,7 +261,7 @@ def test_what_it_changed_is_there_after_the_next_start(red: "ve.Environment") ->
     red.stop(fast=True)
     red.start()
     assert witness.shell(red, "cat /etc/colour; ls /etc/init.d; ls -d /srv/a/b /moved") == (
-        "red\nrcK\nrcS\n/moved\n/srv/a/b\n"
+        "red\nconsole\nrcK\nrcS\n/moved\n/srv/a/b\n"
     )
     assert "No such file" in witness.says_no(red, "ls /home")
 
