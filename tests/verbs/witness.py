@@ -165,8 +165,9 @@ def tree(top: Path) -> dict[str, tuple[object, ...]]:
     return {str(path.relative_to(top)): look(path) for path in (top, *top.rglob("*"))}
 
 
-# Templates count as their versions; what overlayfs and init write for themselves does not count.
-_NOT_ASKED_FOR = re.compile(r"run/scratch|template/[^/]+/\d+/.*|private/\d+/(work/.*|log)")
+# Templates count as their versions; what overlayfs and init write for themselves, and what the first start of a boot
+# makes for all, do not count.
+_NOT_ASKED_FOR = re.compile(r"run/scratch|run/filter(/.*)?|template/[^/]+/\d+/.*|private/\d+/(work/.*|log)")
 
 
 def everything(state_dir: Path) -> dict[str, object]:
