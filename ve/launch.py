@@ -16,7 +16,7 @@ from stat import S_IFCHR
 from typing import Any, NoReturn, cast
 
 from ve import actions, beancounter, devices, farside, init, interpreter, log, mounts, outfit, seccomp, setup, steps
-from ve.errors import FULL, DiskFull, Error, StartFailed
+from ve.errors import FULL, DiskFull, Error, InvalidValue, StartFailed
 from ve.facts import Facts, boot_id, home, process_start_time
 from ve.model import Config
 from ve.state import IDS, State
