@@ -24,10 +24,12 @@ if TYPE_CHECKING:
 
     from ve.model import Mount
 
+_DATA_ONLY = MS_NOSUID | MS_NODEV | MS_NOEXEC
+
 # Relative to the VE's root: file system, mount point, flags, options.
 PROTECTED = (
-    ("proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, ""),
-    ("sysfs", "sys", MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_RDONLY, ""),
+    ("proc", "proc", _DATA_ONLY, ""),
+    ("sysfs", "sys", _DATA_ONLY | MS_RDONLY, ""),
     ("tmpfs", "dev", MS_NOSUID, "mode=755,size=4m,uid={base},gid={base}"),
 )
 READ_ONLY = ("proc/sys", "proc/sysrq-trigger", "proc/irq", "proc/bus", "proc/fs")
@@ -46,8 +48,8 @@ MASKED = (
 OWN = (
     ("devpts", "dev/pts", MS_NOSUID | MS_NOEXEC, "newinstance,ptmxmode=0666,mode=620,gid=5"),
     ("tmpfs", "dev/shm", MS_NOSUID | MS_NODEV, "mode=1777"),
-    ("mqueue", "dev/mqueue", MS_NOSUID | MS_NODEV | MS_NOEXEC, ""),
-    ("cgroup2", "sys/fs/cgroup", MS_NOSUID | MS_NODEV | MS_NOEXEC, ""),
+    ("mqueue", "dev/mqueue", _DATA_ONLY, ""),
+    ("cgroup2", "sys/fs/cgroup", _DATA_ONLY, ""),
 )
 RUN = ("tmpfs", "run", MS_NOSUID | MS_NODEV, "mode=755")  # only where an init boots: an image may keep things there
 
@@ -169,17 +171,16 @@ def bind_from_host(source: str, target: str, read_only: bool, userns: int, burie
     if read_only:
         attributes |= syscalls.MOUNT_ATTR_RDONLY
     try:
-        fd = syscalls.open_tree(syscalls.AT_FDCWD, source, syscalls.OPEN_TREE_CLONE)
+        fd = _clone(source)
     except SyscallError as error:
         raise _no_source(source, target, error) from error
     try:
         syscalls.mount_setattr(fd, attributes, userns_fd=userns)
         point = _target(target, stat.S_ISDIR(os.fstat(fd).st_mode))
         try:
-            inside = os.path.relpath(os.readlink(f"/proc/self/fd/{point}"), os.getcwd())
-            if inside.partition("/")[0] in buried:
-                hidden = inside.partition("/")[0]
-                raise InvalidValue(f"{what}: /{hidden} is mounted anew at each start, and would hide it")
+            top, _, _ = os.path.relpath(os.readlink(f"/proc/self/fd/{point}"), os.getcwd()).partition("/")
+            if top in buried:
+                raise InvalidValue(f"{what}: /{top} is mounted anew at each start, and would hide it")
             syscalls.move_mount(fd, point)
         finally:
             os.close(point)
@@ -265,7 +266,7 @@ def _another_proc() -> None:
     """One with nothing mounted on it, not even a boot id: who sees none may not mount a fresh one (mount_too_revealing
     in the kernel's fs/namespace.c)."""
     os.mkdir("dev/.proc")
-    syscalls.mount("proc", "dev/.proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
+    syscalls.mount("proc", "dev/.proc", "proc", _DATA_ONLY)
 
 
 def _read_only(path: str) -> None:
@@ -276,7 +277,7 @@ def _read_only(path: str) -> None:
 
 
 def _remount_read_only(path: str) -> None:
-    flags = syscalls.MS_BIND | syscalls.MS_REMOUNT | MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC
+    flags = syscalls.MS_BIND | syscalls.MS_REMOUNT | MS_RDONLY | _DATA_ONLY
     syscalls.mount(None, path, None, flags)
 
 
@@ -285,7 +286,7 @@ def _mask(path: str) -> None:
     if not os.path.lexists(path):
         return
     if stat.S_ISDIR(os.lstat(path).st_mode):
-        syscalls.mount("tmpfs", path, "tmpfs", MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC, "size=0,mode=555")
+        syscalls.mount("tmpfs", path, "tmpfs", MS_RDONLY | _DATA_ONLY, "size=0,mode=555")
     else:
         syscalls.mount("/dev/null", path, None, syscalls.MS_BIND)
 
