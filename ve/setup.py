@@ -11,6 +11,7 @@ only order it can happen:
     launch (ve/launch.py)          setup                          init
     request (a memfd)     ------->
                           <-----   INIT pid
+                                              <------ x --------  it needs the host's /proc no more
                           <-----   MOUNTED    ------- x ------->
                           <-------------------------------------  READY [a pty, if it has a console]
     GO                    ------------------------------------->  exec
@@ -134,10 +135,11 @@ def mount_action(launch: Launch) -> None:
         if pid == 0:
             _exec_action(path, launch.request, say)
         os.close(say)
-        if launch.near.fileno() in _first(pid_ends := os.pidfd_open(pid), launch.near.fileno()):
+        ended = os.pidfd_open(pid)
+        if launch.near.fileno() in _first(ended, launch.near.fileno()):
             os.killpg(pid, signal.SIGKILL)
             os._exit(1)
-        os.close(pid_ends)
+        os.close(ended)
         code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         if number := os.read(refused, 16):
             raise unrunnable(path, launch.request["veid"], OSError(int(number), ""))
@@ -156,9 +158,7 @@ def protected_mounts(launch: Launch) -> None:
     pid = os.fork()  # proc shows the pid namespace of its mounter, and only a child of ours is in the VE's
     if pid == 0:
         try:
-            mounts.mount_protected(
-                *(request[key] for key in ("base", "devices", "small_init", "proc", "sysctls")),
-            )
+            mounts.mount_protected(*(request[key] for key in ("base", "devices", "small_init", "proc", "sysctls")))
             fault(request["fault"], "pivot")
             mounts.pivot()
             os.write(say, marshal.dumps(()))
