@@ -1,4 +1,8 @@
-"""The network of a VE: so far its loopback alone."""
+"""The network of a VE: so far its loopback alone.
+
+That takes one ioctl(2), so pyroute2, the library for all that will be more than that, is not imported here yet: the far
+side of a launch would pay 200 ms for it at each start.
+"""
 
 from __future__ import annotations
 
