@@ -7,7 +7,7 @@ process ends or closes its channel.  What is then left in the run directory and 
 import contextlib
 import os
 
-from ve import config, launch
+from ve import config, launch, process
 from ve.environment import Environment
 from ve.model import Config
 from ve.template import Template
@@ -30,8 +30,7 @@ class Ephemeral(Environment):
 
     def wait(self) -> int:
         """Wait for the end of its init: its exit code, or 128+N when signal N ended it."""
-        status = self._started.wait()
-        return os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status)
+        return process.shell_code(os.waitstatus_to_exitcode(self._started.wait()))
 
     def end(self) -> None:
         """End it at once, and remove what it had on the host."""
