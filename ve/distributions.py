@@ -21,10 +21,9 @@ _BUSYBOX_DIRECTORIES = {
 _BUSYBOX_LINKS = {"etc/mtab": "../proc/self/mounts", "var/run": "../run", "var/lock": "../run"}
 
 _BUSYBOX_FILES = {
-    # An empty id is init's own stdin, stdout and stderr; "-" makes a terminal there the controlling one.
+    # An empty id is init's own stdin, stdout and stderr.  No "once" line: when that has ended, init sleeps a second.
     "etc/inittab": """\
 ::sysinit:/etc/init.d/rcS
-::once:-/etc/init.d/console
 ::shutdown:/etc/init.d/rcK
 ::restart:/sbin/init
 ::ctrlaltdel:/sbin/poweroff
@@ -54,6 +53,10 @@ _BUSYBOX_SCRIPTS = {
 for script in /etc/init.d/S??*; do
     [ -x "$script" ] && "$script" start
 done
+# Only a VE that was started in the foreground has a console.  Not by "&": that would ignore Ctrl-C for good.
+if [ -c /dev/console ]; then
+    start-stop-daemon -S -b -x /etc/init.d/console
+fi
 exit 0
 """,
     "etc/init.d/rcK": """\
@@ -66,12 +69,12 @@ exit 0
 """,
     "etc/init.d/console": """\
 #!/bin/sh
-# A shell of root on the console, again whenever it ends.  Only a VE that was started in the foreground has a console;
-# who started it is root of the host, and needs no password.
+# A shell of root on the console, again whenever it ends.  Who starts a VE is root of the host: no password.
 export HOME=/root
 cd
+exec <>/dev/console >&0 2>&0
 while [ -t 0 ]; do
-    sh -l
+    setsid -c sh -l
 done
 """,
     "etc/init.d/S10syslogd": """\
