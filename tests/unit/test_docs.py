@@ -157,6 +157,17 @@ def test_troubleshooting_quotes_what_is_said() -> None:
         assert [part for part in parts if part.strip() not in sources] == [], text
 
 
+def test_the_contents_are_complete() -> None:
+    contents = MANUAL.partition("\n## ")[0]
+    assert [each for each in re.findall(r"^## (.*)", MANUAL, re.MULTILINE) if f"[{each}](#" not in contents] == []
+
+
+def test_the_packages_to_install_are_those_of_make_setup() -> None:
+    packages = re.search(r"^PACKAGES := ((?:.*\\\n)*.*)", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    shown = " ".join(re.findall(r"^apt-get install (.*)", section("Installing"), re.MULTILINE))
+    assert packages and set(packages[1].replace("\\", "").split()) == {"python3", *shown.split()}
+
+
 def test_states() -> None:
     assert re.findall(r"^\| `(\w+)` ", section("States"), re.MULTILINE) == list(ve.Status)
 
