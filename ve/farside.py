@@ -1,8 +1,8 @@
 """What every far side has in common: how it talks with the near side, and what it sheds on its way into a VE.
 
 A message is a tuple, marshalled into one packet of a SOCK_SEQPACKET socket; a descriptor may come with it.  Only what a
-far side has anyway is imported here: signal and socket, which are _signal and _socket with enums, would cost each start
-and each command 10 ms, and python-prctl another 6.
+far side has anyway is imported here: signal and socket, which are _signal and _socket with enums, would cost each
+command another 5 ms, and python-prctl 1.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ side of a launch would pay 200 ms for it at each start.
 
 from __future__ import annotations
 
-import _socket  # the C part alone: socket itself would cost the far side of a launch 10 ms
+import _socket  # the C part alone, as in each far side: see ve/farside.py
 import fcntl
 import os
 import struct

@@ -181,7 +181,7 @@ def setns(fd: int, nstype: int) -> None:
 
 
 def prctl(option: int, arg2: int) -> None:
-    """For where importing python-prctl (6 ms) is paid at each command that enters a VE."""
+    """For where importing python-prctl (1 ms) is paid at each command that enters a VE."""
     if _libc.prctl(option, arg2, 0, 0, 0) < 0:
         _fail("prctl")
 
