@@ -17,8 +17,8 @@ def status(host_dir: Path, key: int | str) -> dict[str, Any]:
     return found
 
 
-def test_of_one_that_runs(host_dir: Path, make: Make) -> None:
-    given = {"env": {"A": "b"}, "mounts": ["/srv:/srv:ro"], "description": "the red one", "onboot": True}
+def test_of_one_that_runs(host_dir: Path, make: Make, state_dir: Path) -> None:
+    given = {"env": {"A": "b"}, "mounts": [f"{state_dir}:/srv:ro"], "description": "the red one", "onboot": True}
     env = make(name="mars", hostname="red", **given)
     env.start()
     pid = witness.init(host_dir, env.veid)
