@@ -158,7 +158,9 @@ def listing(top: Path) -> dict[str, tuple[str, int, str]]:
 
 
 def leftovers(top: Path) -> list[Path]:
-    return [path for path in top.rglob(".*") if ".ve-cp-" in path.name or path.name.startswith(".shadow")]
+    """What of ours is there; os.walk, unlike rglob, bears that it is being removed."""
+    found = (Path(directory, name) for directory, *names in os.walk(top) for name in [*names[0], *names[1]])
+    return [path for path in found if ".ve-cp-" in path.name or path.name.startswith(".shadow")]
 
 
 # ---- copying --------------------------------------------------------------------------------------------------------
