@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         """What a far side is told."""
 
         capabilities: int  # those it may have, a bit each
+        keyring: bool  # a session keyring of its own
         no_new_privs: bool
         filters: tuple[bytes, ...]  # programs for seccomp(2)
 
@@ -27,7 +28,8 @@ def confine(confinement: Confinement) -> None:
 
     Capabilities that are dropped from the bounding set are gone with the next exec (capabilities(7)).
     """
-    _own_keyring()
+    if confinement["keyring"]:
+        _own_keyring()
     for capability in range(64):
         if not confinement["capabilities"] >> capability & 1 and not _drop(capability):
             break
@@ -35,6 +37,17 @@ def confine(confinement: Confinement) -> None:
         syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
     for program in confinement["filters"]:
         syscalls.seccomp(syscalls.SECCOMP_SET_MODE_FILTER, program)
+
+
+def of(pid: int, filters: tuple[bytes, ...]) -> Confinement:
+    """That of the VE whose init is pid; the kernel tells all of it but the filters.  ProcessLookupError."""
+    try:
+        with open(f"/proc/{pid}/status", "rb") as file:
+            fields = dict(line.split(b":\t", 1) for line in file.read().splitlines())
+        capabilities, no_new_privs = int(fields[b"CapBnd"], 16), fields[b"NoNewPrivs"] == b"1"
+    except (OSError, KeyError):
+        raise ProcessLookupError(errno.ESRCH, "No such process") from None
+    return {"capabilities": capabilities, "keyring": True, "no_new_privs": no_new_privs, "filters": filters}
 
 
 def _own_keyring() -> None:

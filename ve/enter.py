@@ -32,14 +32,13 @@ import marshal
 import os
 import select
 
-from ve import command, farside, passwd, rlimits
+from ve import command, confinement, farside, rlimits
 from ve._linux import syscalls
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
-    from ve.confinement import Confinement
     from ve.farside import Request
 
 
@@ -60,7 +59,7 @@ class Middle:
 
     def run(self) -> NoReturn:
         rlimits.reset()
-        self.request["confinement"] = _confinement(self.request["pid"], self.request["filters"])
+        self.request["confinement"] = confinement.of(self.request["pid"], self.request["filters"])
         _give_pipes(self.request["pid"])
         ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
         cgroup = os.open(self.request["cgroup"], os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -153,16 +152,6 @@ class Middle:
         while b"populated 1" in os.pread(events, 4096, 0) and poll.poll(10000):
             pass
         _remove(cgroup)
-
-
-def _confinement(pid: int, filters: tuple[bytes, ...]) -> Confinement:
-    """That of the VE's init; the kernel tells all of it but the filters."""
-    fields = dict(line.split(b":\t", 1) for line in passwd.read(b"/proc/%d/status" % pid).splitlines())
-    try:
-        capabilities, no_new_privs = int(fields[b"CapBnd"], 16), fields[b"NoNewPrivs"] == b"1"
-    except KeyError:
-        raise ProcessLookupError(errno.ESRCH, "No such process") from None
-    return {"capabilities": capabilities, "no_new_privs": no_new_privs, "filters": filters}
 
 
 def _give_pipes(pid: int) -> None:

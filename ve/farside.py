@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]
 import _socket
+import codecs
 import marshal
 import os
 import struct
@@ -59,6 +60,13 @@ def become(uid: int, gid: int, groups: Sequence[int] = ()) -> None:
     hide()
 
 
+def close_all_but(*fds: int) -> None:
+    """Close every descriptor but the standard ones and these."""
+    kept = sorted(fds)
+    for low, high in zip((2, *kept), (*kept, 1 << 20), strict=True):
+        os.closerange(low + 1, high)
+
+
 def die_with_parent() -> None:
     """SIGKILL when the thread that forked us ends; a second line only, since prctl(2) lets it be cleared."""
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, _signal.SIGKILL)
@@ -72,7 +80,9 @@ def reset_signals() -> None:
 
 
 def forget_imports() -> None:
-    """No module can be found from now on: it would be the VE's files that are looked at."""
+    """No module can be found from now on: it would be the VE's files that are looked at, and executed."""
+    for codec in ("ascii", "unicode_escape"):  # each is a module, and utf-8 is there already
+        codecs.lookup(codec)
     for finders in (sys.meta_path, sys.path_hooks, sys.path):
         finders.clear()
     sys.path_importer_cache.clear()

@@ -21,32 +21,37 @@ from ve.steps import Launch, tell
 def namespace_limits(launch: Launch) -> None:
     """how many namespaces it may make, while /proc/sys is the host's and can be written"""
     namespaces.limit(launch.request["user_namespaces"])
-    os.write(launch.limited, b"x")
 
 
 def root_is_ready(launch: Launch) -> None:
     """wait until setup has mounted the root"""
+    os.write(launch.limited, b"x")
     os.close(launch.go_on)
     if not os.read(launch.root_ready, 1):
         os._exit(1)  # setup has failed, and says so itself
 
 
 def root_inside(launch: Launch) -> None:
-    """user and group 0 of the VE"""
+    """user and group 0 of the VE, in its root"""
     farside.hide()
     privileges.become_root()
+    os.chdir("/")
+
+
+def cgroup_tree(launch: Launch) -> None:
+    """a cgroup namespace: its own cgroup is the root of the tree"""
+    syscalls.unshare(syscalls.CLONE_NEWCGROUP)
 
 
 def lock_mounts(launch: Launch) -> None:
-    """mount and cgroup namespaces of the VE's own: what is mounted by now is locked"""
-    syscalls.unshare(namespaces.flags(namespaces.INIT))
+    """a mount namespace of the VE's own: what is mounted by now is locked"""
+    syscalls.unshare(syscalls.CLONE_NEWNS)
     mounts.make_private()
-    os.chdir("/")
 
 
 def own_file_systems(launch: Launch) -> None:
     """/dev/pts, /dev/shm, /dev/mqueue, /sys/fs/cgroup, and /run where an init boots"""
-    mounts.mount_own(launch.request["boots"])
+    mounts.mount_own(launch.request["own_mounts"])
 
 
 def hostname(launch: Launch) -> None:
@@ -72,6 +77,11 @@ def session(launch: Launch) -> None:
         os.dup2(fd if fd >= 0 else os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC), number)
 
 
+def descriptors(launch: Launch) -> None:
+    """nothing of the host's open, but the line to launch until exec"""
+    farside.close_all_but(launch.line.fileno(), *((launch.console,) if launch.console >= 0 else ()))
+
+
 def ready(launch: Launch) -> None:
     """tell launch, and wait for its word"""
     tell(launch.line, "READY", fds=(launch.console,) if launch.console >= 0 else ())
@@ -82,16 +92,13 @@ def ready(launch: Launch) -> None:
 
 
 def execute(launch: Launch) -> None:
-    """the VE's init, with nothing of the host's open"""
+    """the VE's init, confined"""
     request = launch.request
     if request["cwd"] != "/":
         os.chdir(request["cwd"])
     confine(request["confinement"])
     if request["user"] != (0, 0):
         farside.become(*request["user"])
-    line = launch.line.fileno()
-    os.closerange(3, line)
-    os.closerange(line + 1, 65536)
     farside.reset_signals()
     try:
         os.execve(request["argv"][0], request["argv"], request["env"])
@@ -103,11 +110,13 @@ INIT = (
     namespace_limits,
     root_is_ready,
     root_inside,
+    cgroup_tree,
     lock_mounts,
     own_file_systems,
     hostname,
     loopback,
     session,
+    descriptors,
     ready,
     execute,
 )

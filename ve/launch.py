@@ -15,7 +15,22 @@ from dataclasses import dataclass, field
 from stat import S_IFCHR
 from typing import Any, NoReturn, cast
 
-from ve import actions, beancounter, devices, farside, init, interpreter, log, mounts, outfit, seccomp, setup, steps
+from ve import (
+    actions,
+    beancounter,
+    devices,
+    farside,
+    init,
+    interpreter,
+    log,
+    mounts,
+    namespaces,
+    outfit,
+    protections,
+    seccomp,
+    setup,
+    steps,
+)
 from ve.errors import FULL, DiskFull, Error, InvalidValue, StartFailed
 from ve.facts import Facts, boot_id, home, process_start_time
 from ve.model import Config
@@ -57,6 +72,10 @@ class Launch:
     pid: int = 0  # of init, and
     start_time: int = 0  # with it one process for ever
     terminal: int = -1  # the master of the console's pty
+    without: protections.Without = field(init=False)  # what the tests of selftest take out
+
+    def __post_init__(self) -> None:
+        self.without = protections.taken_out(os.environ.get("VE_WITHOUT", ""))
 
     @property
     def boots(self) -> bool:
@@ -71,6 +90,8 @@ class Launch:
             self.undo.pop_all()
 
     def _take(self, step: Callable[["Launch"], None]) -> None:
+        if step.__name__ in self.without.steps:
+            return
         try:
             steps.fault(os.environ.get("VE_FAULT", ""), step.__name__)
             step(self)
@@ -147,13 +168,13 @@ def setup_process(launch: Launch) -> None:
     with contextlib.ExitStack() as ours:
         ours.callback(near.close)
         ours.callback(line.close)
-        request = _request(launch, ours)
+        request = launch.without.change(_request(launch, ours))
         memory = interpreter.request(request)
         ours.callback(os.close, memory)
         fds = [interpreter.above_stdio(fd, ours) for fd in (memory, near.fileno(), line.fileno())]
         launch.setup = subprocess.Popen(
             interpreter.command("ve.setup", *fds),
-            pass_fds=[*fds, *request["fds"]],
+            pass_fds=[*fds, *request["fds"], *request["leaked"]],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             start_new_session=True,
@@ -195,7 +216,7 @@ def facts(launch: Launch) -> None:
         maker_start=process_start_time(os.getpid()) or 0 if launch.ephemeral else 0,
         extra={
             "home": home(),
-            "filter": seccomp.name(),
+            "filter": seccomp.name(launch.without.refusals),
             "env": json.dumps(outfit.environment(launch.config, launch.template)),
             "asked": json.dumps(outfit.asked(launch.config)),
         },
@@ -234,8 +255,7 @@ def plan(launch: Launch) -> list[Step]:
     def of(process: str, steps: Iterable[Callable[..., None]]) -> list[Step]:
         return [Step(process, step.__name__, _text(launch, step)) for step in steps]
 
-    stays = launch.stay or launch.ephemeral
-    outside = of("setup", (step for step in setup.SETUP if stays or step is not setup.stay))
+    outside = of("setup", (step for step in setup.SETUP if step.__name__ not in _left_out(launch)))
     *inside, execute = of("init", init.INIT)
     return [*of("ve", BEFORE), *outside, *inside, *of("ve", AFTER), execute]
 
@@ -281,14 +301,17 @@ def _request(launch: Launch, ours: contextlib.ExitStack) -> dict[str, Any]:
         "mounts": tuple((mount.source, mount.target, mount.read_only) for mount in config.mounts),
         "actions": tuple(actions.scripts(launch.state, config.veid, "mount")),
         "boots": boots,
-        "small_init": "" if boots else outfit.small_init(),
+        "namespaces": namespaces.NAMES,
+        "own_mounts": mounts.own(boots),
+        "old_root": "",
         "argv": _argv(launch),
         "env": outfit.environment(config, template) | {"TERM": _term(launch)},
         "cwd": "/" if boots else template.cwd or "/",
         "user": (0, 0) if boots else outfit.user(template),
         "console": launch.console,
         "stdio": stdio,
-        "stay": launch.stay or launch.ephemeral,
+        "left_out": _left_out(launch),
+        "leaked": (),
         "ephemeral": launch.ephemeral,
         "maker": maker,
         "fault": os.environ.get("VE_FAULT", ""),
@@ -298,18 +321,25 @@ def _request(launch: Launch, ours: contextlib.ExitStack) -> dict[str, Any]:
 
 
 def _rights(launch: Launch) -> dict[str, Any]:
-    rights = launch.config.rights
+    rights, refusals = launch.config.rights, launch.without.refusals
+    small_init = "" if launch.boots else outfit.small_init()
     return {
-        "devices": launch.config.devices + rights.devices,
-        "proc": rights.proc,
-        "sysctls": rights.sysctls,
+        "protection": mounts.protection(
+            rights.proc, rights.sysctls, launch.config.devices + rights.devices, small_init
+        ),
         "user_namespaces": rights.user_namespaces,
         "confinement": {
             "capabilities": rights.mask,
+            "keyring": True,
             "no_new_privs": rights.no_new_privs,
-            "filters": outfit.filters(launch.state, seccomp.name()),
+            "filters": outfit.filters(launch.state, seccomp.name(refusals), refusals),
         },
     }
+
+
+def _left_out(launch: Launch) -> tuple[str, ...]:
+    """Steps that are not for this launch."""
+    return () if launch.stay or launch.ephemeral else (setup.stay.__name__,)
 
 
 def _private(launch: Launch) -> str:

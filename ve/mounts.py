@@ -21,21 +21,40 @@ from ve.errors import InvalidValue, NotSupported
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from typing import TypedDict
 
     from ve.model import Mount
 
+    Row = tuple[str, str, int, str]  # file system, mount point relative to the VE's root, flags, options
+
+    class Protection(TypedDict):
+        """What protects the host in a VE, and what of the host it gets: paths are relative to its root."""
+
+        mounts: tuple[Row, ...]
+        read_only: tuple[str, ...]
+        writable: tuple[str, ...]  # below these
+        masked: tuple[str, ...]
+        read_only_mounts: tuple[str, ...]
+        another_proc: bool
+        devices: tuple[str, ...]  # of the host
+        binds: tuple[tuple[str, str], ...]  # the host's path, and where
+
+
 _DATA_ONLY = MS_NOSUID | MS_NODEV | MS_NOEXEC
 
-# Relative to the VE's root: file system, mount point, flags, options.
-PROTECTED = (
+PROTECTED: tuple[Row, ...] = (
     ("proc", "proc", _DATA_ONLY, ""),
     ("sysfs", "sys", _DATA_ONLY | MS_RDONLY, ""),
     ("tmpfs", "dev", MS_NOSUID, "mode=755,size=4m,uid={base},gid={base}"),
 )
-READ_ONLY = ("proc/sys", "proc/sysrq-trigger", "proc/irq", "proc/bus", "proc/fs")
+READ_ONLY = ("proc/sys", "proc/sysrq-trigger", "proc/irq", "proc/bus", "proc/fs", "proc/pressure")
 MASKED = (
     "proc/kcore",
     "proc/keys",
+    "proc/key-users",
+    "proc/kallsyms",
+    "proc/modules",  # with the addresses of kallsyms
+    "proc/config.gz",
     "proc/timer_list",
     "proc/sched_debug",
     "proc/latency_stats",
@@ -45,7 +64,7 @@ MASKED = (
     "sys/firmware",
     "sys/devices/virtual/powercap",
 )
-OWN = (
+OWN: tuple[Row, ...] = (
     ("devpts", "dev/pts", MS_NOSUID | MS_NOEXEC, "newinstance,ptmxmode=0666,mode=620,gid=5"),
     ("tmpfs", "dev/shm", MS_NOSUID | MS_NODEV, "mode=1777"),
     ("mqueue", "dev/mqueue", _DATA_ONLY, ""),
@@ -76,61 +95,82 @@ def make_private() -> None:
     syscalls.mount(None, "/", None, syscalls.MS_REC | syscalls.MS_PRIVATE)
 
 
-def mount_protected(base: int, devices: tuple[str, ...], small_init: str, proc: str, sysctls: tuple[str, ...]) -> None:
-    """In the VE's root as working directory and its pid, net and ipc namespaces: PROTECTED, devices, masks.
+def protection(proc: str, sysctls: Iterable[str], devices: tuple[str, ...], small_init: str) -> Protection:
+    """What mount_protected shall do for a VE of these rights (ve/rights.py)."""
+    whole = proc == "whole"
+    return {
+        "mounts": PROTECTED,
+        "read_only": () if whole else READ_ONLY,
+        "writable": () if whole else tuple(f"proc/sys/{name}" for name in sysctls),
+        "masked": () if whole else MASKED,
+        "read_only_mounts": ("proc",) if proc == "read only" else (),
+        "another_proc": whole,
+        "devices": devices,
+        "binds": ((small_init, SMALL_INIT),) if small_init else (),
+    }
 
-    proc and sysctls are those of the VE's rights (ve/rights.py).
-    """
-    for fstype, point, flags, options in PROTECTED:
+
+def mount_protected(base: int, wanted: Protection) -> None:
+    """In the VE's root as working directory and its pid, net and ipc namespaces, as the host's root."""
+    for fstype, point, flags, options in wanted["mounts"]:
         directory(point)
         syscalls.mount(fstype, point, fstype, flags, options.format(base=base) or None)
-    if proc != "whole":
-        _protect(sysctls)
-    if proc == "read only":
-        _remount_read_only("proc")
     for name, major, minor in DEVICES:
         _node(f"dev/{name}", stat.S_IFCHR | 0o666, os.makedev(major, minor), f"/dev/{name}")
-    for path in devices:
+    for path in wanted["devices"]:
         add_device(path)
     for name, target in LINKS:
         os.symlink(target, f"dev/{name}")
     for name in ("pts", "shm", "mqueue"):
         os.mkdir(f"dev/{name}")
-    if proc == "whole":
+    if wanted["another_proc"]:
         _another_proc()
-    if small_init:
-        _bind(small_init, SMALL_INIT)
+    for source, point in wanted["binds"]:
+        _bind(source, point)
+        _remount_read_only(point, MS_NOSUID)
+    _protect(wanted)
     _boot_id()
 
 
-def _protect(sysctls: tuple[str, ...]) -> None:
-    """What is about the host is masked or read only, but for these sysctls, which are the VE's namespaces' own."""
-    writable = [(point := f"proc/sys/{name}", _clone(point)) for name in sysctls]
-    for path in READ_ONLY:
+def _protect(wanted: Protection) -> None:
+    """What is about the host is masked or read only, but for the sysctls that are the VE's namespaces' own."""
+    writable = [(point, _clone(point)) for point in wanted["writable"]]
+    for path in wanted["read_only"]:
         _read_only(path)
     for point, fd in writable:
         syscalls.move_mount(fd, syscalls.AT_FDCWD, point)
         os.close(fd)
-    for path in MASKED:
+    for path in wanted["masked"]:
         _mask(path)
+    for point in wanted["read_only_mounts"]:
+        _remount_read_only(point)
 
 
 def _clone(path: str) -> int:
     return syscalls.open_tree(syscalls.AT_FDCWD, path, syscalls.OPEN_TREE_CLONE)
 
 
-def mount_own(boots: bool) -> None:
+def own(boots: bool) -> tuple[Row, ...]:
+    """What mount_own shall mount in a VE."""
+    return (*OWN, RUN) if boots else OWN
+
+
+def mount_own(rows: Iterable[Row]) -> None:
     """As init, in the VE's own mount namespace and root: what the VE may unmount again."""
-    for fstype, point, flags, options in (*OWN, RUN) if boots else OWN:
+    for fstype, point, flags, options in rows:
         if point == "run":
             directory(point)
         syscalls.mount(fstype, f"/{point}", fstype, flags, options or None)
 
 
-def pivot() -> None:
-    """Make the working directory, a mount, the root of every process of this mount namespace; the old root goes."""
-    syscalls.pivot_root(".", ".")
-    syscalls.umount2(".", syscalls.MNT_DETACH)
+def pivot(old_root: str) -> None:
+    """Make the working directory, a mount, the root of every process of this mount namespace.
+
+    The old root goes, unless it shall stay at old_root, for selftest to find it there.
+    """
+    syscalls.pivot_root(".", old_root or ".")
+    if not old_root:
+        syscalls.umount2(".", syscalls.MNT_DETACH)
 
 
 def directory(path: str) -> None:
@@ -247,7 +287,9 @@ def _node(point: str, mode: int, device: int, host_path: str) -> None:
 
 
 def _bind(source: str, point: str) -> None:
-    os.close(os.open(point, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o755))
+    """A directory must be there; a file is made."""
+    if not os.path.isdir(source):
+        os.close(os.open(point, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o755))
     syscalls.mount(source, point, None, syscalls.MS_BIND)
 
 
@@ -276,19 +318,21 @@ def _read_only(path: str) -> None:
     _remount_read_only(path)
 
 
-def _remount_read_only(path: str) -> None:
-    flags = syscalls.MS_BIND | syscalls.MS_REMOUNT | MS_RDONLY | _DATA_ONLY
-    syscalls.mount(None, path, None, flags)
+def _remount_read_only(path: str, flags: int = _DATA_ONLY) -> None:
+    syscalls.mount(None, path, None, syscalls.MS_BIND | syscalls.MS_REMOUNT | MS_RDONLY | flags)
 
 
 def _mask(path: str) -> None:
-    """Hide path: a file behind /dev/null, a directory behind an empty read-only tmpfs."""
+    """Hide path: a file behind the VE's own /dev/null, a directory behind an empty read-only tmpfs.
+
+    The host's /dev/null would be one inode for all VEs and the host, to watch, touch and lock.
+    """
     if not os.path.lexists(path):
         return
     if stat.S_ISDIR(os.lstat(path).st_mode):
         syscalls.mount("tmpfs", path, "tmpfs", MS_RDONLY | _DATA_ONLY, "size=0,mode=555")
     else:
-        syscalls.mount("/dev/null", path, None, syscalls.MS_BIND)
+        syscalls.mount("dev/null", path, None, syscalls.MS_BIND)
 
 
 def _target(path: str, is_directory: bool) -> int:

@@ -27,12 +27,13 @@ NAMESPACES = (
     ("cgroup", syscalls.CLONE_NEWCGROUP, INIT, "the root of the cgroup tree"),
     ("mnt", syscalls.CLONE_NEWNS, INIT, "mounts"),
 )
+NAMES = tuple(name for name, *_ in NAMESPACES)
 MOST = 1024  # of each kind that a VE may make
 
 
-def flags(*how: str) -> int:
-    """The clone flags of the namespaces that are made in one of these ways; of all of them if none is given."""
-    return sum(flag for _, flag, made, _ in NAMESPACES if not how or made in how)
+def flags(how: str = "", names: tuple[str, ...] = NAMES) -> int:
+    """The clone flags of these namespaces, or of those among them that are made in this way."""
+    return sum(flag for name, flag, made, _ in NAMESPACES if name in names and how in ("", made))
 
 
 def start_clocks_at_zero() -> None:

@@ -7,6 +7,7 @@ from typing import Any, cast
 from ve import seccomp
 from ve.errors import InvalidValue, NotSupported
 from ve.model import Config
+from ve.rights import REFUSALS, Refusal
 from ve.state import State
 from ve.template import Template
 
@@ -54,11 +55,11 @@ def user(template: Template) -> tuple[int, int]:
         raise InvalidValue(f"cannot use user {template.user} of template {template.ref}: it is not UID:GID") from None
 
 
-def filters(state: State, name: str) -> tuple[bytes, ...]:
+def filters(state: State, name: str, refusals: tuple[Refusal, ...] = REFUSALS) -> tuple[bytes, ...]:
     """The filters of system calls that this name stands for, from the run directory, or compiled and kept there."""
     kept = state.kept_filters(name)
-    if not kept and name == seccomp.name():
-        kept = marshal.dumps(seccomp.compile())
+    if not kept and name == seccomp.name(refusals):
+        kept = marshal.dumps(seccomp.compile(refusals))
         state.keep_filters(name, kept)
     if not kept:
         raise NotSupported(f"cannot find the filter {name} of system calls: another ve compiled it", "restart the VE")

@@ -26,28 +26,48 @@ ANNOUNCED = ("sys_module", "sys_rawio", "sys_time", "net_admin", "sys_nice")
 
 @dataclass(frozen=True)
 class Refusal:
-    """System calls that a VE is refused, and why; the error is ENOSYS where programs know to do without."""
+    """System calls that a VE is refused, and why.
+
+    The error is ENOSYS where programs know to do without, else one that the kernel itself does not give there, so that
+    it shows who has refused.
+    """
 
     name: str
     why: str
     error: str
     syscalls: tuple[str, ...]
-    argument: int | None = None  # refused with this first one only
+    argument: tuple[int, int] | None = None  # refused only where the argument of this number, from 0, has this value,
+    only: str = ""  # which has this name
+
+    @property
+    def calls(self) -> str:
+        return ", ".join(self.syscalls) + (f" ({self.only})" if self.only else "")
 
 
 REFUSALS = (
-    Refusal("modules", "they are the kernel of all VEs", "EPERM", ("init_module", "finit_module", "delete_module")),
-    Refusal("kexec", "it starts another kernel", "EPERM", ("kexec_load", "kexec_file_load")),
-    Refusal("log", "it reads the host's kernel log, which kernel.dmesg_restrict=0 leaves to all", "EPERM", ("syslog",)),
-    Refusal("bpf", "it puts programs into the kernel", "EPERM", ("bpf",)),
-    Refusal("perf", "it watches what is not the VE's", "EPERM", ("perf_event_open", "lookup_dcookie")),
+    Refusal("modules", "they are the kernel of all VEs", "EACCES", ("init_module", "finit_module", "delete_module")),
+    Refusal("kexec", "it starts another kernel", "EACCES", ("kexec_load", "kexec_file_load")),
+    Refusal("log", "it reads the host's kernel log, which dmesg_restrict=0 leaves to all", "EACCES", ("syslog",)),
+    Refusal("bpf", "it puts programs into the kernel", "EACCES", ("bpf",)),
+    Refusal("perf", "it watches what is not the VE's", "EACCES", ("perf_event_open", "lookup_dcookie")),
     Refusal(
         "io_uring", "no filter sees its calls", "ENOSYS", ("io_uring_setup", "io_uring_enter", "io_uring_register")
     ),
-    Refusal("userfaultfd", "it holds the kernel up in the middle of a copy", "EPERM", ("userfaultfd",)),
+    Refusal("userfaultfd", "it holds the kernel up in the middle of a copy", "EACCES", ("userfaultfd",)),
     Refusal("keys", "no namespace keeps keyrings apart", "ENOSYS", ("add_key", "keyctl", "request_key")),
-    Refusal("handles", "it opens files by number, outside the VE's root too", "EPERM", ("open_by_handle_at",)),
-    Refusal("vsock", "no namespace keeps its addresses apart: the hypervisor is one", "EAFNOSUPPORT", ("socket",), 40),
+    Refusal("handles", "it opens files by number, outside the VE's root too", "EACCES", ("open_by_handle_at",)),
+    Refusal(
+        "vsock",
+        "no namespace keeps its addresses apart: the hypervisor is one",
+        "EACCES",
+        ("socket",),
+        (0, 40),
+        "AF_VSOCK",
+    ),
+    Refusal(
+        "signals", "it chooses what another's process is sent", "EACCES", ("fcntl", "fcntl64"), (1, 10), "F_SETSIG"
+    ),
+    Refusal("aio", "the host has so many contexts for all: one VE could take them", "ENOSYS", ("io_setup",)),
 )
 
 
@@ -145,6 +165,11 @@ def capability(name: str) -> str:
         hint = _nearest(name.lower().removeprefix("cap_"), CAPABILITIES)
         raise InvalidValue(f"cannot use capability {name!r}: there is none", hint)
     return name
+
+
+def name_of(number: int) -> str:
+    """Of a capability, as the kernel writes it; of one that we do not know, its number."""
+    return f"CAP_{CAPABILITIES[number].upper()}" if number < len(CAPABILITIES) else f"capability {number}"
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:

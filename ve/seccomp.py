@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from ve.errors import NotSupported
-from ve.rights import REFUSALS
+from ve.rights import REFUSALS, Refusal
 
 if TYPE_CHECKING:
     import pyseccomp
@@ -24,12 +24,12 @@ _TREE = 2  # seccomp_attr_set(3), SCMP_FLTATR_CTL_OPTIMIZE: a binary tree in pla
 _INT = 0xFFFFFFFF  # the kernel looks at no more of an int argument
 
 
-def name() -> str:
+def name(refusals: tuple[Refusal, ...] = REFUSALS) -> str:
     """What compile()'s answer can be kept under: made of all that it is made of."""
-    return hashlib.sha256(repr((REFUSALS, os.uname().machine)).encode()).hexdigest()[:16]
+    return hashlib.sha256(repr((refusals, os.uname().machine)).encode()).hexdigest()[:16]
 
 
-def compile() -> tuple[bytes, bytes]:
+def compile(refusals: tuple[Refusal, ...] = REFUSALS) -> tuple[bytes, bytes]:
     """The programs for seccomp(2), of which the stricter decides; 50 ms.  NotSupported where libseccomp is missing.
 
     One lets through what libseccomp knows, the other refuses what the table does: in a single program the two would
@@ -46,11 +46,23 @@ def compile() -> tuple[bytes, bytes]:
     for call in sorted(known):
         passing.add_rule(pyseccomp.ALLOW, call)
     refusing = _empty(pyseccomp, pyseccomp.ALLOW, architectures)
-    for row in REFUSALS:
-        condition = [] if row.argument is None else [pyseccomp.Arg(0, pyseccomp.MASKED_EQ, _INT, row.argument)]
+    for row in refusals:
+        condition = [] if row.argument is None else [_is(pyseccomp, *row.argument)]
         for call in known.intersection(row.syscalls):
             refusing.add_rule(pyseccomp.ERRNO(getattr(errno, row.error)), call, *condition)
     return _program(passing), _program(refusing)
+
+
+def _is(pyseccomp: Any, number: int, value: int) -> Any:
+    """That an argument, an int, has this value."""
+    return pyseccomp.Arg(number, pyseccomp.MASKED_EQ, _INT, value)
+
+
+def number(name: str) -> int:
+    """Of the system call of this name on this machine, negative if it has none."""
+    import pyseccomp
+
+    return int(pyseccomp.resolve_syscall(pyseccomp.system_arch(), name))
 
 
 def _narrow() -> tuple[str, ...]:

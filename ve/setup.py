@@ -55,6 +55,7 @@ def main(request_fd: int, near: int, line: int) -> NoReturn:
     if request["ephemeral"]:
         _be_init_in_between()
     launch = Launch(request, near, line)
+    farside.forget_imports()
     go(SETUP, launch, launch.near)
 
 
@@ -78,11 +79,15 @@ def mapped_root(launch: Launch) -> None:
     privileges.become(launch.request["base"])
 
 
-def clone_init(launch: Launch) -> None:
-    """init, cloned into the VE's cgroup and new user, pid, uts, ipc, net and time namespaces"""
+def clocks(launch: Launch) -> None:
+    """a time namespace, where uptime and the monotonic clock begin now"""
     namespaces.start_clocks_at_zero()
+
+
+def clone_init(launch: Launch) -> None:
+    """init, cloned into the VE's cgroup and new user, pid, uts, ipc and net namespaces"""
     cgroup = os.open(launch.request["cgroup"], os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    pid = syscalls.clone3(namespaces.flags(namespaces.CLONE), signal.SIGCHLD, cgroup)
+    pid = syscalls.clone3(namespaces.flags(namespaces.CLONE, launch.request["namespaces"]), signal.SIGCHLD, cgroup)
     if pid == 0:
         go(init.INIT, launch, launch.line)
     os.close(cgroup)
@@ -158,9 +163,9 @@ def protected_mounts(launch: Launch) -> None:
     pid = os.fork()  # proc shows the pid namespace of its mounter, and only a child of ours is in the VE's
     if pid == 0:
         try:
-            mounts.mount_protected(*(request[key] for key in ("base", "devices", "small_init", "proc", "sysctls")))
+            mounts.mount_protected(request["base"], request["protection"])
             fault(request["fault"], "pivot")
-            mounts.pivot()
+            mounts.pivot(request["old_root"])
             os.write(say, marshal.dumps(()))
         except (OSError, Error) as error:
             os.write(say, marshal.dumps(reason(error)))
@@ -186,9 +191,7 @@ def hand_over(launch: Launch) -> None:
 
 
 def stay(launch: Launch) -> None:
-    """where that was asked for: wait for init and tell how it ended, or for the end of who asked"""
-    if not launch.request["stay"]:
-        return
+    """wait for init and tell how it ended, or for the end of who asked"""
     _go_home(launch, 0)
     maker = (launch.request["maker"],) if launch.request["ephemeral"] else ()
     if launch.pidfd not in _first(launch.pidfd, launch.near.fileno(), *maker):
@@ -200,6 +203,7 @@ SETUP = (
     own_mounts,
     limits,
     mapped_root,
+    clocks,
     clone_init,
     id_maps,
     layers,

@@ -37,7 +37,7 @@ LEVELS = (
         "ve.staging ve.rootfs ve.archive ve.distributions ve.template",
     ),
     (
-        "ve.steps ve.actions ve.outfit ve.init ve.setup ve.launch",
+        "ve.steps ve.actions ve.outfit ve.protections ve.init ve.setup ve.launch",
         "ve.command ve.enter ve.execgroup ve.request ve.process",
         "ve.inside ve.files",
         "ve.probes ve.check",

@@ -96,12 +96,12 @@ def test_the_table_has_the_kernel_s_numbers() -> None:
 def test_refused_system_calls(box: "ve.Environment", probe: Path, call: str, row: rights.Refusal) -> None:
     arguments = (number(call), -1, -1, -1)  # never anything that could succeed
     assert asks(box, *arguments) == row.error
-    assert outside(probe, *arguments) != "EPERM"
+    assert outside(probe, *arguments) != row.error
 
 
 @pytest.mark.parametrize("family", [VSOCK, VSOCK | 1 << 32], ids=["plain", "with bits that nobody looks at"])
 def test_no_socket_to_the_hypervisor(box: "ve.Environment", family: int) -> None:
-    assert asks(box, number("socket"), family, STREAM, 0) == "EAFNOSUPPORT"
+    assert asks(box, number("socket"), family, STREAM, 0) == "EACCES"
     assert asks(box, number("socket"), UNIX, STREAM, 0).isdecimal()
 
 
@@ -111,10 +111,10 @@ def test_the_way_of_32_bit_programs_is_no_way_around(box: "ve.Environment", prob
     assert outside(probe, "-32", number("getpid", x86)).isdecimal()
     assert asks(box, "-32", number("getpid", x86)).isdecimal()
     assert asks(box, "-32", number("keyctl", x86), -1) == "ENOSYS"
-    assert asks(box, "-32", number("bpf", x86), -1) == "EPERM"
+    assert asks(box, "-32", number("bpf", x86), -1) == "EACCES"
     assert asks(box, "-32", 359, UNIX, STREAM, 0).isdecimal()  # socket(2)
-    assert asks(box, "-32", 359, VSOCK, STREAM, 0) == "EAFNOSUPPORT"
-    assert asks(box, "-32", 102, 1, -1) == "EAFNOSUPPORT"  # socketcall(SYS_SOCKET, ...)
+    assert asks(box, "-32", 359, VSOCK, STREAM, 0) == "EACCES"
+    assert asks(box, "-32", 102, 1, -1) == "EACCES"  # socketcall(SYS_SOCKET, ...)
     assert asks(box, number("getpid") | 1 << 30) == "ENOSYS"  # x32
 
 

@@ -76,6 +76,9 @@ PR_SET_NO_NEW_PRIVS = 38
 SECCOMP_SET_MODE_FILTER = 1
 KEYCTL_JOIN_SESSION_KEYRING = 1
 
+# <linux/capability.h>
+_LINUX_CAPABILITY_VERSION_3 = 0x20080522
+
 # <linux/bpf.h>
 BPF_PROG_LOAD = 5
 BPF_PROG_ATTACH = 8
@@ -194,6 +197,21 @@ def rt_sigaction(signum: int, handler: int) -> None:
 
 def keyctl(operation: int, arg2: str | None = None) -> int:
     return _syscall("keyctl", _NR_KEYCTL, ctypes.c_int(operation), ctypes.c_char_p(_b(arg2)))
+
+
+def capset(capabilities: int) -> None:
+    """These and no others as permitted and effective, none inheritable; a bit each."""
+    header = struct.pack("=Ii", _LINUX_CAPABILITY_VERSION_3, 0)
+    halves = [capabilities >> shift & 0xFFFFFFFF for shift in (0, 32)]
+    data = b"".join(struct.pack("=III", half, half, 0) for half in halves)
+    if _libc.capset(header, data) < 0:
+        _fail("capset")
+
+
+def by_number(number: int, *arguments: int | bytes | None) -> int:
+    """Any system call, for who wants to see what the kernel says to it; bytes are a pointer to them."""
+    given = [ctypes.c_long(each) if isinstance(each, int) else ctypes.c_char_p(each) for each in arguments]
+    return _syscall(f"system call {number}", number, *given)
 
 
 def seccomp(operation: int, filter: bytes, flags: int = 0) -> None:
