@@ -282,6 +282,18 @@ def check(ctx: Context, as_json: opt.Json = False) -> int:
     return errors.NotSupported.exit_code if any(f.required and not f.present for f in facilities) else 0
 
 
+@verb("selftest")
+def selftest(ctx: Context, key: opt.ExaminedVE = None, as_json: opt.Json = False) -> int:
+    """Try to break every promise of the boundary, and show which hold.
+
+    From inside a VE that is made for it and thrown away, or a running one that is named; it goes on as before.
+    """
+    found = ctx.obj.get(key).selftest() if key else ctx.obj.host("this host").selftest()
+    print(out.render(out.SELFTEST, found, as_json) if as_json else out.examined(found), end="")
+    ctx.obj.say(out.judged(found))
+    return int(any(verdict.status == "broken" for verdict in found))
+
+
 @verb("mount")
 def mount(ctx: Context, key: opt.VE) -> None:
     """Show a VE's root to the host and print its path."""

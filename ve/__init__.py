@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ve.model import Config, Mount, Status
     from ve.process import Popen
     from ve.ps import Process
+    from ve.selftest import Verdict
     from ve.template import Template, Templates
 
 __all__ = [
@@ -45,6 +46,7 @@ __all__ = [
     "Step",
     "Template",
     "Templates",
+    "Verdict",
     "errors",
 ]
 
@@ -64,6 +66,7 @@ _ROOMS = {
     "Step": "launch",
     "Template": "template",
     "Templates": "template",
+    "Verdict": "selftest",
 }
 
 

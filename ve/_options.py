@@ -44,6 +44,7 @@ EXAMPLES = {
     "status": ["ve status 101", "ve status --json web"],
     "ps": ["ve ps", "ve ps 101", "ve ps --json"],
     "check": ["ve check", "ve check --json"],
+    "selftest": ["ve selftest", "ve selftest 101", "ve selftest --json"],
     "mount": ["ls $(ve mount 101)"],
     "umount": ["ve umount 101"],
     "cp": ["ve cp motd 101:/etc/motd", "ve cp -a web:/etc/nginx backup/"],
@@ -173,6 +174,9 @@ Texts = list[str] | None
 VE = Annotated[str, typer.Argument(metavar="VE", help="VEID or name.", autocompletion=complete_ve)]
 OneVE = Annotated[Text, typer.Argument(metavar="VE", help="Of this VE only.", autocompletion=complete_ve)]
 VEs = Annotated[list[str], typer.Argument(metavar="VE", help="VEIDs or names.", autocompletion=complete_ve)]
+ExaminedVE = Annotated[
+    Text, typer.Argument(metavar="VE", help="This running VE, not one made for it.", autocompletion=complete_ve)
+]
 SomeVEs = Annotated[
     Texts, typer.Argument(metavar="VE", help="VEIDs or names.", show_default=False, autocompletion=complete_ve)
 ]

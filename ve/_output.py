@@ -45,6 +45,7 @@ PS = fields("veid", "pid", "host_pid", "uid", "command")
 PLAN = fields("process", "name", "text")
 DIFF = fields("kind", "path")
 CHECK = fields("name", "present", "required", "lost", "cure")
+SELFTEST = fields("name", "status", "promise", "means", "why")
 ATTACHED = "is running; this is its console: Ctrl-] three times halts it, three times more kills it"
 LOG_ALONE = "this is what its init wrote; a journal can be read while it runs"
 ENDS = {"halt": "has halted", "reboot": "reboots", "killed": "was killed"}
@@ -133,6 +134,27 @@ def verdict(facilities: Iterable["ve.Facility"]) -> str:
     if required := [each.name for each in missing if each.required]:
         return f"no VE can start here without {', '.join(required)}"
     return f"VEs can start here; missing is {', '.join(each.name for each in missing)}"
+
+
+def examined(verdicts: Iterable["ve.Verdict"]) -> str:
+    """What became of each promise, what keeps it, and why it does not hold."""
+    import textwrap
+
+    lines = []
+    for each in verdicts:
+        lines.append(f"{each.status:9} {each.name}: {each.promise} ({each.means})")
+        if each.why:
+            lines.append(f"{'':9} why: {each.why}")
+    return "".join(f"{textwrap.fill(printable(line), 100, subsequent_indent=' ' * 12)}\n" for line in lines)
+
+
+def judged(verdicts: Sequence["ve.Verdict"]) -> str:
+    by_status = {status: [each.name for each in verdicts if each.status == status] for status in ("broken", "given up")}
+    if broken := by_status["broken"]:
+        return f"broken: {', '.join(broken)}"
+    if given_up := by_status["given up"]:
+        return f"every promise holds but those that the VE's own profile gives up: {', '.join(given_up)}"
+    return "every promise holds"
 
 
 def as_facts(facts: dict[str, Any]) -> str:

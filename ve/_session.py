@@ -24,6 +24,7 @@ PHRASES = {  # of verbs whose names are not English ones
     "list template": "list templates",
     "logs": "show the log of",
     "ps": "look at",
+    "selftest": "examine",
     "status": "look at",
     "umount": "unmount",
 }

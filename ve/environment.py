@@ -4,7 +4,7 @@ import contextlib
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 from ve import actions, describe, diff, files, journal, launch, outfit, process, show, shutdown
 from ve import mounts as given
@@ -14,6 +14,9 @@ from ve.foreground import Foreground
 from ve.instance import Instance
 from ve.model import Mount
 from ve.request import Arguments, Streams
+
+if TYPE_CHECKING:
+    from ve.selftest import Verdict
 
 
 class Environment(Instance):
@@ -252,7 +255,7 @@ class Environment(Instance):
         return self.call(["login"])
 
     @contextlib.contextmanager
-    def _target(self, login: bool) -> Iterator[process.Target]:
+    def _target(self, login: bool = False) -> Iterator[process.Target]:
         with self.running("run a command in") as (facts, pidfd):
             if self.cgroup.frozen():
                 raise NotRunning(f"cannot run a command in {self.veid}: it is frozen", hint=f"ve thaw {self.veid}")
@@ -273,6 +276,13 @@ class Environment(Instance):
             return outfit.environment(self.config, self.template)
         except NotFound:  # somebody has removed its template, yet it runs
             return outfit.environment(self.config, None)
+
+    def selftest(self) -> "list[Verdict]":
+        """Is each promise of the boundary kept in it, as it runs now?  It goes on as before.  NotRunning."""
+        from ve import selftest
+
+        with self.running("examine") as (facts, _), self._target() as target:
+            return selftest.examine(self, facts, target)
 
     # --- files --------------------------------------------------------------------------------------------------
 

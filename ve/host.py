@@ -20,6 +20,7 @@ from ve.template import Template, Templates
 
 if TYPE_CHECKING:
     from ve.check import Facility
+    from ve.selftest import Verdict
 
 # Ephemeral VEs take a free number up here, out of the way of those that an admin gives.
 EPHEMERAL_VEIDS = range(2_000_000_000, VEID_MAX + 1)
@@ -156,6 +157,15 @@ class Host:
 
         return check.check(self.state.path)
 
+    def selftest(self) -> "builtins.list[Verdict]":
+        """Is each promise kept here, by the default profile?  Tried in a VE that is made for it and thrown away."""
+        from ve import selftest
+
+        require_root("cannot examine a VE")
+        self.forget_dead()
+        with selftest.throw_away(self) as environment:
+            return environment.selftest()
+
     def forget_dead(self) -> None:
         """Remove what ephemeral VEs left whose maker was killed; one that has ended but has its maker stays."""
         require_root("cannot list VEs")
@@ -187,16 +197,20 @@ class Host:
         require_root(f"cannot run {template}")
         self.forget_dead()
         with self.templates.hold(template) as found:
-            while True:
-                environment = Ephemeral(self.state, random.choice(EPHEMERAL_VEIDS))
-                settings = _config(environment.veid, found.ref, **options)
-                try:
-                    with self.state.lock(environment.veid, 0):
-                        if not self.state.exists(environment.veid):
-                            environment.begin(settings, found, command)
-                            return environment
-                except Locked:
-                    continue
+            return self.begin(found, options, command)
+
+    def begin(self, template: Template, options: Mapping[str, Any], command: tuple[str, ...] | None) -> Ephemeral:
+        """The same of a template that stays meanwhile."""
+        while True:
+            environment = Ephemeral(self.state, random.choice(EPHEMERAL_VEIDS))
+            settings = _config(environment.veid, template.ref, **options)
+            try:
+                with self.state.lock(environment.veid, 0):
+                    if not self.state.exists(environment.veid):
+                        environment.begin(settings, template, command)
+                        return environment
+            except Locked:
+                continue
 
     def _users(self, ref: str) -> builtins.list[int]:
         """The VEs that stay on this version of a template, or may do so for all that can be read."""

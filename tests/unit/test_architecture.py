@@ -38,14 +38,14 @@ LEVELS = (
     ),
     (
         "ve.steps ve.actions ve.outfit ve.protections ve.init ve.setup ve.launch",
-        "ve.command ve.enter ve.execgroup ve.request ve.process",
+        "ve.command ve.enter ve.trials ve.execgroup ve.request ve.process",
         "ve.inside ve.files",
         "ve.probes ve.check",
         "ve.show",
         "ve.ps",
         "ve.shutdown",
     ),
-    ("ve.journal ve.instance ve.describe ve.foreground ve.environment ve.ephemeral ve.host",),
+    ("ve.journal ve.instance ve.describe ve.selftest ve.foreground ve.environment ve.ephemeral ve.host",),
     ("ve",),
     ("ve._output ve._completion ve._options ve._session cli",),
 )

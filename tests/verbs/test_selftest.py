@@ -1,0 +1,115 @@
+"""ve selftest: every promise is found kept; when what keeps it is taken out of a start, that one is found broken."""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import ve
+from tests.verbs import commandline, witness
+from tests.verbs.conftest import Make
+from ve.protections import PROTECTIONS
+
+NAMES = [row.name for row in PROTECTIONS]
+# What the small init of a VE that is made for it would close, so that one with an init of its own is looked at.
+BOOTED = "descriptors"
+
+
+def statuses(verdicts: "list[ve.Verdict]", status: str) -> list[str]:
+    return [each.name for each in verdicts if each.status == status]
+
+
+def test_every_promise_holds_here(host_dir: Path) -> None:
+    commandline.output(host_dir, "selftest")
+    with witness.nothing_changes(host_dir):
+        done = commandline.run(host_dir, "selftest", "--json")
+    found = json.loads(done.stdout)
+    assert [each["name"] for each in found] == NAMES
+    assert {(each["status"], each["why"]) for each in found} == {("held", "")}
+    assert (done.returncode, done.stderr) == (0, "every promise holds\n")
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != BOOTED])
+def test_what_is_taken_out_is_what_is_broken(host: "ve.Host", monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv("VE_WITHOUT", name)
+    assert statuses(host.selftest(), "broken") == [name]
+
+
+def test_a_descriptor_that_is_not_closed_is_found(host_dir: Path, make: Make) -> None:
+    env = make()
+    command = f"exec 3</ && exec {' '.join(map(str, commandline.words(host_dir, 'start', env.veid)))}"
+    subprocess.run(["bash", "-c", command], env={**os.environ, "VE_WITHOUT": BOOTED}, check=True)
+    done = commandline.run(host_dir, "selftest", env.veid)
+    assert (done.returncode, done.stderr) == (1, f"broken: {BOOTED}\n")
+    assert "why: its init has / of the host open" in done.stdout
+
+
+def test_a_running_ve_goes_on_as_before(host_dir: Path, env: "ve.Environment") -> None:
+    look = "cat /proc/mounts /proc/sys/kernel/domainname /proc/1/cgroup; hostname; find /dev; cat /proc/sysvipc/msg"
+    before = witness.shell(env, look), commandline.processes(host_dir, env.veid)
+    queues = Path("/proc/sysvipc/msg").read_text()
+    assert commandline.run(host_dir, "selftest", env.veid).returncode == 0
+    assert (witness.shell(env, look), commandline.processes(host_dir, env.veid)) == before
+    assert Path("/proc/sysvipc/msg").read_text() == queues
+
+
+@pytest.mark.parametrize(
+    ("profiles", "given_up"),
+    [
+        (["announcement"], []),
+        (["strict"], []),
+        (["nesting"], ["secrets", "sysctls", "proc", "capabilities"]),
+        (["sysctl"], ["sysctls"]),
+    ],
+    ids=lambda each: "-".join(each),
+)
+def test_what_a_profile_gives_up_is_not_called_broken(
+    host_dir: Path, make: Make, profiles: list[str], given_up: list[str]
+) -> None:
+    env = make(profiles=profiles)
+    env.start()
+    verdicts = env.selftest()
+    assert (statuses(verdicts, "broken"), statuses(verdicts, "given up")) == ([], given_up)
+    assert all(each.why for each in verdicts if each.status == "given up")
+
+
+def test_a_hole_that_a_ve_s_root_cannot_make_is_seen(host_dir: Path, env: "ve.Environment") -> None:
+    """Root of the host opens one by hand: a disk's node in the VE's /dev."""
+    node = Path(f"/proc/{witness.init(host_dir, env.veid)}/root/dev/disk")
+    os.mknod(node, 0o600 | 0o060000, os.makedev(7, 77))
+    done = commandline.run(host_dir, "selftest", env.veid)
+    assert (done.returncode, done.stderr) == (1, "broken: devices\n")
+    assert "there is /dev/disk" in done.stdout
+
+
+def test_killed_it_leaves_nothing(host_dir: Path, env: "ve.Environment") -> None:
+    """As setup of the VE that is made for it is about to be told that it may go on, and while it is in another."""
+    for fault, arguments in (("go", ()), ("", (env.veid,))):
+        process = commandline.start(host_dir, "selftest", *arguments, env={**os.environ, "VE_FAULT": f"{fault}:kill"})
+        if not fault:
+            group = commandline.cgroup(host_dir, env.veid)
+            while process.poll() is None and not list(group.glob("exec.*")):
+                pass
+            process.kill()
+        process.wait()
+        witness.shell(env, "true")
+        commandline.output(host_dir, "list")
+        assert not list(commandline.cgroup(host_dir, env.veid).glob("exec.*"))
+    assert len(commandline.output(host_dir, "list", "-H").splitlines()) == len({env.veid})
+
+
+@pytest.mark.parametrize(("state", "code"), [("stopped", 31), ("frozen", 31)])
+def test_a_ve_that_does_not_run_cannot_be_examined(host_dir: Path, make: Make, state: str, code: int) -> None:
+    env = make()
+    if state == "frozen":
+        env.start()
+        env.freeze()
+    done = commandline.run(host_dir, "selftest", env.veid)
+    assert done.returncode == code and done.stderr.startswith("ve: cannot ")
+
+
+def test_what_cannot_be_taken_out_is_refused(host_dir: Path) -> None:
+    done = commandline.run(host_dir, "selftest", env={**os.environ, "VE_WITHOUT": "nosuch"})
+    assert done.returncode == 20 and "VE_WITHOUT" in done.stderr

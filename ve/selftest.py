@@ -1,0 +1,314 @@
+"""`ve selftest`: is each promise of ve/protections.py kept in a running VE?
+
+A process goes in and tries to break it (ve/trials.py); what must not happen outside is looked for outside, by us.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import socket
+import stat
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ve import describe, devices, execgroup, farside, interpreter, mounts, protections, rights, seccomp
+from ve._linux import syscalls
+from ve.errors import Error
+from ve.facts import Facts
+from ve.namespaces import NAMES
+from ve.process import Target
+from ve.protections import PROTECTIONS
+from ve.template import Template
+
+if TYPE_CHECKING:
+    from ve.environment import Environment
+    from ve.host import Host
+
+HELD, BROKEN, GIVEN_UP = "held", "broken", "given up"
+_CONSOLE = (stat.S_IFCHR, 5, 1)  # no device has less against being opened
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A promise, what keeps it in this VE, and whether it is held, broken, or given up by the VE's own profile; why."""
+
+    name: str
+    promise: str
+    means: str
+    status: str
+    why: str
+
+
+EMPTY = ".empty"  # beside the templates: what a VE for selftest is made from
+
+
+@contextlib.contextmanager
+def throw_away(host: Host) -> Iterator[Environment]:
+    """A running VE with nothing in it but the small init."""
+    path = host.state.make_dir(os.path.join(host.templates.path, EMPTY))
+    template = Template("selftest", 1, path, "", "nothing")
+    environment = host.begin(template, {}, ())
+    try:
+        yield environment
+    finally:
+        environment.end()
+
+
+def examine(environment: Environment, facts: Facts, target: Target) -> list[Verdict]:
+    """Try every promise in a running VE; it goes on as before."""
+    subject = Subject(environment, facts, target)
+    with Victim() as victim:
+        answers = subject.enter(victim)
+    return [subject.verdict(row, answers) for row in PROTECTIONS]
+
+
+class Victim:
+    """What of the host an attack from inside would reach: a process, sockets, an IPC key, two names."""
+
+    def __enter__(self) -> Victim:
+        with contextlib.ExitStack() as held:
+            self.process = subprocess.Popen(["sleep", "infinity"], stdin=subprocess.DEVNULL)
+            held.callback(self.process.wait)
+            held.callback(self.process.kill)
+            self.abstract = f"\0ve-selftest-{random.getrandbits(64):x}".encode()
+            for family, name in ((socket.AF_UNIX, self.abstract), (socket.AF_INET, ("127.0.0.1", 0))):
+                listener = held.enter_context(socket.socket(family))
+                listener.bind(name)
+                listener.listen()
+                self.port = listener.getsockname()[1]  # of the last
+            self.ours, self.shared = (held.enter_context(each) for each in socket.socketpair())
+            self.key = random.randrange(1, 1 << 31)
+            self.domain = _read("/proc/sys/kernel/domainname")
+            self._held = held.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._held.close()
+
+    def killed_by(self) -> int:
+        """What it dies of: SIGIO if the VE could make the kernel send that, for it comes before what we send."""
+        self.ours.send(b"x")
+        self.process.send_signal(signal.SIGRTMIN)
+        return -self.process.wait()
+
+
+class Subject:
+    """The VE that is examined."""
+
+    def __init__(self, environment: Environment, facts: Facts, target: Target) -> None:
+        begun = describe.begun_with(facts, environment.config)
+        self.rights = rights.resolve(begun["profiles"], begun["capabilities"])
+        self.devices = [*begun["devices"], *self.rights.devices]
+        self.environment = environment
+        self.facts = facts
+        self.target = target
+        self.pid = facts.pid
+        self.outside: dict[str, str] = {}
+
+    # --- inside
+
+    def enter(self, victim: Victim) -> dict[str, str]:
+        """Why each promise is broken, or ""; as found by the process that goes in, and by us while it is there."""
+        group = execgroup.create(self.target.cgroup)
+        try:
+            with self._foreign_node() as node, contextlib.ExitStack() as held:
+                channel = self._start(self._request(victim, group.path, node), held)
+                farside.send(channel, "GO", fds=(victim.shared.fileno(),))
+                message, _ = farside.receive(channel)
+                if message[:1] != ("ANSWERS",):
+                    why = message[1] if message else "the process that tries was killed"
+                    raise Error(f"cannot examine {self.environment.veid}: {why}")
+                answers: dict[str, str] = message[1]
+                self.outside = {name: look(self, victim) for name, look in OUTSIDE.items()}
+            return answers
+        finally:
+            group.kill()
+            group.wait_empty(execgroup.PATIENCE)
+            group.remove()
+
+    def _start(self, request: dict[str, Any], held: contextlib.ExitStack) -> socket.socket:
+        channel, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with far, contextlib.ExitStack() as ours:
+            memory = interpreter.request(request)
+            ours.callback(os.close, memory)
+            fds = [interpreter.above_stdio(fd, ours) for fd in (memory, far.fileno(), self.target.pidfd)]
+            process = subprocess.Popen(
+                interpreter.command("ve.trials", *fds),
+                pass_fds=fds,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        held.callback(process.wait)
+        held.enter_context(channel)  # closed first: it ends when nobody listens any more
+        return channel
+
+    def _request(self, victim: Victim, cgroup: str, node: str) -> dict[str, Any]:
+        shown = mounts.protection(self.rights.proc, self.rights.sysctls, (), "")
+        host_root = os.stat("/")
+        calls = ("msgget", "msgctl", "setdomainname")
+        return {
+            "pid": self.pid,
+            "env": {},
+            "filters": self.target.filters,
+            "cgroup": cgroup,
+            "victim": victim.process.pid,
+            "abstract": victim.abstract,
+            "port": victim.port,
+            "key": victim.key,
+            "numbers": {name: seccomp.number(name) for name in calls},
+            "namespaces": {name: os.readlink(f"/proc/self/ns/{name}") for name in NAMES},
+            "host_pts": os.stat("/dev/pts").st_dev,
+            "host_root": (host_root.st_dev, host_root.st_ino),
+            "devices": self._allowed(),
+            "foreign_node": node,
+            "locked": (*(point for _, point, _, _ in mounts.PROTECTED), *shown["masked"], *shown["read_only"]),
+            "masked": shown["masked"],
+            "knobs": tuple(path for path in shown["read_only"] if path != "proc/sys"),
+            "refusals": {f"no {row.name}": _calls(row) for row in rights.REFUSALS},
+        }
+
+    def _allowed(self) -> list[devices.Device]:
+        plain = [(stat.S_IFCHR, major, minor) for _, major, minor in mounts.DEVICES]
+        given = [devices.of(os.stat(path)) for path in self.devices if os.path.exists(path)]
+        return [*plain, *given, *devices.TERMINALS]
+
+    @contextlib.contextmanager
+    def _foreign_node(self) -> Iterator[str]:
+        """A device node that only the host's root can have put into the VE's /dev; its path inside, or ""."""
+        name = ".ve-selftest-node"
+        if _CONSOLE in self._allowed():
+            yield ""
+            return
+        with contextlib.ExitStack() as held:
+            top = os.open(f"/proc/{self.pid}/root", os.O_PATH | os.O_DIRECTORY)
+            held.callback(os.close, top)
+            where = syscalls.openat2(top, "dev", os.O_PATH | os.O_DIRECTORY, syscalls.RESOLVE_IN_ROOT)
+            held.callback(os.close, where)
+            try:
+                os.mknod(name, 0o666 | _CONSOLE[0], os.makedev(*_CONSOLE[1:]), dir_fd=where)
+            except PermissionError:  # we are in a VE ourselves, and nobody here can make one
+                yield ""
+                return
+            held.callback(os.unlink, name, dir_fd=where)
+            os.chmod(name, 0o666, dir_fd=where)
+            yield f"/dev/{name}"
+
+    # --- and outside
+
+    def verdict(self, row: protections.Protection, answers: dict[str, str]) -> Verdict:
+        why = answers.get(row.name, "") or self.outside.get(row.name, "")
+        status = BROKEN if why else HELD
+        if given_up := protections.given_up(row.name, self.rights):
+            status, why = GIVEN_UP, given_up
+        return Verdict(row.name, row.promise, row.means, status, why)
+
+    def status(self, key: str) -> str:
+        lines = _read(f"/proc/{self.pid}/status").splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith(f"{key}:"))
+
+
+def _processes(subject: Subject, victim: Victim) -> str:
+    if subject.status("NSpid").split()[-1] != "1":
+        return "its init is not PID 1"
+    return "its process sent SIGIO to one of the host" if victim.killed_by() == signal.SIGIO else ""
+
+
+def _ipc(subject: Subject, victim: Victim) -> str:
+    keys = [line.split()[0] for line in _read("/proc/sysvipc/msg").splitlines()[1:]]
+    return "its message queue is the host's" if str(victim.key) in keys else ""
+
+
+def _utsname(subject: Subject, victim: Victim) -> str:
+    return "" if _read("/proc/sys/kernel/domainname") == victim.domain else "it changed the host's"
+
+
+def _users(subject: Subject, victim: Victim) -> str:
+    for kind in ("uid", "gid"):
+        for line in _read(f"/proc/{subject.pid}/{kind}_map").splitlines():
+            _, first, count = map(int, line.split())
+            if first == 0:
+                return f"its {kind} 0 is the host's"
+            for other in _maps_of_others(subject, kind):
+                if first < other.stop and other.start < first + count:
+                    return f"its {kind}s are those of another VE, too"
+    return ""
+
+
+def _maps_of_others(subject: Subject, kind: str) -> Iterator[range]:
+    state = subject.environment.state
+    for veid in state.veids():
+        facts = state.read_facts(veid)
+        if facts and facts.pid != subject.pid:
+            with contextlib.suppress(OSError):
+                for line in _read(f"/proc/{facts.pid}/{kind}_map").splitlines():
+                    _, first, count = map(int, line.split())
+                    yield range(first, first + count)
+
+
+def _capabilities(subject: Subject, victim: Victim) -> str:
+    known = 1 << int(_read("/proc/sys/kernel/cap_last_cap")) + 1
+    for key in ("CapBnd", "CapPrm", "CapEff", "CapInh", "CapAmb"):
+        if more := int(subject.status(key), 16) & (known - 1) & ~subject.rights.mask:
+            names = [rights.name_of(number) for number in range(64) if more >> number & 1]
+            return f"its init has {', '.join(names)} ({key})"
+    return ""
+
+
+def _keyring(subject: Subject, victim: Victim) -> str:
+    """Its own is charged to its root; the kernel counts them by user (proc_key-users(5))."""
+    owner = _read(f"/proc/{subject.pid}/uid_map").split()[1]
+    users = [line.partition(":")[0].strip() for line in _read("/proc/key-users").splitlines()]
+    return "" if owner in users or not users else "its init has none of its own"
+
+
+def _descriptors(subject: Subject, victim: Victim) -> str:
+    """Of init: none whose mount is one of the host's, but its log."""
+    hosts = {line.split()[0] for line in _read("/proc/self/mountinfo").splitlines()}
+    log = _identity(subject.environment.log_path)
+    for number in sorted(os.listdir(f"/proc/{subject.pid}/fd"), key=int):
+        link = f"/proc/{subject.pid}/fd/{number}"
+        info = dict(line.split(":\t", 1) for line in _read(f"/proc/{subject.pid}/fdinfo/{number}").splitlines())
+        if info["mnt_id"] in hosts and _identity(link) != log:
+            return f"its init has {os.readlink(link)} of the host open"
+    ours = {f"{key}={value}" for key, value in os.environ.items() if key not in subject.target.env and key != "TERM"}
+    if strange := sorted(ours.intersection(_read(f"/proc/{subject.pid}/environ").split("\0"))):
+        return f"its init has {strange[0]} of the host's environment"
+    return ""
+
+
+OUTSIDE: dict[str, Callable[[Subject, Victim], str]] = {
+    "processes": _processes,
+    "ipc": _ipc,
+    "utsname": _utsname,
+    "users": _users,
+    "capabilities": _capabilities,
+    "keyring": _keyring,
+    "descriptors": _descriptors,
+}
+
+
+def _calls(row: rights.Refusal) -> tuple[str, tuple[tuple[str, int, tuple[int, int] | None], ...]]:
+    known = ((call, seccomp.number(call), row.argument) for call in row.syscalls)
+    return row.error, tuple(each for each in known if each[1] >= 0)
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    try:
+        at = os.stat(path)
+    except OSError:
+        return None
+    return at.st_dev, at.st_ino
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+            return file.read()
+    except FileNotFoundError:
+        return ""
