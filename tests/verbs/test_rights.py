@@ -67,6 +67,7 @@ def test_every_way_in_is_confined_alike(host_dir: Path, box: "ve.Environment") -
         "run": witness.shell(box, look),
         "popen": box.popen(["sh", *program], stdout=subprocess.PIPE, text=True).communicate()[0],
         "exec": commandline.run(host_dir, "exec", box.veid, "--", "sh", *program).stdout,
+        "enter": commandline.run(host_dir, "enter", box.veid, input=look).stdout,
         "login": box.run(["sh", *program], login=True, capture_output=True, text=True).stdout,
     }
     for way, text in shown.items():
