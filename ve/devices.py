@@ -73,5 +73,5 @@ def _instruction(code: int, destination: int = 0, source: int = 0, skip: int = 0
 
 
 def _in_user_namespace() -> bool:
-    with open("/proc/self/uid_map", encoding="ascii") as file:
+    with open("/proc/self/uid_map", encoding="utf-8") as file:
         return file.read().split() != ["0", "0", "4294967295"]

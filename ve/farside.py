@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     Request = dict[str, Any]
 
+codecs.lookup("utf-8")  # while it can be found; where the locale is another, nobody has loaded it yet
 SIGNALS = tuple(set(range(1, 65)) - {_signal.SIGKILL, _signal.SIGSTOP})  # what a process may do something about
 
 
@@ -80,9 +81,10 @@ def reset_signals() -> None:
 
 
 def forget_imports() -> None:
-    """No module can be found from now on: it would be the VE's files that are looked at, and executed."""
-    for codec in ("ascii", "unicode_escape"):  # each is a module, and utf-8 is there already
-        codecs.lookup(codec)
+    """No module can be found from now on: it would be the VE's files that are looked at, and executed.
+
+    A codec is a module, too: a far side does with utf-8, or looks up another before.
+    """
     for finders in (sys.meta_path, sys.path_hooks, sys.path):
         finders.clear()
     sys.path_importer_cache.clear()

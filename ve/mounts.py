@@ -295,9 +295,9 @@ def _bind(source: str, point: str) -> None:
 
 def _boot_id() -> None:
     """A new one for each start, as a machine has: a journal tells boots apart by it, and the host's would not."""
-    with open("proc/sys/kernel/random/uuid", encoding="ascii") as fresh:
+    with open("proc/sys/kernel/random/uuid", encoding="utf-8") as fresh:
         uuid = fresh.read()
-    with open("dev/boot_id", "x", encoding="ascii") as file:
+    with open("dev/boot_id", "x", encoding="utf-8") as file:
         file.write(uuid)
     syscalls.mount("dev/boot_id", BOOT_ID, None, syscalls.MS_BIND)
     os.unlink("dev/boot_id")

@@ -254,7 +254,7 @@ def _attach(mount: int, point: str) -> None:
 
 def _host_pid(pidfd: int) -> int:
     """The number the host's /proc knows a process by, also from a PID namespace in between."""
-    with open(f"/proc/self/fdinfo/{pidfd}", encoding="ascii") as file:
+    with open(f"/proc/self/fdinfo/{pidfd}", encoding="utf-8") as file:
         for line in file:
             if line.startswith("Pid:"):
                 return int(line.split()[1])

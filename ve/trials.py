@@ -16,6 +16,7 @@ broken: what is written is what was there, system calls are asked for what canno
 from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]
+import codecs
 import errno
 import fcntl
 import marshal
@@ -50,6 +51,7 @@ def main(request_fd: int, near: int, pidfd: int) -> NoReturn:
     try:
         request["confinement"] = confinement.of(request["pid"], request["filters"]) | {"keyring": False}
         group = os.open(request["cgroup"], os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        codecs.lookup("unicode_escape")  # of a path in mountinfo
         farside.forget_imports()
         pid = syscalls.clone3(0, _signal.SIGCHLD, group)
         if pid == 0:
