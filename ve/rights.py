@@ -86,23 +86,52 @@ class Profile:
     no_new_privs: bool = False
     user_namespaces: bool = True
     sysctls: tuple[str, ...] = ()  # below /proc/sys; those that the VE's own namespaces have, and may be written
+    loses: str = ""  # what a VE that has it does without
 
+
+_UNMASKED = "the masks and protections of /proc and /sys: its root can raise shmall, the limit of shmpages"
 
 PROFILES = (
     Profile("default", "a machine's root, less what the announcement and today's attacks take from it"),
-    Profile("announcement", "the announcement to the letter: all of /proc is read only", proc="read only"),
+    Profile(
+        *("announcement", "the announcement to the letter: all of /proc is read only"),
+        proc="read only",
+        loses="programs that write to /proc, such as to their own oom_score_adj",
+    ),
     Profile(
         *("strict", "for code that nobody has read: no setuid program gains rights, no user namespace can be made"),
         no_new_privs=True,
         user_namespaces=False,
+        loses="sudo, su and what else is setuid, and programs that make a sandbox for themselves",
     ),
-    Profile("nesting", "VEs in this VE: /proc is whole, so that they may mount one", ("net_admin",), proc="whole"),
-    Profile("docker", "Docker, Podman and their like in this VE", ("net_admin",), ("/dev/fuse",), proc="whole"),
-    Profile("fuse", "file systems in user space", devices=("/dev/fuse",)),
-    Profile("tun", "tunnels, such as VPNs", ("net_admin",), ("/dev/net/tun",)),
+    Profile(
+        *("nesting", "VEs in this VE: /proc is whole, so that they may mount one"),
+        grants=("net_admin",),
+        proc="whole",
+        loses=_UNMASKED,
+    ),
+    Profile(
+        *("docker", "Docker, Podman and their like in this VE"),
+        grants=("net_admin",),
+        devices=("/dev/fuse",),
+        proc="whole",
+        loses=_UNMASKED,
+    ),
+    Profile(
+        *("fuse", "file systems in user space"),
+        devices=("/dev/fuse",),
+        loses="the distance to the kernel's FUSE code",
+    ),
+    Profile(
+        *("tun", "tunnels, such as VPNs"),
+        grants=("net_admin",),
+        devices=("/dev/net/tun",),
+        loses="the distance to the kernel's code that configures networks",
+    ),
     Profile(
         *("sysctl", "sysctls of the VE's own IPC and network namespaces can be written, the latter with net_admin"),
         sysctls=("net", "fs/mqueue", *(f"kernel/{name}" for name in SYSCTLS_OF_IPC)),
+        loses="the limit of shmpages: its root can raise shmall",
     ),
 )
 
@@ -155,14 +184,14 @@ def profile(name: str) -> Profile:
     """The row of this name; InvalidValue names the nearest one."""
     rows = {row.name: row for row in PROFILES}
     if name not in rows:
-        raise InvalidValue(f"cannot use profile {name!r}: there is none", _nearest(name, rows))
+        raise InvalidValue(f"cannot use profile {name!r}: there is none", did_you_mean(name, rows))
     return rows[name]
 
 
 def capability(name: str) -> str:
     """The name, as in CAPABILITIES; InvalidValue names the nearest one."""
     if name not in CAPABILITIES:
-        hint = _nearest(name.lower().removeprefix("cap_"), CAPABILITIES)
+        hint = did_you_mean(name.lower().removeprefix("cap_"), CAPABILITIES)
         raise InvalidValue(f"cannot use capability {name!r}: there is none", hint)
     return name
 
@@ -172,9 +201,14 @@ def name_of(number: int) -> str:
     return f"CAP_{CAPABILITIES[number].upper()}" if number < len(CAPABILITIES) else f"capability {number}"
 
 
-def _nearest(name: str, known: Iterable[str]) -> str:
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The hint for a name that is none of those known."""
+    near = nearest(name, known)
+    return f"did you mean {near}?" if near else f"there are {', '.join(known)}"
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The one of these names that can be meant by this one, or nothing."""
     import difflib  # only who mistypes pays for it
 
-    names = list(known)
-    near = difflib.get_close_matches(name, names, 1)
-    return f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}"
+    return next(iter(difflib.get_close_matches(name, list(known), 1)), "")
