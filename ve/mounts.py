@@ -13,6 +13,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from contextlib import suppress
 
 from ve._linux import syscalls
 from ve._linux.syscalls import MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY, SyscallError
@@ -265,9 +266,21 @@ def host_device(path: str) -> os.stat_result:
     except OSError as error:
         why = error.strerror or ""
     if why:
-        hint = "load its driver on the host, or give another --device"
-        raise InvalidValue(f"cannot give device {path} to the VE: {why}", hint)
+        raise InvalidValue(f"cannot give device {path} to the VE: {why}", device_hint(path))
     return host
+
+
+def device_hint(path: str) -> str:
+    """What to do about a path below /dev that is no device of this host."""
+    from ve import rights  # not for the far side, which never needs it and pays for each import
+
+    known = {device for row in rights.PROFILES for device in row.devices}
+    if path not in known:
+        with suppress(OSError):
+            known.update(entry.path for entry in os.scandir(os.path.dirname(path)) if not entry.is_dir())
+        if near := rights.nearest(path.removeprefix("/dev/"), {each.removeprefix("/dev/") for each in known} - {path}):
+            return f"did you mean /dev/{near}?"
+    return "load its driver on the host, or give another --device"
 
 
 def console(terminal: str) -> None:

@@ -201,6 +201,13 @@ def test_what_the_host_lacks_is_refused_at_once(
         assert witness.refused(host_dir, 125, sentence, "run", "busybox", option, "--", "true")
 
 
+@pytest.mark.any_kernel
+def test_a_device_that_is_mistyped(host_dir: Path, veid: int) -> None:
+    sentence = "cannot give device /dev/fues to the VE: No such file or directory"
+    hint = witness.refused(host_dir, 20, sentence, "create", veid, "--template", "busybox", "--device=/dev/fues")
+    assert hint == "did you mean /dev/fuse?"
+
+
 # ---- --env -----------------------------------------------------------------------------------------------------------
 
 
