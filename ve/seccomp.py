@@ -35,13 +35,8 @@ def compile(refusals: tuple[Refusal, ...] = REFUSALS) -> tuple[bytes, bytes]:
     One lets through what libseccomp knows, the other refuses what the table does: in a single program the two would
     meet in socketcall(2), which libseccomp allows for every system call that it can stand for.
     """
-    try:
-        import pyseccomp
-    except (ImportError, RuntimeError, TypeError) as error:  # which one depends on what it found of libseccomp
-        what = "cannot compile the filter of system calls: there is no libseccomp"
-        raise NotSupported(what, "apt-get install libseccomp2") from error
-    architectures = [pyseccomp.system_arch(), *(getattr(pyseccomp.Arch, each) for each in _narrow())]
-    known = {call for each in architectures for call in _known(pyseccomp, each)}
+    pyseccomp, architectures = _libseccomp()
+    known = system_calls()
     passing = _empty(pyseccomp, pyseccomp.ERRNO(errno.ENOSYS), architectures)
     for call in sorted(known):
         passing.add_rule(pyseccomp.ALLOW, call)
@@ -63,6 +58,22 @@ def number(name: str) -> int:
     import pyseccomp
 
     return int(pyseccomp.resolve_syscall(pyseccomp.system_arch(), name))
+
+
+def system_calls() -> set[str]:
+    """The names of all that libseccomp knows on this machine; NotSupported where it is missing."""
+    pyseccomp, architectures = _libseccomp()
+    return {call for each in architectures for call in _known(pyseccomp, each)}
+
+
+def _libseccomp() -> tuple[Any, list[int]]:
+    """The library, and the architectures of this machine's programs, its own first."""
+    try:
+        import pyseccomp
+    except (ImportError, RuntimeError, TypeError) as error:  # which one depends on what it found of libseccomp
+        what = "cannot compile the filter of system calls: there is no libseccomp"
+        raise NotSupported(what, "apt-get install libseccomp2") from error
+    return pyseccomp, [pyseccomp.system_arch(), *(getattr(pyseccomp.Arch, each) for each in _narrow())]
 
 
 def _narrow() -> tuple[str, ...]:
