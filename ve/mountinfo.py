@@ -1,4 +1,4 @@
-"""What is mounted where, in this process's mount namespace: proc_pid_mountinfo(5)."""
+"""What is mounted where, in the mount namespace of this process or of another: proc_pid_mountinfo(5)."""
 
 from __future__ import annotations
 
@@ -10,19 +10,20 @@ if TYPE_CHECKING:
 
 
 class Line:
-    """A mount: where it is, the type of its file system, and its own options (rw, ro, nodev, ...)."""
+    """A mount: its number, where it is, the type of its file system, and its own options (rw, ro, nodev, ...)."""
 
     def __init__(self, line: bytes) -> None:
         mount, _, source = line.partition(b" - ")
         fields = mount.split()
+        self.number = int(fields[0])
         self.point = _plain(fields[4])
         self.options = frozenset(os.fsdecode(fields[5]).split(","))
         self.kind = os.fsdecode(source.split()[0])
 
 
-def lines() -> Iterator[Line]:
+def lines(pid: int | str = "self") -> Iterator[Line]:
     """All mounts, in the order in which they were made."""
-    with open("/proc/self/mountinfo", "rb") as file:
+    with open(f"/proc/{pid}/mountinfo", "rb") as file:
         for line in file:
             yield Line(line)
 
