@@ -265,6 +265,20 @@ def status(ctx: Context, key: opt.VE, as_json: opt.Json = False) -> None:
     print(out.dump_json(facts) if as_json else out.as_facts(facts), end="")
 
 
+@verb("explain")
+def explain(ctx: Context, key: opt.VE, rights: opt.Rights, as_json: opt.Json = False) -> None:
+    """Say whether a VE has a right, what decides that, and how to change it.
+
+    RIGHT is a capability, a system call, a device, a path or a profile.  Of a name that is several of them, such as
+    bpf, there is an answer for each; capability:bpf and syscall:bpf are one.
+    """
+    env = ctx.obj.get(key)
+    answers = [answer for right in rights for answer in env.explain(right)]
+    if any(answer.when == "next start" for answer in answers):
+        ctx.obj.say(f"{out.label(env)} does not run: this is what its next start gives")
+    print(out.render(out.EXPLAIN, answers, as_json) if as_json else out.explained(answers), end="")
+
+
 @verb("ps")
 def ps(ctx: Context, key: opt.OneVE = None, as_json: opt.Json = False) -> None:
     """Show the processes of VEs: PID and UID inside, HOSTPID outside."""

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ve.environment import Environment
     from ve.ephemeral import Ephemeral
     from ve.errors import Error
+    from ve.explain import Explanation
     from ve.foreground import Foreground
     from ve.host import Host
     from ve.launch import Step
@@ -36,6 +37,7 @@ __all__ = [
     "Environment",
     "Ephemeral",
     "Error",
+    "Explanation",
     "Facility",
     "Foreground",
     "Host",
@@ -56,6 +58,7 @@ _ROOMS = {
     "Environment": "environment",
     "Ephemeral": "ephemeral",
     "Error": "errors",
+    "Explanation": "explain",
     "Facility": "check",
     "Foreground": "foreground",
     "Host": "host",

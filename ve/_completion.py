@@ -9,6 +9,7 @@ from typer import completion
 
 import ve
 from ve._output import LIST
+from ve.rights import CAPABILITIES, PROFILES, REFUSALS
 
 # readline cuts words at colons, and then takes only what follows the last one; typer's own script knows nothing of it.
 BASH = r"""_ve_completion() {
@@ -60,6 +61,13 @@ def words(ctx: typer.Context, read: Callable[["ve.Host"], Iterable[str]]) -> lis
 
 def complete_ve(ctx: typer.Context) -> list[str]:
     return words(ctx, lambda host: (word for env in host.list() for word in (str(env.veid), env.name)))
+
+
+def complete_right(incomplete: str) -> list[str]:
+    """What most want to know: paths and system calls that are let through are too many."""
+    names = [*CAPABILITIES, *(row.name for row in PROFILES), *(call for row in REFUSALS for call in row.syscalls)]
+    devices = [path for row in PROFILES for path in row.devices]
+    return [word for word in dict.fromkeys((*names, *devices)) if word.startswith(incomplete)]
 
 
 def complete_side(ctx: typer.Context) -> list[str]:

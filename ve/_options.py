@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperArgument, TyperCommand, TyperOption
 
 from ve import errors
-from ve._completion import complete_field, complete_side, complete_template, complete_ve
+from ve._completion import complete_field, complete_right, complete_side, complete_template, complete_ve
 from ve._output import LIST
 from ve.model import check_name
 from ve.rights import PROFILES
@@ -42,6 +42,12 @@ EXAMPLES = {
     "logs": ["ve logs 101", "ve logs -f web"],
     "list": ["ve list", "ve list -H -o veid,status", "ve list --json"],
     "status": ["ve status 101", "ve status --json web"],
+    "explain": [
+        "ve explain 101 net_admin",
+        "ve explain web mount /dev/fuse /proc/sys/kernel/shmall",
+        "ve explain 101 nesting             # what the profile gives, and what it takes",
+        "ve explain 101 syscall:bpf         # and not the capability",
+    ],
     "ps": ["ve ps", "ve ps 101", "ve ps --json"],
     "check": ["ve check", "ve check --json"],
     "selftest": ["ve selftest", "ve selftest 101", "ve selftest --json"],
@@ -182,6 +188,14 @@ SomeVEs = Annotated[
 ]
 Veid = Annotated[str, typer.Argument(metavar="VEID", help="A free number, 1 to 2147483644.")]
 NewName = Annotated[str, typer.Argument(metavar="NAME", help="The new name.", callback=name)]
+Rights = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="RIGHT",
+        help="Such as net_admin, mount, /dev/fuse, /proc/kcore, nesting.",
+        autocompletion=complete_right,
+    ),
+]
 Cmd = Annotated[Texts, typer.Argument(metavar="CMD", help="A program and its arguments.", show_default=False)]
 Source = Annotated[str, typer.Argument(metavar="SRC", help="PATH or VE:PATH.", autocompletion=complete_side)]
 Target = Annotated[str, typer.Argument(metavar="DST", help="VE:PATH or PATH.", autocompletion=complete_side)]

@@ -43,6 +43,7 @@ LIST = fields("veid", "name", "status", "pid", "ephemeral") | {
 LIST_DEFAULT = "veid,name,status,pid,template,hostname,addresses"
 PS = fields("veid", "pid", "host_pid", "uid", "command")
 PLAN = fields("process", "name", "text")
+EXPLAIN = fields("right", "kind", "held", "when", "why", "setting", "cure")
 DIFF = fields("kind", "path")
 CHECK = fields("name", "present", "required", "lost", "cure")
 SELFTEST = fields("name", "status", "promise", "means", "why")
@@ -157,6 +158,18 @@ def judged(verdicts: Sequence["ve.Verdict"]) -> str:
     return "every promise holds"
 
 
+def explained(answers: Iterable["ve.Explanation"]) -> str:
+    """Of each a line or two, and the cure in one, as it is to be typed."""
+    import textwrap
+
+    lines = []
+    for each in answers:
+        text = printable(f"{cell(each.held):3}  {each.kind} {each.right}: {each.why} [{each.setting}]")
+        lines.append(textwrap.fill(text, 80, subsequent_indent=" " * 5, break_on_hyphens=False))
+        lines.append(f"     to change that: {printable(each.cure)}" if each.cure else "")
+    return "".join(f"{line}\n" for line in lines if line)
+
+
 def as_facts(facts: dict[str, Any]) -> str:
     return "".join(f"{name}: {cell(value)}\n" for name, value in facts.items())
 
@@ -188,6 +201,7 @@ FAMILIAR: tuple[tuple[str, str, str], ...] = (
     ("ve", "unpause resume", "ve thaw VE"),
     ("ve", "attach shell ssh login", "ve enter VE"),
     ("ve", "inspect info show", "ve status VE"),
+    ("ve", "why can may getcap capsh", "ve explain VE RIGHT"),
     ("ve", "exec2", "ve exec VE CMD"),
     ("ve", "images templates", "ve template list"),
     ("ve", "pull import", "ve template add NAME SOURCE"),

@@ -21,6 +21,7 @@ PHRASES = {  # of verbs whose names are not English ones
     "cp": "copy files of",
     "diff": "compare",
     "exec": "run a command in",
+    "explain": "explain the rights of",
     "list template": "list templates",
     "logs": "show the log of",
     "ps": "look at",

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Unpack
 
-from ve import actions, describe, diff, files, journal, launch, outfit, process, show, shutdown
+from ve import actions, describe, diff, explain, files, journal, launch, outfit, process, show, shutdown
 from ve import mounts as given
 from ve.errors import ActionFailed, InvalidValue, Mounted, NotFound, NotRunning
 from ve.facts import Facts
@@ -35,6 +35,13 @@ class Environment(Instance):
     def describe(self) -> dict[str, object]:
         """All that `ve status` shows, in its order."""
         return describe.describe(self)
+
+    def explain(self, right: str) -> list[explain.Explanation]:
+        """Whether it has a right, what decides that and how to change it: one for each thing of that name.
+
+        A capability, a system call, a device, a path or a profile; InvalidValue names the nearest one there is.
+        """
+        return explain.explain(self, right)
 
     # --- start and stop -----------------------------------------------------------------------------------------
 

@@ -45,7 +45,10 @@ LEVELS = (
         "ve.ps",
         "ve.shutdown",
     ),
-    ("ve.journal ve.instance ve.describe ve.selftest ve.foreground ve.environment ve.ephemeral ve.host",),
+    (
+        "ve.journal ve.instance ve.describe ve.places ve.answers ve.explain ve.selftest "
+        "ve.foreground ve.environment ve.ephemeral ve.host",
+    ),
     ("ve",),
     ("ve._output ve._completion ve._options ve._session cli",),
 )

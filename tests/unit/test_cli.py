@@ -71,6 +71,14 @@ class World:
             "diff": [SimpleNamespace(kind="A", path="/etc/a\x1bb"), SimpleNamespace(kind="D", path="/bin/c")],
             "plan": [SimpleNamespace(process="launch", name="cgroup", text="make it")],
             "describe": {"veid": 101, "pid": None, "mounts": ["/a:/b"], "env": {"A": "1"}, "onboot": False},
+            "explain": [
+                SimpleNamespace(
+                    right="mount", kind="system call", held=True, when="now", why="it is", setting="every VE", cure=""
+                ),
+                SimpleNamespace(
+                    right="bpf", kind="capability", held=False, when="now", why="no\x1b", setting="x", cure="ve set 1"
+                ),
+            ],
             "ps": [
                 SimpleNamespace(veid=101, pid=1, host_pid=7, uid=0, command="init\n"),
                 SimpleNamespace(veid=102, pid=1, host_pid=9, uid=0, command="init"),
@@ -172,6 +180,7 @@ CALLS: list[tuple[str, list[tuple[str, tuple[Any, ...], dict[str, Any]]]]] = [
     ("console 101", [("get", (101,), {}), ("console", (), {})]),
     ("logs -f 101", [("get", (101,), {}), ("log_chunks", (True,), {})]),
     ("status 101", [("get", (101,), {}), ("describe", (), {})]),
+    ("explain red mount bpf", [("get", ("red",), {}), ("explain", ("mount",), {}), ("explain", ("bpf",), {})]),
     ("ps 101", [("get", (101,), {}), ("ps", (), {})]),
     ("mount 101", [("get", (101,), {}), ("mount", (), {})]),
     ("umount 101", [("get", (101,), {}), ("umount", (), {})]),
@@ -263,6 +272,9 @@ SHOWN = {
     "list -a -H -o veid,status": "101  running\n",
     "list -o onboot,ephemeral": "ONBOOT  EPHEMERAL\nno      no\n",
     "status 101": "veid: 101\npid: -\nmounts: /a:/b\nenv: A=1\nonboot: no\n",
+    "explain 101 x": (
+        "yes  system call mount: it is [every VE]\nno   capability bpf: no\\x1b [x]\n     to change that: ve set 1\n"
+    ),
     "ps": "VEID  PID  HOSTPID  UID  COMMAND\n101   1    7        0    init\\n\n102   1    9        0    init\n",
     "ps 101": "VEID  PID  HOSTPID  UID  COMMAND\n101   1    7        0    init\\n\n",
     "diff 101": "A  /etc/a\\x1bb\nD  /bin/c\n",
@@ -298,6 +310,26 @@ JSON = {
     ],
     "list --json -o veid": [{"veid": 101}],
     "status --json 101": {"veid": 101, "pid": None, "mounts": ["/a:/b"], "env": {"A": "1"}, "onboot": False},
+    "explain --json 101 x": [
+        {
+            "right": "mount",
+            "kind": "system call",
+            "held": True,
+            "when": "now",
+            "why": "it is",
+            "setting": "every VE",
+            "cure": "",
+        },
+        {
+            "right": "bpf",
+            "kind": "capability",
+            "held": False,
+            "when": "now",
+            "why": "no\x1b",
+            "setting": "x",
+            "cure": "ve set 1",
+        },
+    ],
     "ps --json 101": [{"veid": 101, "pid": 1, "host_pid": 7, "uid": 0, "command": "init\n"}],
     "diff --json 101": [{"kind": "A", "path": "/etc/a\x1bb"}, {"kind": "D", "path": "/bin/c"}],
     "template list --json": [{"ref": "busybox:1", "created": "2000-08-21", "init": "/sbin/init", "source": ""}],
@@ -334,6 +366,12 @@ def test_stderr_is_talk(line: str, world: World, capsys: pytest.CaptureFixture[s
     assert capsys.readouterr() == ("", SAID[line])
     assert cli.main(["-q", *line.split()]) == 0
     assert capsys.readouterr() == ("", "")
+
+
+def test_explain_says_of_what_time_it_speaks(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    vars(world.answers["explain"][0]).update(when="next start")
+    assert cli.main(["explain", "101", "mount"]) == 0
+    assert capsys.readouterr().err == "101 does not run: this is what its next start gives\n"
 
 
 def test_stop_says_when_it_was_a_kill(world: World, capsys: pytest.CaptureFixture[str]) -> None:

@@ -96,6 +96,12 @@ def test_verbs_and_options(host_dir: Path, web: "ve.Environment") -> None:
     assert {"busybox", "debian"} <= set(offered(host_dir, "ve template build "))
 
 
+def test_rights(host_dir: Path, web: "ve.Environment") -> None:
+    assert {"net_admin", "keyctl", "/dev/fuse", "nesting"} <= set(offered(host_dir, "ve explain web-server "))
+    assert offered(host_dir, "ve explain web-server net_adm") == ["net_admin"]
+    assert offered(host_dir, "ve explain web-server net_admin /dev/net/t") == ["/dev/net/tun"]
+
+
 def test_nothing_where_nothing_can_be_known(host_dir: Path, tmp_path: Path, web: "ve.Environment") -> None:
     """A completion has nowhere to complain."""
     (tmp_path / "file").write_text("no directory")
