@@ -79,6 +79,16 @@ def init_pidfd(facts: Facts) -> int | None:
     return None
 
 
+def lives(facts: Facts) -> bool:
+    """Does the maker of an ephemeral VE live, or its init?  Yes, too, where we cannot see those: elsewhere (home)."""
+    if facts.extra.get("home", home()) != home() or process_start_time(facts.maker_pid) == facts.maker_start:
+        return True
+    pidfd = init_pidfd(facts)
+    if pidfd is not None:
+        os.close(pidfd)
+    return pidfd is not None
+
+
 def ended(pidfd: int, timeout: float = 0.0) -> bool:
     """Has the whole process ended, or does it within timeout seconds?  It has also before anybody has waited for it."""
     poll = select.poll()

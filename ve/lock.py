@@ -13,7 +13,7 @@ from ve.errors import Locked
 from ve.wholefile import read_small
 
 
-def acquire(path: str, veid: int, timeout: float) -> int:
+def acquire(path: str, what: int | str, timeout: float) -> int:
     """The descriptor that holds the lock at path; Locked names who has it after timeout seconds.
 
     There is no flock with a timeout: a blocking one in a thread could not be called off, and a timer's signal is the
@@ -31,9 +31,9 @@ def acquire(path: str, veid: int, timeout: float) -> int:
             continue  # its last holder removed it: the lock is another file now, or none
         except BlockingIOError:
             left = deadline - time.monotonic()
-            own_script = os.environ.get("VEID") == str(veid) and _holder(fd)[0] in _ancestors()
+            own_script = os.environ.get("VEID") == str(what) and _holder(fd)[0] in _ancestors()
             if left <= 0 or own_script:
-                raise _refused(fd, veid, own_script) from None
+                raise _refused(fd, what, own_script) from None
         finally:
             if fd >= 0:
                 os.close(fd)
@@ -41,14 +41,29 @@ def acquire(path: str, veid: int, timeout: float) -> int:
         pause = min(2 * pause, 0.05)
 
 
-def _refused(fd: int, veid: int, own_script: bool) -> Locked:
+def is_held(path: str) -> bool:
+    """Does anybody hold the lock at path at this moment?"""
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
+def _refused(fd: int, what: int | str, own_script: bool) -> Locked:
     pid, who = _holder(fd)
     if own_script:
         why = f"{who} works on it, and waits for this action script"
         hint = "what changes a VE does not work in its own action scripts"
     else:
         why, hint = f"{who} works on it", "wait for it, or end it"
-    return Locked(f"cannot lock {veid}: {why}", hint, holder=pid)
+    return Locked(f"cannot lock {what}: {why}", hint, holder=pid)
 
 
 def _is_at(fd: int, path: str) -> bool:
