@@ -7,8 +7,8 @@
     env        a running VE of the template busybox on `host`
     debian     the name of a Debian template on `host`: systemd is its init (slow: only for what needs systemd)
 
-VE_TEST_DIR says where state dirs go (pytest's own temporary directory otherwise); with CI=true or VE_TESTS_MUST_RUN=1 a
-skip is a failure, unless its reason is in ALLOWED_SKIPS.
+VE_TEST_DIR says where state dirs go, and beside them the leases of host ids (pytest's own temporary directory
+otherwise); with CI=true or VE_TESTS_MUST_RUN=1 a skip is a failure, unless its reason is in ALLOWED_SKIPS.
 """
 
 import contextlib
@@ -106,6 +106,17 @@ def _cgroups() -> set[str]:
     return found
 
 
+def _leases() -> set[str]:
+    """The leases of our state dirs, where the tests keep them and where the host does."""
+    places = [Path(os.environ["VE_ID_DIR"]), Path(os.environ["VE_ID_DIR"], "run"), Path("/var/lib/ve/id")]
+    links = [link for place in (*places, Path("/run/ve/id")) for link in place.glob("[0-9]*")]
+    found = set()
+    for link in links:
+        with contextlib.suppress(FileNotFoundError):  # given back meanwhile
+            found.add(f"{link} -> {os.readlink(link)}")
+    return {each for each in found if any(f" -> {place}/" in each for place in _places)}
+
+
 def _fds() -> set[tuple[int, str]]:
     found = set()
     for name in os.listdir("/proc/self/fd"):
@@ -147,7 +158,12 @@ PROCESS: dict[str, Callable[[], object]] = {
     "file descriptors": _fds,
     "children": _children,
 }
-MACHINE: dict[str, Callable[[], object]] = {"mounts": _mounts, "interfaces": _interfaces, "cgroups": _cgroups}
+MACHINE: dict[str, Callable[[], object]] = {
+    "mounts": _mounts,
+    "interfaces": _interfaces,
+    "cgroups": _cgroups,
+    "leases of host ids": _leases,
+}
 
 
 # ---- places ---------------------------------------------------------------------------------------------------------
@@ -172,6 +188,17 @@ def _test_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     yield place
     if given:
         remove(place)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _id_dir(_test_dir: Path) -> Iterator[None]:
+    """Host ids are leased beside our state dirs, not where the host's own VEs have theirs."""
+    before = os.environ.get("VE_ID_DIR")
+    os.environ["VE_ID_DIR"] = str(_test_dir / "id")
+    yield
+    os.environ.pop("VE_ID_DIR")
+    if before is not None:
+        os.environ["VE_ID_DIR"] = before
 
 
 def remove(path: Path) -> None:

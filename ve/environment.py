@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Unpack
 
-from ve import actions, describe, diff, explain, files, journal, launch, outfit, process, show, shutdown
+from ve import actions, describe, diff, explain, files, ids, journal, launch, outfit, process, show, shutdown
 from ve import mounts as given
 from ve.errors import ActionFailed, InvalidValue, Mounted, NotFound, NotRunning
 from ve.facts import Facts
@@ -47,7 +47,7 @@ class Environment(Instance):
 
     def plan(self) -> list[launch.Step]:
         """The steps that start would take, in their order; nothing is done."""
-        base = self.state.next_ids(self.veid)
+        base = ids.next_lease(self.state, self.veid, ephemeral=self.ephemeral)
         return launch.plan(launch.Launch(self.state, self.config, self.template, base))
 
     def start(self) -> None:
@@ -72,7 +72,7 @@ class Environment(Instance):
         if self.shown:
             self._unmount()
         self.clear()
-        base = self.state.lease_ids(self.veid)
+        base = ids.lease(self.state, self.veid)
         started = launch.Launch(self.state, settings, template, base, console=console, stay=stay)
         started.run()
         return started

@@ -7,7 +7,7 @@ process ends or closes its channel.  What is then left in the run directory and 
 import contextlib
 import os
 
-from ve import config, launch, process
+from ve import config, ids, launch, process
 from ve.environment import Environment
 from ve.model import Config
 from ve.template import Template
@@ -23,7 +23,7 @@ class Ephemeral(Environment):
         with contextlib.ExitStack() as undo:
             undo.callback(self.remove_all)
             self.state.write_conf(self.veid, config.dump(settings), ephemeral=True, new=True)
-            base = self.state.lease_ids(self.veid)
+            base = ids.lease(self.state, self.veid, ephemeral=True)
             self._started = launch.Launch(self.state, settings, template, base, command=command, ephemeral=True)
             self._started.run()
             undo.pop_all()

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ve import config, mounts, ps, unionfs
+from ve import config, ids, mounts, ps, unionfs
 from ve.environment import Environment, parse_mounts
 from ve.ephemeral import Ephemeral
 from ve.errors import BrokenConfig, Error, Exists, Locked, NotFound, NotRunning, require_root
@@ -187,7 +187,7 @@ class Host:
         with full_disk_named(f"cannot create {veid}", self.state.path):
             unionfs.prepare(private, template.path)
         self.state.make_dir(self.state.root(veid))
-        self.state.lease_ids(veid)
+        ids.lease(self.state, veid)
         if settings.name:
             self.state.claim_name(settings.name, veid)
         self.state.write_conf(veid, config.dump(settings), new=True)

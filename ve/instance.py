@@ -5,7 +5,7 @@ import os
 import subprocess
 from collections.abc import Iterator
 
-from ve import beancounter, config, files, log, mountinfo, show, shutdown, unionfs
+from ve import beancounter, config, files, ids, log, mountinfo, show, shutdown, unionfs
 from ve.errors import BrokenConfig, Error, InUse, NotFound, NotMounted, NotRunning, NotSupported, Running
 from ve.facts import Facts, home, init_pidfd
 from ve.model import Config, Status
@@ -203,12 +203,12 @@ class Instance:
         self.state.remove_facts(self.veid)
         for path in (self.state.private(self.veid), self.state.root(self.veid)):
             _remove_tree(self.veid, path)
+        ids.release(self.state, self.veid)
         names = self.state.names(self.veid)
         self.state.retire_actions(self.veid)
         self.state.remove_conf(self.veid)
         for name in names:
             self.state.release_name(name, self.veid)
-        self.state.release_ids(self.veid)
 
 
 def _remove_tree(veid: int, path: str) -> None:

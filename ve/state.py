@@ -1,34 +1,29 @@
-"""Where things are and who holds them: the state dir, locks, names, id leases, and the facts of this boot.
+"""Where things are and who holds them: the state dir, locks, names, and the facts of this boot.
 
     <state dir>/  template/  private/<VEID>/{upper,work,log}  root/<VEID>/  conf/<VEID>.toml
-                  name/<NAME> -> VEID      id/<N> -> VEID: holds the host ids from N*65536 on
-    <run dir>/    <VEID>: facts    <VEID>.toml: the config of an ephemeral VE    lock/<VEID>
+                  name/<NAME> -> VEID      lease/<VEID>: its host ids (ve/ids.py)
+    <run dir>/    <VEID>: facts    <VEID>.toml: the config of an ephemeral VE    lock/<VEID>    lease/<VEID>
 
-A name and an id range are symlinks: symlink(2) fails when there is one, so making it is the check that it is free.  A
-file is written aside and renamed, so that nobody reads half of one.  Directories are made by whoever writes first.
-What needs the VE's lock says so; a lock is not reentrant.
+A name is a symlink: symlink(2) fails when there is one, so making it is the check that it is free.  A file is written
+aside and renamed, so that nobody reads half of one.  Directories are made by whoever writes first.  What needs the VE's
+lock says so; a lock is not reentrant.
 """
 
-import errno
 import os
 import re
-import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 
 from ve import lock
-from ve.errors import FULL, DiskFull, Error, Exists, InvalidValue, Locked, NotFound, NotSupported
+from ve.errors import Exists, InvalidValue, Locked, NotFound
 from ve.facts import Facts, boot_id, dump_facts, parse_facts
 from ve.model import VEID_MAX, check_name, check_veid
-from ve.wholefile import create_whole, read_small, write_whole
+from ve.wholefile import create_whole, read_small, write_whole, writing
 
 ACTIONS = ("premount", "mount", "start", "stop", "umount", "postumount")
 DEFAULT_DIR = "/var/lib/ve"
 DEFAULT_RUN_DIR = "/run/ve"
 IDS = 65536  # host ids of one VE, for its users and for its groups
-# Below 1048576 are users and what useradd(8) gives out first; ids from 2^31 on are negative to some of the kernel.
-FIRST_SLOT, LAST_SLOT = 16, 32767
-_UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ELOOP)
 
 
 class State:
@@ -87,7 +82,7 @@ class State:
 
     def make_dir(self, path: str) -> str:
         """Make path and what leads to it from the state dir (0711) or run dir on (0700); gives path."""
-        with self._writing():
+        with self.writing():
             if not os.path.isdir(path):
                 with suppress(FileExistsError):
                     os.makedirs(self.path, mode=0o711)
@@ -110,12 +105,16 @@ class State:
         """
         path = self._lock_path(veid)
         self.make_dir(os.path.dirname(path))
-        with self._writing():
+        with self.writing():
             fd = lock.acquire(path, veid, timeout)
         try:
             yield
         finally:
             os.close(fd)
+
+    def is_locked(self, veid: int) -> bool:
+        """Does anybody hold the VE at this moment?"""
+        return lock.is_held(self._lock_path(veid))
 
     def remove_lock(self, veid: int) -> None:
         """Remove the lock's file, for a VE that is gone.  Under its lock; who waits for it makes another."""
@@ -147,7 +146,7 @@ class State:
         try:
             if new and self.exists(veid):
                 raise FileExistsError(path)
-            with self._writing():
+            with self.writing():
                 (create_whole if new else write_whole)(path, data, durable=not ephemeral)
         except FileExistsError:
             raise Exists(f"cannot create {veid}: it exists") from None
@@ -187,7 +186,7 @@ class State:
         """Give the VE this name; Exists says which VE has it.  Under the lock of veid."""
         path = self._name_path(name)
         self.make_dir(os.path.dirname(path))
-        with self._writing():
+        with self.writing():
             if not self._claim(path, veid):
                 raise Exists(f"cannot use name {name}: VE {_target(path) or 'unknown'} has it", "ve rename frees it")
 
@@ -235,55 +234,12 @@ class State:
     def _known(self, veid: int) -> bool:
         return self.exists(veid) or os.path.lexists(self.facts(veid))
 
-    # Host ids.
-
-    def lease_ids(self, veid: int) -> int:
-        """The first of 65536 host ids that are this VE's alone, the same ones at each call.  Under the lock of veid.
-
-        No other VE of this state dir has them, nor anybody in /etc/subuid or /etc/subgid.  Other state dirs do not
-        know of each other: each begins its search elsewhere.
-        """
-        directory = self.make_dir(os.path.join(self.path, "id"))
-        if mine := self._leases(veid):
-            return mine[0] * IDS
-        for slot in self._slots():
-            with self._writing():
-                if self._claim(os.path.join(directory, str(slot)), veid):
-                    return slot * IDS
-        raise Error(f"cannot find host ids for {veid}: all are taken", hint="see id/ in the state dir, and /etc/subuid")
-
-    def next_ids(self, veid: int) -> int:
-        """What lease_ids would give, as far as that can be known; nothing is changed."""
-        free = (slot for slot in self._slots() if not os.path.lexists(os.path.join(self.path, "id", str(slot))))
-        return next(iter(self._leases(veid) or free), 0) * IDS
-
-    def _slots(self) -> Iterator[int]:
-        """N of each range that is nobody else's, those first that other state dirs do not try first."""
-        foreign = _foreign_ids()
-        count = LAST_SLOT - FIRST_SLOT + 1
-        start = zlib.crc32(self.tag.encode())
-        for slot in (FIRST_SLOT + (start + offset) % count for offset in range(count)):
-            ids = range(slot * IDS, (slot + 1) * IDS)
-            if not any(other.start < ids.stop and ids.start < other.stop for other in foreign):
-                yield slot
-
-    def release_ids(self, veid: int) -> None:
-        """Give the VE's host ids back.  Under the lock of veid, when no process has them any more."""
-        for slot in self._leases(veid):
-            with suppress(FileNotFoundError):
-                os.unlink(os.path.join(self.path, "id", str(slot)))
-
-    def _leases(self, veid: int) -> list[int]:
-        directory = os.path.join(self.path, "id")
-        slots = sorted(int(name) for name in _entries(directory) if name.isdecimal())
-        return [slot for slot in slots if _target(os.path.join(directory, str(slot))) == veid]
-
     # Facts of this boot.
 
     def write_facts(self, veid: int, facts: Facts) -> None:
         """Under the lock of veid."""
         self.make_dir(self.run_dir)
-        with self._writing():
+        with self.writing():
             write_whole(self.facts(veid), dump_facts(facts), durable=False)  # another boot has no use for them
 
     def read_facts(self, veid: int) -> Facts | None:
@@ -294,7 +250,7 @@ class State:
     def keep_filters(self, name: str, filters: bytes) -> None:
         """Keep compiled filters of system calls for this boot, under a name that is made of their content's sources."""
         directory = self.make_dir(os.path.join(self.run_dir, "filter"))
-        with self._writing():
+        with self.writing():
             write_whole(os.path.join(directory, name), filters, durable=False)
 
     def kept_filters(self, name: str) -> bytes:
@@ -306,17 +262,10 @@ class State:
         with suppress(FileNotFoundError):
             os.unlink(self.facts(veid))
 
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            if error.errno in FULL:
-                raise DiskFull(f"cannot write the state dir {self.path}: {error.strerror}") from error
-            if error.errno in _UNWRITABLE:
-                hint = "run as root, or choose another with --state-dir or VE_STATE_DIR"
-                raise NotSupported(f"cannot write the state dir {self.path}: {error.strerror}", hint) from error
-            raise
+    def writing(self) -> AbstractContextManager[None]:
+        """Say of what cannot be written that it is this state dir."""
+        hint = "run as root, or choose another with --state-dir or VE_STATE_DIR"
+        return writing(f"the state dir {self.path}", hint)
 
 
 def _entries(directory: str) -> list[str]:
@@ -333,10 +282,3 @@ def _target(link: str) -> int | None:
     except OSError:
         return None
     return int(text) if re.fullmatch("[1-9][0-9]*", text) else None
-
-
-def _foreign_ids() -> list[range]:
-    """The host ids that an administrator has given to users."""
-    lines = (read_small("/etc/subuid") + b"\n" + read_small("/etc/subgid")).split(b"\n")
-    found = [re.fullmatch(rb"[^:#]+:([0-9]+):([0-9]+)\s*", line) for line in lines]
-    return [range(int(line[1]), int(line[1]) + int(line[2])) for line in found if line]

@@ -1,11 +1,14 @@
 """Files that are there whole or not at all: written aside, then renamed or linked to their name."""
 
+import errno
 import os
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
-from ve.errors import FULL, SPENT, DiskFull
+from ve.errors import FULL, SPENT, DiskFull, NotSupported
+
+_UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ELOOP)
 
 
 def write_whole(path: str, data: bytes, mode: int = 0o600, *, durable: bool = True) -> None:
@@ -73,3 +76,16 @@ def read_small(path: str) -> bytes:
         return b""
     finally:
         os.close(fd)
+
+
+@contextmanager
+def writing(what: str, hint: str) -> Iterator[None]:
+    """Say what it is that could not be written: DiskFull, or NotSupported with this hint."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in FULL:
+            raise DiskFull(f"cannot write {what}: {error.strerror}") from error
+        if error.errno in _UNWRITABLE:
+            raise NotSupported(f"cannot write {what}: {error.strerror}", hint) from error
+        raise

@@ -31,7 +31,7 @@ LEVELS = (
         "ve.passwd",
         "ve.log",
         "ve.config",
-        "ve.wholefile ve.facts ve.lock ve.state",
+        "ve.wholefile ve.facts ve.lock ve.state ve.ids",
         "ve.interpreter",
         "ve.beneath ve.tree ve.accounts",
         "ve.staging ve.rootfs ve.archive ve.distributions ve.template",

@@ -1,4 +1,4 @@
-"""Names, id leases and places: who gets what, in one process and among many."""
+"""Names and places: who gets what, in one process and among many."""
 
 import os
 import subprocess
@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ve import state, wholefile
-from ve.errors import Error, Exists, InvalidValue, NotFound, NotSupported
+from ve.errors import Exists, InvalidValue, NotFound, NotSupported
 from ve.state import State
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,7 +25,6 @@ with here.lock(veid):
     except Exists as error:
         print(error)
     here.write_conf(veid, b"")
-    print(here.lease_ids(veid))
 """
 
 
@@ -173,7 +171,7 @@ def test_a_name_that_is_no_link_stays(here: State) -> None:
 
 
 def test_twenty_processes_and_one_name(here: State) -> None:
-    """Exactly one has it; all others are told who; and no two lease the same ids."""
+    """Exactly one has it; all others are told who."""
     arguments = [[sys.executable, "-c", CLAIM, here.path, str(veid)] for veid in range(101, 121)]
     processes = [
         subprocess.Popen(each, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for each in arguments
@@ -192,56 +190,6 @@ def test_twenty_processes_and_one_name(here: State) -> None:
     winner = 101 + [lines[0] for lines in said].index("won")
     assert [lines[0] for lines in said].count("won") == 1
     assert {lines[0] for lines in said} == {"won", f"cannot use name web: VE {winner} has it"}
-    assert len({lines[1] for lines in said}) == 20
-
-
-def test_ids_are_a_ves_own_and_stay(here: State) -> None:
-    for veid in (101, 102):
-        here.write_conf(veid, b"")
-    first, second = here.lease_ids(101), here.lease_ids(102)
-    assert first % state.IDS == second % state.IDS == 0
-    assert len({first, second}) == 2
-    assert here.lease_ids(101) == first
-    here.release_ids(101)
-    assert here.lease_ids(102) == second  # though a slot before it is free now
-    here.write_conf(103, b"")
-    assert here.lease_ids(103) == first
-
-
-def test_ids_of_a_ve_that_is_gone_are_leased_again(here: State) -> None:
-    base = here.lease_ids(101)
-    with here.lock(101):
-        assert here.lease_ids(102) != base
-    assert here.lease_ids(103) == base
-
-
-@pytest.mark.parametrize("list_name", ["subuid", "subgid"])
-def test_ids_that_others_have_are_left_alone(
-    here: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, list_name: str
-) -> None:
-    base = here.lease_ids(101)
-    here.release_ids(101)
-    others = [f"a:{base + 65535}:1", f"b:{base + 65536}:65536", "# c", f"d:{base + 3 * 65536}:0", "", "broken:line"]
-    (tmp_path / "list").write_text("\n".join(others))
-    read = wholefile.read_small
-    monkeypatch.setattr("ve.state.read_small", lambda path: read(str(tmp_path / "list") if list_name in path else path))
-    assert here.lease_ids(101) == base + 2 * 65536
-
-
-def test_no_ids_left(here: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ve.state.read_small", lambda path: b"all:0:4294967295\n")
-    with pytest.raises(Error, match=r"^cannot find host ids for 101: all are taken$"):
-        here.lease_ids(101)
-
-
-def test_two_state_dirs_begin_elsewhere(tmp_path: Path) -> None:
-    assert State(tmp_path / "a").lease_ids(101) != State(tmp_path / "b").lease_ids(101)
-
-
-@pytest.mark.parametrize("start", range(0, 70000, 7000))
-def test_ids_are_ones_that_a_host_can_have(here: State, monkeypatch: pytest.MonkeyPatch, start: int) -> None:
-    monkeypatch.setattr("ve.state.zlib.crc32", lambda data: start)
-    assert 16 * 65536 <= here.lease_ids(101) <= 2**31 - 65536
 
 
 @pytest.mark.parametrize("path", ["", "a\0b"])
@@ -256,14 +204,3 @@ def test_which_files_are_ves(here: State) -> None:
     for name in ("0.toml", "007.toml", "2147483645.toml", "99999999999.toml", "१.toml", "1.toml.old", "-1.toml"):
         (directory / name).touch()
     assert here.veids() == [101]
-
-
-def test_next_ids_are_those_that_will_be_leased(here: State) -> None:
-    here.make_dir(here.path)
-    before = list(Path(here.path).rglob("*"))
-    wanted = here.next_ids(101)
-    assert list(Path(here.path).rglob("*")) == before
-    assert here.lease_ids(101) == wanted == here.next_ids(101)
-    with here.lock(101):
-        here.write_conf(101, b"")
-    assert here.next_ids(102) != wanted

@@ -62,9 +62,9 @@ def test_its_files_are_for_root_alone(host_dir: Path, make: Make) -> None:
 
 def test_each_has_host_ids_of_its_own(host_dir: Path, make: Make) -> None:
     veids = [make().veid for _ in range(3)]
-    leases = [(int(path.name), int(os.readlink(path))) for path in (host_dir / "id").iterdir()]
-    held = [number for number, holder in leases if holder in veids]
-    assert len(set(held)) == 3 and min(held) >= 16
+    held = [lease.name for veid in veids for lease in witness.leases(host_dir, veid)]
+    assert len(held) == len(set(held)) == 3 and min(map(int, held)) >= 16
+    assert [os.readlink(host_dir / f"lease/{veid}") for veid in veids] == held
 
 
 @pytest.mark.any_kernel
@@ -282,14 +282,15 @@ def test_of_many_at_once_exactly_one_wins(host: "ve.Host", host_dir: Path, veid:
 
 
 @pytest.mark.any_kernel
-@pytest.mark.parametrize("at", ["lease_ids", "claim_name", "write_conf"])
+@pytest.mark.parametrize("at", ["ids.lease", "State.claim_name", "State.write_conf"])
 def test_a_create_that_was_killed_is_cleared_away_by_the_next(
     host_dir: Path, veid: int, at: str, host: "ve.Host"
 ) -> None:
     script = f"""
 import os, signal, sys, ve
+from ve import ids
 from ve.state import State
-State.{at} = lambda *args, **options: os.kill(os.getpid(), signal.SIGKILL)
+{at} = lambda *args, **options: os.kill(os.getpid(), signal.SIGKILL)
 ve.Host(sys.argv[1]).create(int(sys.argv[2]), template="busybox", name="mars")
 """
     with witness.python(script, host_dir, veid) as process:

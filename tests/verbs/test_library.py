@@ -20,6 +20,7 @@ import ve
 from tests import conftest
 from tests.verbs import commandline, witness
 from tests.verbs.conftest import Make
+from ve import ids
 
 PIPE = subprocess.PIPE
 FAMILY = "setsid sh -c 'echo $$; exec sleep 100000' & echo $$; wait"
@@ -337,7 +338,8 @@ import os, signal, sys
 from ve._linux import syscalls
 syscalls.rt_sigaction(32, signal.SIG_IGN); syscalls.rt_sigaction(33, signal.SIG_IGN)
 assert "SigIgn:\t0000000181001000" in open("/proc/self/status").read()
-os.chdir({str(tmp_path)!r}); os.umask(0o777); os.environ.clear(); os.environ["PYTHONPATH"] = "/no/such"
+os.chdir({str(tmp_path)!r}); os.umask(0o777)
+os.environ.clear(); os.environ.update(PYTHONPATH="/no/such", VE_ID_DIR={os.environ["VE_ID_DIR"]!r})
 signal.pthread_sigmask(signal.SIG_BLOCK, range(1, 65)); signal.signal(signal.SIGCHLD, signal.SIG_IGN)
 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 import ve
@@ -534,7 +536,7 @@ def test_a_restart_lets_nobody_in_between(make: Make, monkeypatch: pytest.Monkey
 @pytest.mark.any_kernel
 def test_a_plan_changes_nothing(make: Make, host_dir: Path) -> None:
     env = make()
-    env.state.release_ids(env.veid)
+    ids.release(env.state, env.veid)
     with witness.nothing_changes(host_dir):
         [step] = [step for step in env.plan() if step.name == "mapped_root"]
     env.start()

@@ -167,7 +167,9 @@ def tree(top: Path) -> dict[str, tuple[object, ...]]:
 
 # Templates count as their versions; what overlayfs and init write for themselves, and what the first start of a boot
 # makes for all, do not count.
-_NOT_ASKED_FOR = re.compile(r"run/scratch|run/filter(/.*)?|template/[^/]+/\d+/.*|private/\d+/(work/.*|log)")
+_NOT_ASKED_FOR = re.compile(
+    r"(run/)?lease|run/scratch|run/filter(/.*)?|template/[^/]+/\d+/.*|private/\d+/(work/.*|log)"
+)
 
 
 def everything(state_dir: Path) -> dict[str, object]:
@@ -180,12 +182,19 @@ def everything(state_dir: Path) -> dict[str, object]:
 def left_of(state_dir: Path, veid: int) -> list[str]:
     """Everything that names this VEID."""
     found = [state_dir / place / str(veid) for place in ("private", "root", "run", "run/lock")]
+    records = [state_dir / place / str(veid) for place in ("lease", "run/lease")]
     found += [path for place in ("conf", "run") for path in (state_dir / place).glob(f"*{veid}.*")]
     found += [commandline.cgroup(state_dir, veid)]
-    links = [
-        path for place in ("name", "id") for path in (state_dir / place).glob("*") if os.readlink(path) == str(veid)
-    ]
+    names = [path for path in (state_dir / "name").glob("*") if os.readlink(path) == str(veid)]
+    links = [link for link in names + records + leases(state_dir, veid) if link.is_symlink()]
     return [str(path) for path in (*found, *links) if path.exists() or path in links]
+
+
+def leases(state_dir: Path, veid: int) -> list[Path]:
+    """The leases of host ids that name this VE."""
+    places = [Path(os.environ["VE_ID_DIR"]), Path(os.environ["VE_ID_DIR"], "run")]
+    holders = [f"{state_dir}/{place}/{veid}.toml" for place in ("conf", "run")]
+    return [link for place in places for link in place.glob("[0-9]*") if os.readlink(link) in holders]
 
 
 @contextlib.contextmanager
