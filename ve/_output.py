@@ -45,7 +45,7 @@ PS = fields("veid", "pid", "host_pid", "uid", "command")
 PLAN = fields("process", "name", "text")
 EXPLAIN = fields("right", "kind", "held", "when", "why", "setting", "cure")
 DIFF = fields("kind", "path")
-CHECK = fields("name", "present", "required", "lost", "cure")
+CHECK = fields("name", "present", "required", "needed_by", "lost", "cure", "why")
 SELFTEST = fields("name", "status", "promise", "means", "why")
 ATTACHED = "is running; this is its console: Ctrl-] three times halts it, three times more kills it"
 LOG_ALONE = "this is what its init wrote; a journal can be read while it runs"
@@ -122,7 +122,9 @@ def checked(facilities: Sequence["ve.Facility"]) -> str:
 
     lines = []
     for each, after in zip(facilities, [*facilities[1:], None], strict=True):
-        lines.append(f"yes  {each.name}" if each.present else f"no   {each.name} (lost without it: {each.lost})")
+        needed = f"needed by {', '.join(each.needed_by)}; " if each.needed_by else ""
+        missing = f"no   {each.name}: {each.why} ({needed}lost without it: {each.lost})"
+        lines.append(f"yes  {each.name}" if each.present else missing)
         if not each.present and (after is None or after.present or after.cure != each.cure):
             lines.append(f"     cure: {each.cure}")
     return "".join(f"{textwrap.fill(line, 80, subsequent_indent=' ' * 11)}\n" for line in lines)

@@ -1,13 +1,12 @@
-"""What this host has of all that a VE needs: one table, each line of it tried for real.
+"""What this host has of all that VEs need (the tables of ve/facilities.py), each line of it tried for real.
 
 What the kernel must do is tried by another process (ve/probes.py), so that the caller is never changed and nothing is
-left; what is a program or a controller is looked for.
+left; what is a program, a controller or a device is looked for.
 """
 
 from __future__ import annotations
 
 import marshal
-import os
 import shutil
 import struct
 import subprocess
@@ -15,83 +14,84 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ve import beancounter, interpreter, seccomp
+from ve import beancounter, facilities, interpreter, rights, seccomp
 from ve.errors import NotSupported
-from ve.namespaces import NAMESPACES
+from ve.facilities import EVERY, Row
+from ve.state import State
 
 _PT_INTERP = 3  # elf(5)
-_NEW_KERNEL = "use a kernel from 5.19 on, such as Debian 12's 6.1"
-_PRIVILEGED = "run it as root; a container must be privileged"
-_CGROUP = "mount -t cgroup2 none /sys/fs/cgroup; in a container: --privileged with --cgroupns=private"
-_V2 = "boot with systemd.unified_cgroup_hierarchy=1 cgroup_no_v1=all on the kernel command line"
-_FILE_SYSTEM = "put the state directory on ext4, xfs or btrfs (tmpfs from kernel 6.3): --state-dir"
+_PROFILES = ("default",)
+_SELINUX, _APPARMOR = "/sys/fs/selinux/enforce", "/proc/self/attr/current"
 
 
 @dataclass(frozen=True)
 class Facility:
-    """Something that this host has or lacks; lost: what is lost without it; cure: how to get it, if it is missing."""
+    """Something that this host has or lacks; lost: what is lost without it.
+
+    Only of what is missing: cure, how to get it, and why, what the kernel said.  required is whether no VE starts
+    without it; else needed_by names what does not work, if it is something that can be named.
+    """
 
     name: str
     present: bool
-    required: bool  # to start any VE
+    required: bool
+    needed_by: tuple[str, ...]
     lost: str
     cure: str
+    why: str = ""
 
 
-# name, required, what is lost without it, the cure
-Row = tuple[str, bool, str, str]
-KERNEL: tuple[Row, ...] = (
-    ("root", True, "every verb that changes something", "run it as root, for example with sudo"),
-    *((f"{name} namespace", True, f"VEs of their own: {what}", _PRIVILEGED) for name, _, _, what in NAMESPACES),
-    ("CLONE_INTO_CGROUP", True, "VEs that are counted from their first process on", _NEW_KERNEL),
-    ("pidfd", True, "processes that cannot be mistaken for others", _NEW_KERNEL),
-    ("openat2", True, "safe access to the files of a VE", _NEW_KERNEL),
-    ("mount API", True, "mounts that the host does not see", f"{_PRIVILEGED}; {_NEW_KERNEL}"),
-    ("idmapped mounts", True, "VEs whose root is nobody on the host", _FILE_SYSTEM),
-    ("overlayfs", True, "template and private area combined", f"modprobe overlay; {_FILE_SYSTEM}"),
-    ("cgroup2", True, "VEs that can be counted, frozen and ended", _CGROUP),
-    ("cgroup.kill", True, "the certain end of a VE's processes", _NEW_KERNEL),
-    ("seccomp", True, "a filter of system calls", "use a kernel with CONFIG_SECCOMP_FILTER"),
-    ("namespace limits", True, "a bound on the namespaces that a VE makes", _PRIVILEGED),
-    ("device filter", True, "a fence around the host's devices", "use a kernel with CONFIG_CGROUP_BPF"),
-    ("device nodes", False, "device nodes of a VE's own: the host's are bound instead", _PRIVILEGED),
-)
-CONTROLLERS: tuple[Row, ...] = tuple(
-    (f"{name} controller", False, f"limits of {what}", _V2)
-    for name, what in (("memory", "memory"), ("cpu", "CPU time"), ("pids", "processes"), ("io", "disk traffic"))
-)
-LIBRARIES: tuple[Row, ...] = (("libseccomp", True, "a filter of system calls", "apt-get install libseccomp2"),)
-PROGRAMS: tuple[Row, ...] = (
-    ("catatonit", False, "ve run, and VEs of templates that have no init", "apt-get install catatonit"),
-    ("bsdtar", False, "template add of an archive", "apt-get install libarchive-tools"),
-    ("skopeo", False, "template add of an OCI image", "apt-get install skopeo"),
-    ("umoci", False, "template add of an OCI image", "apt-get install umoci"),
-    ("mmdebstrap", False, "template build debian", "apt-get install mmdebstrap"),
-    ("busybox-static", False, "template build busybox", "apt-get install busybox-static"),
-)
+Missing = tuple[int, str]  # errno, and what is to be said of it; (0, "") if it is not
 
 
-def check(state_path: str) -> list[Facility]:
-    """Try everything that VEs in this state directory, which may not exist yet, would need."""
-    cgroup_root = _cgroup_root()
-    missing = _probe(os.path.abspath(state_path), cgroup_root)
-    controllers = _read(f"{cgroup_root}/cgroup.controllers").split() if cgroup_root else []
+def check(state_path: str, only: Iterable[str] = ()) -> list[Facility]:
+    """Try all that VEs in this state directory, which may not exist yet, would need; or these facilities only."""
+    wanted = set(only)
+    found = []
+    for rows, look in _looks(State(state_path), wanted):
+        found += [_facility(row, look(row.name)) for row in rows if not wanted or row.name in wanted]
+    return found
+
+
+def explained(why: str, state_path: str, only: Iterable[str] = ()) -> tuple[str, str]:
+    """For who failed: why, with the first thing that every VE needs and that is missing here, and its cure, or ""."""
+    missing = next((each for each in check(state_path, only) if each.required and not each.present), None)
+    if missing is None:
+        return why, ""
+    _, _, said = missing.why.partition(" ")  # most begin with a system call's name
+    reason = "" if said in why else f" ({missing.why})"
+    return f"{why}: no {missing.name} here{reason}, and every profile needs it", missing.cure
+
+
+def _looks(state: State, wanted: set[str]) -> list[tuple[tuple[Row, ...], Callable[[str], Missing]]]:
+    root = _cgroup_root()
+    names = [row.name for row in facilities.KERNEL if not wanted or row.name in wanted]
+    tried = _probe(state, root, names)
+    controllers = _read(f"{root}/cgroup.controllers").split() if root else []
     return [
-        *_facilities(KERNEL, lambda name: missing.get(name) == ""),
-        *_facilities(CONTROLLERS, lambda name: name.removesuffix(" controller") in controllers),
-        *_facilities(LIBRARIES, lambda _: _has_libseccomp()),
-        *_facilities(PROGRAMS, lambda name: _is_static("busybox") if name == "busybox-static" else _has(name)),
+        (facilities.KERNEL, lambda name: tried.get(name, (0, "the process that tries it has failed"))),
+        (facilities.CONTROLLERS, lambda name: _unless(name.split()[0] in controllers, "cgroup2 does not offer it")),
+        (facilities.LIBRARIES, lambda _: _without_libseccomp()),
+        (facilities.DEVICES, lambda path: (0, facilities.refused(path))),
+        (facilities.PROGRAMS, lambda name: _unless(_has(name), "not installed")),
+        (facilities.NOTES, lambda name: (0, _NOTES[name]())),
     ]
 
 
-def _facilities(rows: Iterable[Row], present: Callable[[str], bool]) -> list[Facility]:
-    return [Facility(name, present(name), required, lost, cure) for name, required, lost, cure in rows]
+def _facility(row: Row, missing: Missing) -> Facility:
+    number, why = missing
+    cure = row.cures.get(number, row.cure)
+    return Facility(row.name, not why, row.needed_by == EVERY, row.needed_by, row.lost, cure, why)
 
 
-def _probe(state_path: str, cgroup_root: str) -> dict[str, str]:
-    """Why each of KERNEL is missing, or empty; nothing at all if the process that tries has failed."""
+def _unless(present: bool, why: str) -> Missing:
+    return 0, "" if present else why
+
+
+def _probe(state: State, cgroup_root: str, names: list[str]) -> dict[str, Missing]:
+    """What is missing of these; nothing at all if the process that tries has failed."""
     done = subprocess.run(
-        interpreter.command("ve.probes", state_path, cgroup_root),
+        interpreter.command("ve.probes", state.path, state.run_dir, cgroup_root, *names),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -104,7 +104,7 @@ def _probe(state_path: str, cgroup_root: str) -> dict[str, str]:
 def _cgroup_root() -> str:
     try:
         return beancounter.mount_point()
-    except NotSupported:
+    except (NotSupported, OSError):  # or /proc is not there
         return ""
 
 
@@ -115,22 +115,40 @@ def _read(path: str) -> str:
         return ""
 
 
-def _has(program: str) -> bool:
-    return shutil.which(program) is not None
-
-
-def _has_libseccomp() -> bool:
+def _without_libseccomp() -> Missing:
     try:
-        return bool(seccomp.compile())
-    except NotSupported:
-        return False
+        seccomp.compile()
+    except (NotSupported, OSError) as error:
+        return 0, str(error)
+    return 0, ""
 
 
-def _is_static(program: str) -> bool:
+def _without_capabilities() -> str:
+    named = [name for name in rights.CAPABILITIES if name in rights.resolve(_PROFILES, {}).capabilities]
+    try:
+        lost = facilities.unbounded(named)
+    except OSError as error:
+        return str(error)
+    return f"root has no {', '.join(lost)} here" if lost else ""
+
+
+def _security_module() -> str:
+    if _read(_SELINUX).strip() == "1":
+        return "SELinux is enforcing"
+    label = _read(_APPARMOR).strip("\0\n")
+    return f"AppArmor confines us: {label}" if label.endswith(("(enforce)", "(kill)")) else ""
+
+
+_NOTES = {"all capabilities": _without_capabilities, "no security module": _security_module}
+
+
+def _has(program: str) -> bool:
+    path = shutil.which(program.removesuffix("-static"))
+    return path is not None and (not program.endswith("-static") or _is_static(path))
+
+
+def _is_static(path: str) -> bool:
     """Whether the program needs no interpreter, and so runs in any root: its ELF header names none (PT_INTERP)."""
-    path = shutil.which(program)
-    if path is None:
-        return False
     with open(path, "rb") as file:
         head = file.read(4096)
     if head[:4] != b"\x7fELF" or len(head) < 64:

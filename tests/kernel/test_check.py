@@ -1,35 +1,76 @@
 """What check says of this kernel, against witnesses of others, and with things taken away from a child."""
 
+import json
 import os
+import re
+import select
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests import lacking
 from tests.conftest import cgroup_root
-from ve import check, namespaces
+from ve import check, facilities, ground, namespaces
 
 PROGRAM = """
-import sys
+import dataclasses, json, sys
 from ve.check import check
-for facility in check(sys.argv[1]):
-    print(facility.name, facility.present, facility.required, sep="|")
+print(json.dumps({each.name: dataclasses.asdict(each) for each in check(sys.argv[1])}))
 """
+TABLES = (*facilities.KERNEL, *facilities.CONTROLLERS, *facilities.LIBRARIES, *facilities.DEVICES)
+TABLES += (*facilities.PROGRAMS, *facilities.NOTES)
+ROWS = {row.name: row for row in TABLES}
 ADMIN = {f"{name} namespace" for name, *_ in namespaces.NAMESPACES if name != "user"} | {
+    "full root",
     "mount API",
+    "pivot_root",
     "idmapped mounts",
     "overlayfs",
     "device nodes",
 }
+IN_USER_NAMESPACE = ("unshare", "--user", "--map-root-user")
 
 
-def found(state_dir: Path, *before: str, path: str | None = None) -> dict[str, bool]:
-    """Name and presence of each facility as a child sees it that is started by the command before."""
+def none_of(name: str) -> tuple[str, ...]:
+    """No namespace of this kind: the limit of a user namespace that we are root of is 0."""
+    return (*IN_USER_NAMESPACE, "sh", "-ec", f'echo 0 >/proc/sys/user/max_{name}_namespaces; exec "$@"', "sh")
+
+
+# A way for each facility to be missing: what stands before a command that then lacks it.
+TAKEN: dict[str, tuple[str, ...]] = {
+    **{row: lacking.without(row) for row in lacking.REFUSED},
+    **{f"{name} namespace": none_of(name) for name, *_ in namespaces.NAMESPACES},
+    **{path: lacking.with_mounts(f"mount --bind /etc/hostname {path}") for path in ("/dev/fuse", "/dev/net/tun")},
+    "root": ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"),
+    "own /proc": ("unshare", "--pid", "--fork"),
+    "full root": lacking.without_capability("sys_ptrace"),
+    "host ids": IN_USER_NAMESPACE,
+    "state directory": lacking.with_mounts("cd STATE; mount -o bind,ro . ."),
+    "run directory": lacking.with_mounts("cd STATE; mkdir -p run; mount -o bind,ro run run"),
+    "cgroup2": lacking.with_mounts("mount -t tmpfs -o ro none CGROUP"),
+    "idmapped mounts": lacking.with_mounts("mount -t ramfs none STATE"),
+    "namespace limits": lacking.with_mounts("mount -o bind,ro /proc/sys /proc/sys"),
+    "idmapped tmpfs": IN_USER_NAMESPACE,
+    "rlimits": ("prlimit", "--nofile=100:100", *lacking.without_capability("sys_resource")),
+    "all capabilities": lacking.without_capability("net_raw"),
+    "libseccomp": lacking.with_mounts("mount --bind /dev/null $(ldconfig -p | sed -n 's/.*libseccomp.so.2 .*=> //p')"),
+}
+# Shown below, or here by what stands for it on another host.
+ELSEWHERE = {row.name for row in (*facilities.CONTROLLERS, *facilities.PROGRAMS)} | {"no security module"}
+
+
+def look(state_dir: Path, *before: str, path: str | None = None) -> dict[str, dict[str, Any]]:
+    """All facilities as a child sees them that is started by the command before."""
+    places = {"STATE": str(state_dir), "CGROUP": str(cgroup_root())}
+    words = [re.sub("|".join(places), lambda found: places[found[0]], word) for word in before]
     done = subprocess.run(
-        [*before, sys.executable, "-c", PROGRAM, state_dir],
+        [*words, sys.executable, "-c", PROGRAM, state_dir],
         env={
             "PYTHONPATH": str(Path(check.__file__).parent.parent),
             "PATH": os.environ["PATH"] if path is None else path,
@@ -38,8 +79,16 @@ def found(state_dir: Path, *before: str, path: str | None = None) -> dict[str, b
         capture_output=True,
         text=True,
     )
-    rows = [line.split("|") for line in done.stdout.splitlines()]
-    return {name: present == "True" for name, present, _ in rows}
+    found: dict[str, dict[str, Any]] = json.loads(done.stdout)
+    return found
+
+
+def found(state_dir: Path, *before: str, path: str | None = None) -> dict[str, bool]:
+    return {name: each["present"] for name, each in look(state_dir, *before, path=path).items()}
+
+
+def missing(state_dir: Path, *before: str) -> set[str]:
+    return {name for name, present in found(state_dir, *before).items() if not present}
 
 
 def works(*command: str) -> bool:
@@ -48,15 +97,17 @@ def works(*command: str) -> bool:
 
 @pytest.fixture(autouse=True)
 def nothing_is_left(state_dir: Path) -> Iterator[None]:
+    """Nor in the root of all cgroups, where those of checks beside ours are locked."""
     yield
-    assert not list(state_dir.rglob("*ve-check*")) and not list(cgroup_root().glob("ve-check*"))
+    assert not list(state_dir.rglob("*ve-check*"))
+    assert not [path for path in cgroup_root().glob("ve-check*") if works("flock", "--nonblock", str(path), "true")]
 
 
 def test_what_a_start_needs_is_here(state_dir: Path) -> None:
     facilities = check.check(str(state_dir))
     assert [each.name for each in facilities if each.required and not each.present] == []
     assert len({each.name for each in facilities}) == len(facilities)
-    assert all(each.lost and each.cure for each in facilities)
+    assert all(each.lost and each.cure and each.present == (not each.why) for each in facilities)
     assert os.listdir(state_dir) == []
 
 
@@ -66,6 +117,10 @@ def test_it_agrees_with_others(state_dir: Path) -> None:
     for name, *_ in namespaces.NAMESPACES:
         assert ours[f"{name} namespace"] == works("unshare", f"--{options.get(name, name)}", "true"), name
     assert ours["overlayfs"] == ("\toverlay\n" in Path("/proc/filesystems").read_text())
+    for kind in ("proc", "sysfs", "tmpfs", "devpts", "mqueue", "cgroup2"):
+        assert ours[f"mount of {kind}"] == (f"\t{kind}\n" in Path("/proc/filesystems").read_text()), kind
+    release = tuple(map(int, os.uname().release.split(".")[:2]))
+    assert ours["idmapped tmpfs"] == (release >= (6, 3))
     where = subprocess.run(["findmnt", "-nft", "cgroup2", "-o", "TARGET"], capture_output=True, text=True, check=True)
     controllers = Path(where.stdout.strip(), "cgroup.controllers").read_text().split()
     for name in ("memory", "cpu", "pids", "io"):
@@ -74,24 +129,91 @@ def test_it_agrees_with_others(state_dir: Path) -> None:
         assert ours[name] == works("sh", "-c", f"command -v {name}"), name
     assert ours["libseccomp"] == works("sh", "-c", "ldconfig -p | grep -q libseccomp.so.2")
     assert ours["busybox-static"] != works("ldd", shutil.which("busybox") or "")
+    for path in ("/dev/fuse", "/dev/net/tun"):
+        assert ours[path] == works("sh", "-c", f": <>{path}"), path
+
+
+# ---- each of them taken away ----------------------------------------------------------------------------------------
+
+
+def test_each_facility_can_be_missing() -> None:
+    assert TAKEN.keys() | ELSEWHERE == ROWS.keys()
+    assert not TAKEN.keys() & ELSEWHERE
 
 
 @pytest.mark.any_kernel
-def test_a_state_directory_that_is_not_there_yet_stays_away(state_dir: Path) -> None:
-    assert found(state_dir / "not/yet")["overlayfs"]
-    assert os.listdir(state_dir) == []
+@pytest.mark.parametrize("name", TAKEN)
+def test_without(state_dir: Path, name: str) -> None:
+    if name == "root":
+        state_dir.chmod(0o777)
+    path = "/usr/bin:/bin" if name == "root" else None  # of who cannot look into ours
+    each = look(state_dir, *TAKEN[name], path=path)[name]
+    assert not each["present"] and each["why"]
+    assert each["cure"] in {ROWS[name].cure, *ROWS[name].cures.values()}
+    assert each["required"] == (ROWS[name].needed_by == ("every VE",))
+
+
+@pytest.mark.any_kernel
+@pytest.mark.parametrize("name", lacking.REFUSED.keys() - lacking.NOT_ALONE)
+def test_nothing_else_is_missing_then(state_dir: Path, name: str) -> None:
+    assert missing(state_dir, *lacking.without(name)) - missing(state_dir) <= {name}
+
+
+@pytest.mark.any_kernel
+@pytest.mark.parametrize(
+    ("before", "name", "cure"),
+    [
+        (none_of("uts"), "uts namespace", "sysctl user.max_uts_namespaces is 0 or used up: raise it"),
+        (lacking.without("mount of mqueue"), "mount of mqueue", "use a kernel with CONFIG_POSIX_MQUEUE"),
+        (lacking.without_capability("sys_admin"), "uts namespace", facilities._PRIVILEGED),
+        (lacking.without("pivot_root"), "pivot_root", "boot from a disk: the root of an initramfs cannot be left"),
+    ],
+)
+def test_the_cure_is_for_what_the_kernel_said(state_dir: Path, before: tuple[str, ...], name: str, cure: str) -> None:
+    assert look(state_dir, *before)[name]["cure"] == cure
+
+
+@pytest.mark.any_kernel
+@pytest.mark.parametrize("name", ["chown", "dac_override", "fowner", "setgid", "setuid", "setpcap", "sys_chroot"])
+def test_a_root_without_a_capability(state_dir: Path, name: str) -> None:
+    ours = look(state_dir, *lacking.without_capability(name))["full root"]
+    assert not ours["present"] and name in ours["why"]
+
+
+@pytest.mark.any_kernel
+def test_what_profiles_lose(state_dir: Path) -> None:
+    ours = look(state_dir, *lacking.without_capability("net_raw"))["all capabilities"]
+    assert "net_raw" in ours["why"] and not ours["required"]
+    assert look(state_dir)["/dev/fuse"]["needed_by"] == ["profile docker", "profile fuse"]
+
+
+@pytest.mark.any_kernel
+def test_a_device_without_a_driver(state_dir: Path) -> None:
+    script = "mount -t tmpfs none /mnt; mknod /mnt/fuse c 10 254; mount --bind /mnt/fuse /dev/fuse"
+    assert "No such device" in look(state_dir, *lacking.with_mounts(script))["/dev/fuse"]["why"]
+
+
+@pytest.mark.any_kernel
+@pytest.mark.parametrize(("file", "text"), [("_SELINUX", "1"), ("_APPARMOR", "docker-default (enforce)\n")])
+def test_a_security_module(
+    state_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, text: str
+) -> None:
+    (tmp_path / "file").write_text(text)
+    monkeypatch.setattr(check, file, str(tmp_path / "file"))
+    [ours] = check.check(str(state_dir), ["no security module"])
+    assert not ours.present and not ours.required
 
 
 def test_without_cap_sys_admin(state_dir: Path) -> None:
-    ours = found(state_dir, "setpriv", "--bounding-set", "-sys_admin", "--inh-caps", "-sys_admin")
+    ours = found(state_dir, *lacking.without_capability("sys_admin"))
     assert {name for name in ADMIN if ours[name]} == set()
-    assert ours["root"] and ours["pidfd"] and ours["openat2"]
+    assert ours["root"] and ours["memfd"] and ours["openat2"]
 
 
 @pytest.mark.any_kernel
 def test_as_nobody(state_dir: Path) -> None:
-    ours = found(state_dir, "setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", path="/usr/bin:/bin")
-    assert not ours["root"] and not ours["cgroup2"] and not ours["overlayfs"]
+    ours = found(state_dir, *TAKEN["root"], path="/usr/bin:/bin")
+    assert not ours["root"] and not ours["cgroup2"] and not ours["overlayfs"] and not ours["state directory"]
 
 
 @pytest.mark.any_kernel
@@ -104,22 +226,78 @@ def test_as_nobody(state_dir: Path) -> None:
     ],
 )
 def test_a_state_directory_where_it_cannot_be(state_dir: Path, mount: str) -> None:
-    ours = found(state_dir / "m", "unshare", "--mount", "sh", "-ec", f'cd {state_dir}; {mount}; cd /; exec "$@"', "sh")
+    ours = found(state_dir / "m", *lacking.with_mounts(f"cd {state_dir}; {mount}; cd /"))
     assert not ours["idmapped mounts"] and not ours["overlayfs"]
     assert ours["mount API"] and ours["cgroup2"]
 
 
 @pytest.mark.any_kernel
+def test_a_state_directory_that_is_not_there_yet_stays_away(state_dir: Path) -> None:
+    assert found(state_dir / "not/yet")["overlayfs"]
+    assert os.listdir(state_dir) == []
+
+
+@pytest.mark.any_kernel
 def test_without_programs(state_dir: Path, tmp_path: Path) -> None:
     ours = found(state_dir, path=str(tmp_path))
-    assert not any(ours[name] for name, *_ in check.PROGRAMS)
+    assert not any(ours[row.name] for row in facilities.PROGRAMS)
     shutil.copy(shutil.which("ls") or "", tmp_path / "busybox")
     assert not found(state_dir, path=str(tmp_path))["busybox-static"]
 
 
 def test_without_a_cgroup2(state_dir: Path) -> None:
-    ours = found(
-        state_dir, "unshare", "--mount", "sh", "-ec", 'mount -t tmpfs -o ro none "$0"; exec "$@"', str(cgroup_root())
-    )
-    assert not ours["cgroup2"] and not ours["CLONE_INTO_CGROUP"] and not ours["cgroup.kill"]
+    ours = found(state_dir, *TAKEN["cgroup2"])
+    assert not ours["cgroup2"] and not ours["CLONE_INTO_CGROUP"] and not ours["device filter"]
     assert ours["overlayfs"]
+
+
+# ---- nothing is left ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.any_kernel
+def test_what_a_killed_check_left_goes_with_the_next(state_dir: Path) -> None:
+    cgroup = cgroup_root() / f"{ground.NAME}left"
+    left = state_dir / f".{ground.NAME}left"
+    try:
+        (cgroup / "below").mkdir(parents=True)
+        (left / "upper").mkdir(parents=True)
+        (left / "link").symlink_to("nowhere")
+        assert found(state_dir)["overlayfs"]
+        assert not left.exists() and not cgroup.exists()
+    finally:
+        for path in (cgroup / "below", cgroup):
+            if path.exists():
+                path.rmdir()
+
+
+@pytest.mark.any_kernel
+def test_what_another_check_uses_stays(state_dir: Path) -> None:
+    other = ground.Ground(str(state_dir), str(state_dir), "")
+    try:
+        assert found(state_dir)["overlayfs"]
+        assert Path(other.state()).is_dir() and Path(other.run()).is_dir()
+    finally:
+        other.clear()
+        for fd in other._held:
+            os.close(fd)
+
+
+@pytest.mark.any_kernel
+def test_no_process_outlives_it(state_dir: Path) -> None:
+    """Killed at any time: its children hold the pipe that we read, and it comes to its end."""
+    reading, writing = os.pipe()
+    program = "from ve.ground import Ground; import os, signal\n"
+    program += "os.pidfd_open = lambda pid: 0\n"
+    program += "real = os.open\n"
+    program += "def kill(*words): os.kill(os.getpid(), signal.SIGKILL)\n"
+    program += f"ground = Ground({str(state_dir)!r}, '/nowhere', ''); ground.clear(); os.open = kill\n"
+    program += "ground.user_namespace()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", program],
+        env={"PYTHONPATH": str(Path(check.__file__).parent.parent)},
+        pass_fds=[writing],
+    )
+    os.close(writing)
+    with open(reading, "rb") as file:
+        assert process.wait() == -signal.SIGKILL
+        assert select.select([file], [], [], 60)[0] and file.read() == b""

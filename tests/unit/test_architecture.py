@@ -36,11 +36,11 @@ LEVELS = (
         "ve.beneath ve.tree ve.accounts",
         "ve.staging ve.rootfs ve.archive ve.distributions ve.template",
     ),
+    ("ve.facilities ve.ground ve.probes ve.check",),
     (
         "ve.steps ve.actions ve.outfit ve.protections ve.init ve.setup ve.launch",
         "ve.command ve.enter ve.trials ve.execgroup ve.request ve.process",
         "ve.inside ve.files",
-        "ve.probes ve.check",
         "ve.show",
         "ve.ps",
         "ve.shutdown",

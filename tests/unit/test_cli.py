@@ -44,6 +44,17 @@ class Fake:
         return call
 
 
+OVERLAY = {
+    "name": "overlay",
+    "present": True,
+    "required": True,
+    "needed_by": ["a", "b"],
+    "lost": "all",
+    "cure": "a kernel",
+    "why": "",
+}
+
+
 class World:
     """The library as cli.py sees it; answers: what a method returns or raises."""
 
@@ -83,7 +94,7 @@ class World:
                 SimpleNamespace(veid=101, pid=1, host_pid=7, uid=0, command="init\n"),
                 SimpleNamespace(veid=102, pid=1, host_pid=9, uid=0, command="init"),
             ],
-            "check": [SimpleNamespace(name="overlay", present=True, required=True, lost="all", cure="a kernel")],
+            "check": [SimpleNamespace(**OVERLAY)],
         }
         self.templates = Fake("Templates", self)
         vars(self.templates)["list"] = lambda: [template]
@@ -333,7 +344,7 @@ JSON = {
     "ps --json 101": [{"veid": 101, "pid": 1, "host_pid": 7, "uid": 0, "command": "init\n"}],
     "diff --json 101": [{"kind": "A", "path": "/etc/a\x1bb"}, {"kind": "D", "path": "/bin/c"}],
     "template list --json": [{"ref": "busybox:1", "created": "2000-08-21", "init": "/sbin/init", "source": ""}],
-    "check --json": [{"name": "overlay", "present": True, "required": True, "lost": "all", "cure": "a kernel"}],
+    "check --json": [OVERLAY],
 }
 
 
@@ -387,14 +398,14 @@ CHECKED = [  # present, required, what is shown, what is said, the exit code
     (
         False,
         False,
-        "no   overlay (lost without it: all)\n     cure: a kernel\n",
+        "no   overlay: no device (needed by a, b; lost without it: all)\n     cure: a kernel\n",
         "VEs can start here; missing is overlay\n",
         0,
     ),
     (
         False,
         True,
-        "no   overlay (lost without it: all)\n     cure: a kernel\n",
+        "no   overlay: no device (needed by a, b; lost without it: all)\n     cure: a kernel\n",
         "no VE can start here without overlay\n",
         5,
     ),
@@ -405,14 +416,15 @@ CHECKED = [  # present, required, what is shown, what is said, the exit code
 def test_check(
     present: bool, required: bool, shown: str, said: str, code: int, world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    vars(world.answers["check"][0]).update(present=present, required=required)
+    vars(world.answers["check"][0]).update(present=present, required=required, why="" if present else "no device")
     assert cli.main(["check"]) == code
     assert capsys.readouterr() == (shown, said)
 
 
 def test_check_names_a_cure_once_and_fits_a_terminal(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     cure = "boot with " + " ".join(f"option{number}=on" for number in range(12))
-    missing = [SimpleNamespace(name=name, present=False, required=False, lost="x", cure=cure) for name in "ab"]
+    lost = {"present": False, "required": False, "needed_by": [], "lost": "x", "cure": cure, "why": "not there"}
+    missing = [SimpleNamespace(name=name, **lost) for name in "ab"]
     world.answers["check"] += missing
     assert cli.main(["-q", "check"]) == 0
     out, err = capsys.readouterr()
