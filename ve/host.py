@@ -12,6 +12,7 @@ from ve import config, ids, mounts, ps, unionfs
 from ve.environment import Environment, parse_mounts
 from ve.ephemeral import Ephemeral
 from ve.errors import BrokenConfig, Error, Exists, Locked, NotFound, NotRunning, require_root
+from ve.facilities import require_promised
 from ve.facts import process_start_time
 from ve.model import VEID_MAX, Config, Mount, check_veid
 from ve.staging import full_disk_named
@@ -234,7 +235,8 @@ def _config(veid: int, ref: str, **options: Any) -> Config:
     options["profiles"] = tuple(options.get("profiles") or ())
     options["capabilities"] = dict(options.get("capabilities") or {})
     settings = Config(veid=veid, template=ref, **options)
-    mounts.check_given(settings.mounts, settings.devices + settings.rights.devices)
+    mounts.check_given(settings.mounts, settings.devices)
+    require_promised(settings)
     return settings
 
 

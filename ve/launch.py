@@ -31,7 +31,8 @@ from ve import (
     setup,
     steps,
 )
-from ve.errors import FULL, DiskFull, Error, InvalidValue, StartFailed
+from ve.errors import FULL, DiskFull, Error, InvalidValue, NotSupported, StartFailed
+from ve.facilities import require_promised
 from ve.facts import Facts, boot_id, home, process_start_time
 from ve.model import Config
 from ve.state import IDS, State
@@ -99,11 +100,19 @@ class Launch:
             if error.errno in FULL:
                 raise DiskFull(f"cannot start {self.config.veid}: {error.strerror}") from error
             self.fail(step.__name__, *steps.reason(error))
-        except InvalidValue as error:
+        except (InvalidValue, NotSupported) as error:
             self.fail(step.__name__, *steps.reason(error))
 
     def fail(self, step: str, why: str, hint: str = "", code: int = 0) -> NoReturn:
-        """Raise StartFailed; code is the exit code of the error that caused it, where that is one of ours."""
+        """Raise StartFailed; code is the exit code of the error that caused it, where that is one of ours.
+
+        What the kernel refused may be what this host lacks altogether: then that is named.
+        """
+        from ve import check  # only who fails asks
+
+        if code in (0, Error.exit_code) and not hint:
+            why, hint = check.explained(why, self.state.path)
+            code = NotSupported.exit_code if hint else code
         error = StartFailed(f"cannot start {self.config.veid}: {step.replace('_', ' ')}: {why}", hint, step)
         error.exit_code = error.exit_code if code in (0, Error.exit_code) else code
         raise error
@@ -154,7 +163,8 @@ def cgroup(launch: Launch) -> None:
 
 
 def device_filter(launch: Launch) -> None:
-    """the devices that its processes may open"""
+    """the devices that its processes may open; and whether this host has what its profiles promise"""
+    require_promised(launch.config)
     given = map(devices.of, map(mounts.host_device, launch.config.devices + launch.config.rights.devices))
     devices.allow(launch.cgroup.path, [*((S_IFCHR, major, minor) for _, major, minor in mounts.DEVICES), *given])
 

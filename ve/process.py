@@ -26,7 +26,7 @@ from typing import Any, NoReturn, Unpack
 
 from ve import execgroup, farside, interpreter, request, terminal
 from ve.beancounter import Cgroup
-from ve.errors import CannotExecute, Error, InvalidValue, NotRunning
+from ve.errors import CannotExecute, Error, InvalidValue, NotRunning, NotSupported
 from ve.execgroup import sweep
 from ve.facts import ended
 from ve.request import Arguments, Options, Target
@@ -103,7 +103,7 @@ class Popen(subprocess.Popen[Any]):
             raise OSError(number, os.strerror(number), name)
         if step == "user" and not number:
             raise InvalidValue(f"cannot enter {self.target.veid} as {name}: {why}")
-        raise Error(f"cannot enter {self.target.veid}: {step}: {why}")
+        raise _refused(f"cannot enter {self.target.veid}: {step}: {why}", number)
 
     def _abandon(self) -> None:
         """After a failed start: leave no process, descriptor or cgroup."""
@@ -188,6 +188,14 @@ class Popen(subprocess.Popen[Any]):
             if self._killed:
                 self._cgroup.wait_empty(execgroup.PATIENCE)
             execgroup.set_free(self._cgroup)
+
+
+def _refused(what: str, number: int) -> Error:
+    """What the kernel refused on the way in; that may be what this host lacks altogether, and then it is named."""
+    from ve import check, facilities  # only who fails asks
+
+    what, cure = check.explained(what, "/", facilities.ENTERING) if number else (what, "")
+    return NotSupported(what, cure) if cure else Error(what)
 
 
 def run(
