@@ -232,6 +232,7 @@ FAMILIAR: tuple[tuple[str, str, str], ...] = (
 )
 
 Failure = tuple[int, str, str]  # the exit code, the sentence and the hint; no sentence for what needs no words
+LACKING = "`ve check` tells what this host lacks"
 BUG = "this is a bug: please report it, with what VE_DEBUG=1 in the environment shows"
 
 
@@ -274,7 +275,8 @@ def _failure(error: BaseException, cannot: str, words: Sequence[str]) -> Failure
     if isinstance(error, OSError):
         parts = [getattr(error, "syscall", None), error.strerror or str(error), error.filename]
         code = 46 if error.errno in errors.FULL else 3
-        return code, ": ".join([cannot, *(str(part) for part in parts if part)]), ""
+        hint = LACKING if error.errno in errors.NOT_THERE else ""
+        return code, ": ".join([cannot, *(str(part) for part in parts if part)]), hint
     if isinstance(error, MemoryError):
         return 3, f"{cannot}: not enough memory", ""
     return 1, f"{cannot}: unexpected {type(error).__name__}: {error}", BUG

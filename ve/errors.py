@@ -31,6 +31,7 @@ import errno
 import os
 
 FULL = (errno.ENOSPC, errno.EDQUOT)  # what the kernel says where we say DiskFull
+NOT_THERE = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENODEV, errno.ENOLCK)  # and where this host lacks something
 SPENT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)  # it says so of us, and nothing of what we wanted to look at
 
 # The exit codes, vzctl(8)'s where the meaning is the same; the manual prints this table.

@@ -143,6 +143,7 @@ FAILURES = [
     (errors.BrokenConfig("cannot read 1.toml: line 3"), 14, "cannot read 1.toml: line 3", None),
     (PermissionError(errno.EACCES, "Permission denied", "/a"), 3, "cannot stop 101: Permission denied: /a", None),
     (OSError(errno.ENOSPC, "No space left on device", "/b"), 46, "cannot stop 101: No space left on device: /b", None),
+    (OSError(errno.ENOSYS, "Not there"), 3, "cannot stop 101: Not there", "`ve check` tells what this host lacks"),
     (OSError("odd"), 3, "cannot stop 101: odd", None),
     (MemoryError(), 3, "cannot stop 101: not enough memory", ""),
     (KeyError("x"), 1, "cannot stop 101: unexpected KeyError: 'x'", "this is a bug"),
