@@ -148,11 +148,14 @@ NOTES = (
 # --- what one VE asks for -------------------------------------------------------------------------------------------
 
 
-def require_promised(settings: Config) -> None:
-    """NotSupported where this host lacks a device or a capability that its profiles promise: who does without it?
+def require(settings: Config) -> None:
+    """NotSupported where this host lacks what a start would not miss: its own /proc, what the profiles promise.
 
     What a profile merely leaves to root of a VE is as good as the host allows; `ve check` tells.
     """
+    if not own_proc():
+        cure = next(row.cure for row in KERNEL if row.name == "own /proc")
+        raise NotSupported("no own /proc here, and every profile needs it", cure)
     rows = [profile(name) for name in settings.rights.profiles]
     for each in DEVICES:
         brought_by = next((row for row in rows if each.name in row.devices), None)
@@ -164,6 +167,14 @@ def require_promised(settings: Config) -> None:
     for name in unbounded([*granted, *switched]):
         hint = without(granted[name], name) if name in granted else f"leave out --capability {name}:on"
         raise NotSupported(f"cannot give capability {name} to the VE: root does not have it here", hint)
+
+
+def own_proc() -> bool:
+    """Does /proc number the processes as we do?"""
+    try:
+        return os.readlink("/proc/self") == str(os.getpid())
+    except OSError:
+        return False
 
 
 def refused(path: str) -> str:

@@ -12,7 +12,7 @@ from ve import config, ids, mounts, ps, unionfs
 from ve.environment import Environment, parse_mounts
 from ve.ephemeral import Ephemeral
 from ve.errors import BrokenConfig, Error, Exists, Locked, NotFound, NotRunning, require_root
-from ve.facilities import require_promised
+from ve.facilities import require
 from ve.facts import process_start_time
 from ve.model import VEID_MAX, Config, Mount, check_veid
 from ve.staging import full_disk_named
@@ -236,7 +236,7 @@ def _config(veid: int, ref: str, **options: Any) -> Config:
     options["capabilities"] = dict(options.get("capabilities") or {})
     settings = Config(veid=veid, template=ref, **options)
     mounts.check_given(settings.mounts, settings.devices)
-    require_promised(settings)
+    require(settings)
     return settings
 
 

@@ -32,7 +32,7 @@ from ve import (
     steps,
 )
 from ve.errors import FULL, DiskFull, Error, InvalidValue, NotSupported, StartFailed
-from ve.facilities import require_promised
+from ve.facilities import require
 from ve.facts import Facts, boot_id, home, process_start_time
 from ve.model import Config
 from ve.state import IDS, State
@@ -149,6 +149,11 @@ class Launch:
 # --- the steps ----------------------------------------------------------------------------------------------------
 
 
+def host(launch: Launch) -> None:
+    """this host has what the next steps would not miss: its own /proc, and what the profiles promise"""
+    require(launch.config)
+
+
 def premount_action(launch: Launch) -> None:
     """the action script "premount\""""
     actions.run(launch.state, launch.config.veid, "premount", launch.state.root(launch.config.veid))
@@ -163,8 +168,7 @@ def cgroup(launch: Launch) -> None:
 
 
 def device_filter(launch: Launch) -> None:
-    """the devices that its processes may open; and whether this host has what its profiles promise"""
-    require_promised(launch.config)
+    """the devices that its processes may open"""
     given = map(devices.of, map(mounts.host_device, launch.config.devices + launch.config.rights.devices))
     devices.allow(launch.cgroup.path, [*((S_IFCHR, major, minor) for _, major, minor in mounts.DEVICES), *given])
 
@@ -254,7 +258,7 @@ def go(launch: Launch) -> None:
         launch.near.close()
 
 
-BEFORE = (premount_action, cgroup, device_filter, setup_process)
+BEFORE = (host, premount_action, cgroup, device_filter, setup_process)
 MEANWHILE = (adopt_init, await_root, await_init)  # setup and init take the steps of their own
 AFTER = (facts, start_action, go)
 

@@ -65,6 +65,15 @@ def test_a_root_that_lacks_rights(host_dir: Path, make: Make, name: str) -> None
     assert re.search(rf"no {re.escape(row)}.*, and every profile needs it$", said)
 
 
+@pytest.mark.any_kernel
+def test_a_proc_of_others(host_dir: Path, make: Make) -> None:
+    """Another PID namespace's: pids read there would be those of other processes."""
+    env = make()
+    with witness.nothing_changes(host_dir):
+        said, _ = refused(host_dir, 5, ("unshare", "--pid", "--fork"), "start", env.veid)
+    assert said == f"cannot start {env.veid}: host: no own /proc here, and every profile needs it"
+
+
 def test_a_run_is_refused_by_name(host_dir: Path, host: "ve.Host") -> None:
     with witness.nothing_changes(host_dir):
         said, _ = refused(host_dir, 125, lacking.without("mount of mqueue"), "run", "busybox", "true")
@@ -109,7 +118,7 @@ def test_a_profile_whose_device_is_missing(
     why = f"cannot give profile {profile} to the VE: {device}: it is not a device"
     with witness.nothing_changes(host_dir):
         told = refused(host_dir, 5, before, "start", env.veid)
-        assert told == (f"cannot start {env.veid}: device filter: {why}", cure)
+        assert told == (f"cannot start {env.veid}: host: {why}", cure)
         words = ("create", 3999, "--template", "busybox", "--profile", profile)
         assert refused(host_dir, 5, before, *words) == (why, cure)
     other = re.findall(r"the profile (\w+)", cure)[0]
@@ -139,7 +148,7 @@ def test_a_capability_that_root_does_not_have(
     env = make(**options)
     why = "cannot give capability net_admin to the VE: root does not have it here"
     told = refused(host_dir, 5, lacking.without_capability("net_admin"), "start", env.veid)
-    assert told == (f"cannot start {env.veid}: device filter: {why}", hint)
+    assert told == (f"cannot start {env.veid}: host: {why}", hint)
 
 
 @pytest.mark.any_kernel
