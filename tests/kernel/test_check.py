@@ -42,6 +42,7 @@ ADMIN = {f"{name} namespace" for name, *_ in namespaces.NAMESPACES if name != "u
     "overlayfs",
     "device nodes",
 }
+NO_DEVICE = "test ! -e PATH || mount --bind /etc/hostname PATH"
 IN_USER_NAMESPACE = ("unshare", "--user", "--map-root-user")
 
 
@@ -54,7 +55,7 @@ def none_of(name: str) -> tuple[str, ...]:
 TAKEN: dict[str, tuple[str, ...]] = {
     **{row: lacking.without(row) for row in lacking.REFUSED},
     **{f"{name} namespace": none_of(name) for name, *_ in namespaces.NAMESPACES},
-    **{path: lacking.with_mounts(f"mount --bind /etc/hostname {path}") for path in ("/dev/fuse", "/dev/net/tun")},
+    **{path: lacking.with_mounts(NO_DEVICE.replace("PATH", path)) for path in ("/dev/fuse", "/dev/net/tun")},
     "root": ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"),
     "own /proc": ("unshare", "--pid", "--fork"),
     "full root": lacking.without_capability("sys_ptrace"),
