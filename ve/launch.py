@@ -230,6 +230,7 @@ def facts(launch: Launch) -> None:
         maker_start=process_start_time(os.getpid()) or 0 if launch.ephemeral else 0,
         extra={
             "home": home(),
+            "tag": launch.state.tag,
             "filter": seccomp.name(launch.without.refusals),
             "env": json.dumps(outfit.environment(launch.config, launch.template)),
             "asked": json.dumps(outfit.asked(launch.config)),

@@ -243,9 +243,14 @@ class State:
             write_whole(self.facts(veid), dump_facts(facts), durable=False)  # another boot has no use for them
 
     def read_facts(self, veid: int) -> Facts | None:
-        """None when there are none, when they cannot be read as such, or when they are of another boot."""
+        """None when there are none, when they cannot be read as such, or when they are of another boot or state dir.
+
+        The latter came with a copy: that VE is the original's.
+        """
         facts = parse_facts(read_small(self.facts(veid)))
-        return facts if facts and facts.boot_id == boot_id() else None
+        if facts is None or facts.boot_id != boot_id():
+            return None
+        return facts if facts.extra.get("tag", self.tag) == self.tag else None
 
     def keep_filters(self, name: str, filters: bytes) -> None:
         """Keep compiled filters of system calls for this boot, under a name that is made of their content's sources."""

@@ -1,6 +1,7 @@
 """The facts of a boot, and whether the process they name lives."""
 
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from dataclasses import fields, replace
@@ -76,6 +77,15 @@ def test_facts_of_another_boot_are_none(tmp_path: Path, sleeper: "subprocess.Pop
     here = State(tmp_path)
     here.write_facts(101, replace(of(sleeper), boot_id="00000000-0000-4000-8000-000000000000"))
     assert here.read_facts(101) is None
+
+
+def test_facts_of_a_copied_state_dir_are_the_original_s(tmp_path: Path, sleeper: "subprocess.Popen[bytes]") -> None:
+    original = State(tmp_path / "original")
+    original.write_facts(101, replace(of(sleeper), extra={"tag": original.tag}))
+    shutil.copytree(original.path, tmp_path / "copy")
+    assert State(tmp_path / "copy").read_facts(101) is None
+    os.rename(original.path, tmp_path / "moved")
+    assert State(tmp_path / "moved").read_facts(101) is not None
 
 
 def test_broken_facts_are_none(tmp_path: Path, sleeper: "subprocess.Popen[bytes]") -> None:
