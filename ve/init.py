@@ -46,7 +46,7 @@ def cgroup_tree(launch: Launch) -> None:
 def lock_mounts(launch: Launch) -> None:
     """a mount namespace of the VE's own: what is mounted by now is locked"""
     syscalls.unshare(syscalls.CLONE_NEWNS)
-    mounts.make_private()
+    mounts.make_own()
 
 
 def own_file_systems(launch: Launch) -> None:

@@ -96,6 +96,16 @@ def make_private() -> None:
     syscalls.mount(None, "/", None, syscalls.MS_REC | syscalls.MS_PRIVATE)
 
 
+def make_own() -> None:
+    """The same, and the VE's own mount namespaces share from then on, as those of a machine do.
+
+    systemd would see to that itself, but leaves it to whoever has started it in a container, and brings credentials to
+    services that way.
+    """
+    make_private()
+    syscalls.mount(None, "/", None, syscalls.MS_REC | syscalls.MS_SHARED)
+
+
 def protection(proc: str, sysctls: Iterable[str], devices: tuple[str, ...], small_init: str) -> Protection:
     """What mount_protected shall do for a VE of these rights (ve/rights.py)."""
     whole = proc == "whole"

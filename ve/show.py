@@ -67,7 +67,8 @@ def main(pidfd: int, channel: int) -> None:
     try:
         syscalls.setns(pidfd, syscalls.CLONE_NEWNS)
         tree = syscalls.open_tree(syscalls.AT_FDCWD, "/", syscalls.OPEN_TREE_CLONE | syscalls.AT_RECURSIVE)
-        syscalls.mount_setattr(tree, _FOREIGN | syscalls.MOUNT_ATTR_RDONLY, flags=syscalls.AT_RECURSIVE)
+        ours = _FOREIGN | syscalls.MOUNT_ATTR_RDONLY  # and what the VE mounts later is not for the host's table
+        syscalls.mount_setattr(tree, ours, flags=syscalls.AT_RECURSIVE, propagation=syscalls.MS_PRIVATE)
         farside.send(far, fds=(tree,))
     except OSError as error:
         farside.send(far, str(error))

@@ -48,7 +48,9 @@ def test_of_a_running_one_it_is_its_own_mount_and_read_only(host_dir: Path, make
     [top] = shown_at(point)
     [root] = [line for line in before if line.point == "/"]
     assert top.device == root.device and "ro" in top.options
-    witness.shell(env, "echo later >/later; chown 1000 /later")
+    witness.shell(env, "echo later >/later; chown 1000 /later; mount -t tmpfs afterwards /mnt")
+    assert "afterwards" not in {line.source for line in witness.mounts()}
+    witness.shell(env, "umount /mnt")
     base = witness.base(witness.init(host_dir, env.veid))
     assert (point / "later").read_text() == "later\n" and (point / "later").stat().st_uid == base + 1000
     with pytest.raises(OSError, match="Read-only"):

@@ -137,7 +137,26 @@ def test_only_the_mounts_of_our_tables_are_inside(host_dir: Path, red: "ve.Envir
     points = [line.point for line in lines]
     assert must <= set(points) <= must | may
     assert len(points) == len(set(points))
-    assert {line.propagation for line in lines} == {()}
+
+
+def test_its_mounts_are_shared_with_its_own_mount_namespaces_alone(
+    host_dir: Path, red: "ve.Environment", make: Make
+) -> None:
+    def groups(pid: int | str = "self") -> set[str]:
+        return {each for line in witness.mounts(pid) for each in line.propagation if not each.startswith("master:")}
+
+    other = make()
+    other.start()
+    pid = witness.init(host_dir, red.veid)
+    assert all(len(line.propagation) == 1 and "shared:" in line.propagation[0] for line in witness.mounts(pid))
+    assert not groups(pid) & (groups() | groups(witness.init(host_dir, other.veid)))
+
+    script = "exec unshare --mount --propagation slave sh -c 'echo; read line; grep -c later /proc/self/mountinfo'"
+    with red.popen(["sh", "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as inner:
+        assert inner.stdout is not None
+        inner.stdout.readline()
+        witness.shell(red, "mount -t tmpfs later /mnt")
+        assert inner.communicate("\n")[0] == "1\n"
 
 
 def test_of_the_host_s_file_systems_it_has_a_null_device_and_its_cgroup(host_dir: Path, red: "ve.Environment") -> None:

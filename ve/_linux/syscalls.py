@@ -38,6 +38,7 @@ MS_BIND = 4096
 MS_REC = 1 << 14
 MS_PRIVATE = 1 << 18
 MS_SLAVE = 1 << 19
+MS_SHARED = 1 << 20
 MNT_DETACH = 2
 UMOUNT_NOFOLLOW = 8
 
@@ -283,8 +284,10 @@ def move_mount(from_fd: int, to_dirfd: int, to_path: str = "") -> None:
     )
 
 
-def mount_setattr(fd: int, attr_set: int = 0, attr_clr: int = 0, userns_fd: int = 0, flags: int = 0) -> None:
-    attr = mount_attr(attr_set, attr_clr, 0, userns_fd)
+def mount_setattr(
+    fd: int, attr_set: int = 0, attr_clr: int = 0, userns_fd: int = 0, flags: int = 0, propagation: int = 0
+) -> None:
+    attr = mount_attr(attr_set, attr_clr, propagation, userns_fd)
     _syscall(
         "mount_setattr",
         _NR_MOUNT_SETATTR,
