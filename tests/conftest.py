@@ -41,6 +41,13 @@ _tags: set[str] = set()  # names of our state dirs' cgroups; another session's m
 
 @pytest.fixture(autouse=True)
 def leaves_no_trace() -> Iterator[None]:
+    with guarded():
+        yield
+
+
+@contextlib.contextmanager
+def guarded() -> Iterator[None]:
+    """What happens meanwhile leaves nothing behind."""
     before, ours = _footprint(MACHINE), _footprint(PROCESS)
     yield
     if (namespaces := _namespaces()) != ours["namespaces"]:

@@ -1,15 +1,29 @@
-"""A Debian root file system for the tests, built once by `ve template build debian` and kept as an archive.
+"""Debian root file systems for the tests, built once by `ve template build debian` and kept as archives.
 
-mmdebstrap takes its time, and the stock-kernel VM has no network: there the archive is what this machine made.
+mmdebstrap takes its time, and the stock-kernel VM has no network: there the archives are what this machine made.
 """
 
+import hashlib
+import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import ve
 
-ARCHIVE = Path(__file__).resolve().parent.parent / ".cache" / "debian.tar.zst"
+CACHE = Path(__file__).resolve().parent.parent / ".cache"
+ARCHIVE = CACHE / "debian.tar.zst"
+SERVICES = (
+    *("anacron", "cron", "dbus-user-session", "libnss-myhostname", "nginx-light", "openssh-server", "postgresql"),
+    *("rsyslog", "sudo"),
+)
+ADDED_LATER = "redis-server"  # in a repository inside, for apt: its scripts add a user, its unit has a sandbox
+REPOSITORY = "srv/repository"
+CONTAINERS = (
+    *("busybox-static", "docker.io", "fuse-overlayfs", "iptables", "netavark", "nftables", "podman", "squashfs-tools"),
+    *("squashfuse", "uidmap"),
+)
 
 
 def mirror() -> str:
@@ -20,12 +34,49 @@ def mirror() -> str:
 
 
 def archive() -> Path:
-    if not ARCHIVE.exists():
-        ARCHIVE.parent.mkdir(exist_ok=True)
-        unfinished = ARCHIVE.with_name("unfinished.tar.zst")
+    """A plain one."""
+    return _kept(ARCHIVE)
+
+
+def services() -> Path:
+    """One with SERVICES, and a repository of packages that are not installed."""
+    return _kept(CACHE / "services.tar.zst", SERVICES, _add_repository)
+
+
+def containers() -> Path:
+    """One with CONTAINERS: Docker, Podman and what FUSE is shown with."""
+    return _kept(CACHE / "containers.tar.zst", CONTAINERS)
+
+
+def _kept(path: Path, include: Sequence[str] = (), finish: Callable[[Path], None] = lambda _: None) -> Path:
+    if not path.exists():
+        CACHE.mkdir(exist_ok=True)
+        unfinished = path.with_name(f"unfinished-{path.name}")
         with tempfile.TemporaryDirectory(prefix="ve-debian.", dir="/var/tmp") as state_dir:
-            tree = ve.Host(state_dir).templates.build("debian").path
+            tree = Path(ve.Host(state_dir).templates.build("debian", include=include).path)
+            finish(tree)
             kept = ["--xattrs", "--xattrs-include=*", "--acls", "--sparse", "--numeric-owner"]
             subprocess.run(["tar", "--zstd", *kept, "-C", tree, "-cf", unfinished, "."], check=True)
-        unfinished.rename(ARCHIVE)
-    return ARCHIVE
+        unfinished.rename(path)
+    return path
+
+
+def _add_repository(tree: Path) -> None:
+    """ADDED_LATER and what it needs besides the tree, from where the tree's own apt gets packages, with an index."""
+    settings = {"Dir": tree, "Dir::State::status": tree / "var/lib/dpkg/status", "APT::Sandbox::User": "root"}
+    apt = ["apt-get", "-qq", *(f"-o{key}={value}" for key, value in settings.items())]
+    subprocess.run([*apt, "update"], check=True)
+    subprocess.run([*apt, "--download-only", "--yes", "install", ADDED_LATER], check=True, stdout=subprocess.DEVNULL)
+    repository = tree / REPOSITORY
+    repository.mkdir()
+    index = ""
+    for package in sorted((tree / "var/cache/apt/archives").glob("*.deb")):
+        kept = repository / package.name.replace("%3a", "+")
+        shutil.move(package, kept)
+        digest = hashlib.sha256(kept.read_bytes()).hexdigest()
+        index += subprocess.check_output(["dpkg-deb", "--field", kept], text=True)
+        index += f"Filename: ./{kept.name}\nSize: {kept.stat().st_size}\nSHA256: {digest}\n\n"
+    (repository / "Packages").write_text(index)
+    for lists in (tree / "var/lib/apt/lists").iterdir():
+        if lists.is_file():
+            lists.unlink()
