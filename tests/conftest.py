@@ -6,6 +6,7 @@
     veid       a VEID that nobody uses; what the test makes of it on `host` is stopped and destroyed after it
     env        a running VE of the template busybox on `host`
     debian     the name of a Debian template on `host`: systemd is its init (slow: only for what needs systemd)
+    containers the name of another, with Docker, Podman and file systems in user space (large)
 
 VE_TEST_DIR says where state dirs go, and beside them the leases of host ids (pytest's own temporary directory
 otherwise); with CI=true or VE_TESTS_MUST_RUN=1 a skip is a failure, unless its reason is in ALLOWED_SKIPS.
@@ -27,6 +28,7 @@ import pytest
 
 import ve
 from tests.debian import archive
+from tests.debian import containers as debian_with_containers
 from ve import errors
 
 ALLOWED_SKIPS: frozenset[str] = frozenset()  # reasons, as regular expressions that match the whole of one
@@ -288,6 +290,11 @@ def env(host: "ve.Host", veid: int) -> "ve.Environment":
 @pytest.fixture(scope="session")
 def debian(host: "ve.Host") -> str:
     return host.templates.add("debian", str(archive())).ref
+
+
+@pytest.fixture(scope="session")
+def containers(host: "ve.Host") -> str:
+    return host.templates.add("containers", str(debian_with_containers())).ref
 
 
 # ---- no silent skips ------------------------------------------------------------------------------------------------

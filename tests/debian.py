@@ -21,8 +21,8 @@ SERVICES = (
 ADDED_LATER = "redis-server"  # in a repository inside, for apt: its scripts add a user, its unit has a sandbox
 REPOSITORY = "srv/repository"
 CONTAINERS = (
-    *("busybox-static", "docker.io", "fuse-overlayfs", "iptables", "netavark", "nftables", "podman", "squashfs-tools"),
-    *("squashfuse", "uidmap"),
+    *("busybox-static", "crun", "docker.io", "fuse-overlayfs", "iptables", "netavark", "nftables", "podman"),
+    *("squashfs-tools", "squashfuse", "uidmap"),
 )
 
 
