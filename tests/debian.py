@@ -15,7 +15,7 @@ import ve
 CACHE = Path(__file__).resolve().parent.parent / ".cache"
 ARCHIVE = CACHE / "debian.tar.zst"
 SERVICES = (
-    *("anacron", "cron", "dbus-user-session", "libnss-myhostname", "nginx-light", "openssh-server", "postgresql"),
+    *("anacron", "cron", "dbus-user-session", "nginx-light", "openssh-server", "postgresql"),
     *("rsyslog", "sudo"),
 )
 ADDED_LATER = "redis-server"  # in a repository inside, for apt: its scripts add a user, its unit has a sandbox

@@ -144,8 +144,8 @@ def _busybox_version(staging: Staging) -> str:
 
 DEBIAN_SUITE = "bookworm"
 DEBIAN_PACKAGES = (
-    "dbus", "iproute2", "iputils-ping", "less", "libpam-systemd", "login", "nano", "netbase", "passwd", "procps",
-    "systemd", "systemd-sysv",
+    "dbus", "iproute2", "iputils-ping", "less", "libnss-myhostname", "libpam-systemd", "login", "nano", "netbase",
+    "passwd", "procps", "systemd", "systemd-sysv",
 )  # fmt: skip
 _SUITE = re.compile(r"[a-z][a-z0-9.-]*")
 _PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]*")
