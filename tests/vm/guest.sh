@@ -17,7 +17,7 @@ mount -t tmpfs modules /usr/lib/modules
 ln -s "$host$modules" "/usr/lib/modules/$(uname -r)"
 mount --bind "$host$project" "$project"
 
-modprobe -a ext4 overlay loop
+modprobe -a ext4 overlay loop fuse tun veth bridge
 mount /dev/vda $disk
 mkdir -m 1777 $disk/tmp
 mkdir $disk/state
