@@ -86,7 +86,7 @@ test: test-native test-vm ## every test on this kernel, then what depends on the
 .PHONY: test-native
 test-native: setup-test ## every test on this kernel
 	@echo "==> testing on this machine's kernel, $$(uname -r)"
-	@$(BIN)/python -m pytest tests/unit tests/kernel tests/verbs $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest tests/unit tests/kernel tests/verbs tests/attacks $(PYTEST_ARGS)
 
 .PHONY: test-vm
 test-vm: setup-vm ## what depends on the kernel on a stock one, emulated and slow: KERNEL=6.1, 6.12 or 7
