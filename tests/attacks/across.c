@@ -145,6 +145,31 @@ static int kill_all(char **words)
 	return kill(-1, SIGUSR1);
 }
 
+/* A process that loses its parent, and one that never had a parent in the VE: each says its number, and stays. */
+static int leave_a_process(long flags)
+{
+	pid_t child = need((int)syscall(SYS_clone, flags | SIGCHLD, 0, 0, 0, 0), "clone");
+	if (child == 0) {
+		need((int)syscall(SYS_close_range, 0, ~0U, 0), "let go of its output");
+		pause();
+		_exit(0);
+	}
+	printf("%d ", child);
+	return 0;
+}
+
+static int leave_an_orphan(char **words)
+{
+	(void)words;
+	return leave_a_process(0);
+}
+
+static int leave_a_sibling(char **words)
+{
+	(void)words;
+	return leave_a_process(CLONE_PARENT);
+}
+
 /* That one of its own gets SIGIO for what it does itself is no attack; that another gets it is. */
 static int own_a_socket(char **words)
 {
@@ -309,6 +334,8 @@ const struct attack ACROSS[] = {
 	{"scheduler", schedule},
 	{"ioprio", slow_io},
 	{"proc", its_files},
+	{"orphan", leave_an_orphan},
+	{"sibling", leave_a_sibling},
 	{"sigio", own_a_socket},
 	{"shm", shared_memory},
 	{"shm-number", shared_memory_by_number},

@@ -75,6 +75,7 @@ CALL(raise_ambient, prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, CAP_SYS_MODULE, 
 CALL(be_unmapped, setresuid(70000, 70000, 70000))
 CALL(permission_events, fanotify_init(FAN_CLASS_CONTENT, O_RDONLY))
 CALL(be_oom_proof, put("/proc/self/oom_score_adj", "-1000"))
+CALL(have_more_processes, setrlimit(RLIMIT_NPROC, &(struct rlimit){RLIM_INFINITY, RLIM_INFINITY}))
 CALL(end_all, reboot(RB_AUTOBOOT))
 #ifdef __x86_64__
 CALL(all_ports, iopl(3))
@@ -211,6 +212,16 @@ static int map_users(char **words)
 	return result;
 }
 
+/* Of the asynchronous I/O requests that the whole machine may have, some. */
+static int have_requests(char **words)
+{
+	unsigned long context = 0;
+	if (syscall(SYS_io_setup, atoi(words[0]), &context) == -1)
+		return -1;
+	until_the_witness_has_looked();
+	return 0;
+}
+
 const struct attack KERNEL[] = {
 	{"keyctl", get_keyring},
 	{"keyctl-32", narrow_keyctl},
@@ -252,6 +263,8 @@ const struct attack KERNEL[] = {
 	{"fanotify", permission_events},
 	{"oom_score_adj", be_oom_proof},
 	{"reboot", end_all},
+	{"nproc", have_more_processes},
+	{"aio", have_requests},
 	{"iopl", all_ports},
 	{"ioperm", one_port},
 	{"interface", set_interface},

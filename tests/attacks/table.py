@@ -123,6 +123,7 @@ KERNEL = (
     row("user namespace of one beyond its range", "uid-map 0,70000,1"),
     row("fanotify permissions", "fanotify", lacks="ENOSYS"),
     row("OOM killer passes over", "oom_score_adj", "EACCES", capability="sys_resource"),
+    row("more processes", "nproc", capability="sys_resource"),
     row("iopl", lacks="ENOSYS"),
     row("ioperm", lacks="ENOSYS"),
     row("network interface", "interface"),  # nested: the VE's, by a socket of before

@@ -424,8 +424,7 @@ def looks_while_it_waits(scene: Scene, look: Callable[[], object], line: list[st
     """What a witness sees while the program waits for it, in the VE; and its answer."""
     process: Any = scene.env.popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     with contextlib.closing(process.stdin):
-        assert process.stdout.readline() == "READY\n"
-        seen = look()
+        seen = look() if process.stdout.readline() == "READY\n" else None
     answer = process.stdout.read().strip()
     process.stdout.close()
     process.wait()
@@ -479,6 +478,44 @@ def test_inotify_instances_of_one_ve_are_not_the_host_s(scene: Scene) -> None:
         assert subprocess.run(input="\n", capture_output=True, **options).stdout == "EMFILE\n"
         first.communicate("\n")
     assert looks_while_it_waits(scene, one_for_the_host, ["/attack", "inotify"]) == ("WORKED", "WORKED")
+
+
+def number(path: str) -> int:
+    return int(Path(path).read_text())
+
+
+@pytest.mark.xfail(
+    number("/proc/sys/kernel/threads-max") > number("/proc/sys/kernel/pid_max"),
+    reason="it may have half of threads-max, which are more than there are pids",
+)
+def test_a_fork_bomb_leaves_pids_to_the_host(scene: Scene, host_dir: Path) -> None:
+    """That root inside cannot raise it is a row of the table; to go there would take half of this machine's pids."""
+    limits = Path(f"/proc/{witness.init(host_dir, scene.env.veid)}/limits").read_text()
+    [most] = re.findall(r"^Max processes +\d+ +(\d+)", limits, re.MULTILINE)
+    assert int(most) <= number("/proc/sys/kernel/pid_max") / 2
+
+
+@pytest.mark.xfail(reason="fs.aio-max-nr is one for the whole machine: only the filter of system calls could refuse it")
+def test_requests_of_asynchronous_io_are_not_the_host_s(scene: Scene) -> None:
+    """A few are enough to see where they count."""
+    before = number("/proc/sys/fs/aio-nr")
+    seen, answer = looks_while_it_waits(scene, lambda: number("/proc/sys/fs/aio-nr"), ["/attack", "aio", "8"])
+    assert answer == "ENOSYS" or seen == before
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "orphan",
+        pytest.param("sibling", marks=pytest.mark.xfail(reason="clone(CLONE_PARENT) makes it a child of our middle")),
+    ],
+)
+def test_orphans_go_to_its_init(host: "ve.Host", host_dir: Path, program: Path, name: str) -> None:
+    with contextlib.ExitStack() as stack:
+        env = running(host, program, stack, 7004)
+        done = env.run(["/attack", name], capture_output=True, text=True)
+        pid = commandline.processes(host_dir, env.veid)[int(done.stdout.split()[0])]
+        assert int(witness.status(pid)["PPid"]) == witness.init(host_dir, env.veid)
 
 
 def test_a_name_of_its_own(scene: Scene) -> None:
