@@ -154,12 +154,12 @@ FILES = (
     row("addresses in kallsyms", "addresses /proc/kallsyms", "ZEROS", lacks="ENOENT"),
     row("addresses in modules", "addresses /proc/modules", "ZEROS", lacks="ENOENT"),
     *(row(f"mount {kind}", lacks="ENODEV") for kind in ("debugfs", "tracefs", "securityfs", "configfs", "pstore")),
-    *(row(f"mount {kind}", lacks="ENODEV") for kind in ("efivarfs", "devtmpfs", "hugetlbfs", "fusectl", "bpf")),
+    *(row(f"mount {kind}", lacks="ENODEV") for kind in ("devtmpfs", "hugetlbfs", "fusectl")),
+    row("mount efivarfs", lacks="ENODEV EOPNOTSUPP"),
     row("fresh sysfs", "mount sysfs"),
-    row("cgroup v1 memory", "cgroup-v1 memory", "EACCES EPERM", lacks="EBUSY EINVAL ENODEV"),
-    row("cgroup v1 devices", "cgroup-v1 devices", "EACCES EPERM", lacks="EBUSY EINVAL ENODEV"),
-    row("new cgroup v1", "mount cgroup none none,name=attack", lacks="ENODEV"),
-    row("release_agent", "mount cgroup none none,name=attack,release_agent=/x", "EINVAL EPERM", lacks="ENODEV"),
+    row("cgroup v1", "cgroup-v1 {v1}", "EACCES EPERM", lacks="ENODEV", elsewhere="mount cgroup none {v1}"),
+    row("new cgroup v1", "mount cgroup none none,name=attack-new", lacks="ENODEV"),
+    row("release_agent", "mount cgroup none none,name=attack-agent,release_agent=/x", "EINVAL EPERM", lacks="ENODEV"),
     row("its own cgroup's depth", "rewrite {own}/cgroup.max.depth", "EACCES"),
     row("its own freezing", "rewrite {own}/cgroup.freeze", "EACCES"),
     row("its own end", "write {own}/cgroup.kill 1", "EACCES"),
@@ -199,10 +199,11 @@ FILES = (
 )
 
 # What hides and what forbids writing in a VE's proc and sysfs, and each way to get under it.
-_WAYS = ("umount", "rbind", "move", "bind", "open_tree", "open_tree-all", "beneath", "cover")
+_WAYS = ("umount", "rbind", "move", "bind", "open_tree", "open_tree-all", "cover")
 MASKS = (
     *(row(f"keys by {way}", f"mask-{way} {{proc}} keys keys read", "EINVAL EPERM") for way in _WAYS),
     *(row(f"sysctl by {way}", f"mask-{way} {{proc}} sys sys/kernel/shmall write", "EINVAL EPERM") for way in _WAYS),
+    row("keys by a mount beneath", "mask-beneath {proc} keys keys read", "EINVAL", lacks="EINVAL"),  # from 6.5
     row("sysctl by remount", "mask-remount {proc} sys sys/kernel/shmall write"),
     row("sysctl by mount_setattr", "mask-setattr {proc} sys sys/kernel/shmall write"),
     row("fresh proc", "mask-fresh {proc} - keys read proc"),

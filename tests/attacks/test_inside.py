@@ -88,7 +88,7 @@ def scene(host: "ve.Host", host_dir: Path, program: Path, tmp_path_factory: pyte
     with contextlib.ExitStack() as stack, pytest.MonkeyPatch.context() as patch:
         patch.setenv(MARK, "host")
         facts, outer = files(place)
-        facts |= device(place, stack) | cgroups(stack) | namespaced_child(stack)
+        facts |= device(place, stack) | cgroups(stack) | old_hierarchy() | namespaced_child(stack)
         mounts = [f"{outer['share']}:/share", f"{outer['frozen']}:/frozen:ro"]
         env = running(host, program, stack, 7001, mounts=mounts)
         other = running(host, program, stack, 7002)
@@ -147,6 +147,13 @@ def cgroups(stack: contextlib.ExitStack) -> dict[str, str]:
         stack.callback(cgroup.rmdir)
         made[name] = str(cgroup)
     return made
+
+
+def old_hierarchy() -> dict[str, str]:
+    """One of cgroup v1 that this host has beside v2, or one that nobody has.  Made outside, the latter stays without a
+    cgroup in it, and so goes with its mount."""
+    found = re.search(r" - cgroup \S+ \S*?([a-z_]+=?[a-z_]*)$", Path("/proc/self/mountinfo").read_text(), re.MULTILINE)
+    return {"v1": found[1] if found else "none,name=attack"}
 
 
 def namespaced_child(stack: contextlib.ExitStack) -> dict[str, str]:
