@@ -1,8 +1,10 @@
 /* At the host's files, devices and file systems. */
 #include "attack.h"
+#include <dirent.h>
 #include <ftw.h>
 #include <linux/fs.h>
 #include <linux/mount.h>
+#include <linux/random.h>
 #include <sys/fanotify.h>
 #include <sys/inotify.h>
 #include <sys/resource.h>
@@ -39,6 +41,41 @@ static int read_addresses(char **words)
 			    strtoull(word, NULL, 16) >> 32)
 				return 0;
 	refused("ZEROS");
+}
+
+/* Where in the machine's memory a page of ours is. */
+static int read_frame(char **words)
+{
+	(void)words;
+	uint64_t entry = 0;
+	volatile int here = 1;
+	int fd = need(open("/proc/self/pagemap", O_RDONLY), "open pagemap");
+	off_t at = (off_t)((uintptr_t)&here / (uintptr_t)sysconf(_SC_PAGESIZE) * sizeof entry);
+	need(pread(fd, &entry, sizeof entry, at) == sizeof entry ? 0 : -1, "read it");
+	if (!(entry << 9))
+		refused("ZEROS");
+	return 0;
+}
+
+/* The file that a process has mapped, past what its path says. */
+static int open_mapped(char **words)
+{
+	char path[300];
+	(void)words;
+	DIR *maps = opendir("/proc/self/map_files");
+	for (struct dirent *entry; maps && (entry = readdir(maps));)
+		if (strchr(entry->d_name, '-')) {
+			snprintf(path, sizeof path, "/proc/self/map_files/%s", entry->d_name);
+			return opens(path);
+		}
+	return -1;
+}
+
+/* Make the machine believe that it has less to guess from, by a number that there cannot be. */
+static int spoil_entropy(char **words)
+{
+	(void)words;
+	return ioctl(need(open("/dev/random", O_RDWR), "open random"), RNDADDTOENTCNT, &(int){-1});
 }
 
 /* Write back what is there: nothing changes. */
@@ -384,6 +421,9 @@ static int watch_everything(char **words)
 const struct attack FILES[] = {
 	{"read", read_it},
 	{"addresses", read_addresses},
+	{"pagemap", read_frame},
+	{"map_files", open_mapped},
+	{"entropy", spoil_entropy},
 	{"rewrite", rewrite},
 	{"write", write_it},
 	{"write-anywhere", write_anywhere},

@@ -14,6 +14,24 @@ static int take_from_it(char **words)
 	return syscall(SYS_pidfd_getfd, 0, 1, 0) == -1 ? -1 : 0;
 }
 
+/* Its mount namespace, which kernels from 6.11 hand out. */
+static int namespace_of_it(char **words)
+{
+	(void)words;
+	return ioctl(0, _IO(0xff, 3)) == -1 ? -1 : 0; /* PIDFD_GET_MNT_NAMESPACE */
+}
+
+/* Who passed a socket, by the socket: from 6.5. */
+static int signal_its_peer(char **words)
+{
+	(void)words;
+	int pidfd;
+	socklen_t size = sizeof pidfd;
+	if (getsockopt(0, SOL_SOCKET, 77, &pidfd, &size) == -1) /* SO_PEERPIDFD */
+		return -1;
+	return (int)syscall(SYS_pidfd_send_signal, pidfd, SIGUSR2, NULL, 0);
+}
+
 static int join_it(char **words)
 {
 	(void)words;
@@ -112,6 +130,8 @@ const struct attack GIVEN[] = {
 	{"given-pidfd-signal", signal_it},
 	{"given-pidfd-getfd", take_from_it},
 	{"given-pidfd-setns", join_it},
+	{"given-pidfd-namespace", namespace_of_it},
+	{"given-peer", signal_its_peer},
 	{"given-namespace", join_namespace},
 	{"given-setsig", choose_signal},
 	{"given-setown", give_owner},

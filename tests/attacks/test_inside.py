@@ -319,16 +319,36 @@ def given(scene: Scene, fd: int, name: str, *words: object) -> tuple[str, str]:
     return done.stdout.strip(), there.stdout.strip()
 
 
+UNKNOWN = ("ENOTTY", "EINVAL")  # of an ioctl that a kernel has not yet
+
+
 @pytest.mark.parametrize(
-    ("name", "refused"),
-    [("given-pidfd-getfd", "EPERM"), ("given-pidfd-setns", "EPERM"), ("given-pidfd-signal", "EINVAL")],
+    ("name", "refused", "lacks"),
+    [
+        ("given-pidfd-getfd", "EPERM", ()),
+        ("given-pidfd-setns", "EPERM", ()),
+        ("given-pidfd-signal", "EINVAL", ()),
+        ("given-pidfd-namespace", "EACCES", UNKNOWN),
+    ],
 )
-def test_a_pidfd_that_was_passed(scene: Scene, name: str, refused: str) -> None:
-    with commandline.watched(scene.victims["host"].process.pid) as pidfd:
-        before = scene.victims["host"].report()
+def test_a_pidfd_that_was_passed(scene: Scene, name: str, refused: str, lacks: tuple[str, ...]) -> None:
+    victim = scene.victims["host"]
+    with commandline.watched(victim.process.pid) as pidfd:
+        before = victim.report()
         answer = scene.env.run(["/attack", name], stdin=pidfd, capture_output=True, text=True).stdout.strip()
-        assert answer == refused and scene.victims["host"].report() == before
-        assert subprocess.run([scene.program, name], stdin=pidfd, capture_output=True).stdout.strip() == b"WORKED"
+        assert victim.report() == before
+        there = subprocess.run([scene.program, name], stdin=pidfd, capture_output=True, text=True).stdout.strip()
+        assert (answer, there) == (refused, "WORKED") or (answer == there and there in lacks)
+
+
+def test_the_peer_of_a_socket_that_was_passed(scene: Scene) -> None:
+    """From 6.5 a socket tells by a pidfd who made it: us."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs, signals_counted() as got:
+        answer = scene.env.run(["/attack", "given-peer"], stdin=theirs, capture_output=True, text=True).stdout.strip()
+        assert not got
+        there = subprocess.run([str(scene.program), "given-peer"], stdin=theirs.fileno(), stdout=subprocess.PIPE).stdout
+        assert (answer, got) == (("EINVAL", [signal.SIGUSR2]) if there == b"WORKED\n" else ("ENOPROTOOPT", []))
 
 
 @pytest.mark.parametrize("kind", ["mnt", "net", "uts", "ipc", "cgroup"])
