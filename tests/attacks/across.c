@@ -298,7 +298,7 @@ static int terminal(char **words)
 
 static int terminal_by_node(char **words)
 {
-	char path[64];
+	char path[4200];
 	snprintf(path, sizeof path, "%s/node", fresh_directory());
 	if (mknod(path, S_IFCHR | 0666, (dev_t)136 << 8 | (dev_t)atoi(words[0])) == -1)
 		return -1;
@@ -307,7 +307,7 @@ static int terminal_by_node(char **words)
 
 static int terminal_by_devpts(char **words)
 {
-	char path[64];
+	char path[4200];
 	own_mounts();
 	const char *at = fresh_directory();
 	need(mount("devpts", at, "devpts", 0, NULL), "mount devpts");

@@ -142,7 +142,7 @@ static int mount_and_open(char **words)
 /* A hierarchy of cgroup v1 that a hybrid host has: make a cgroup, or have a program of ours run when one is empty. */
 static int old_cgroups(char **words)
 {
-	char path[128];
+	char path[4200];
 	own_mounts();
 	const char *at = fresh_directory();
 	if (mount("none", at, "cgroup", 0, words[0]) == -1)

@@ -558,7 +558,7 @@ def test_a_binary_format_of_its_own(scene: Scene, tmp_path: Path) -> None:
     with pytest.raises(OSError, match="Exec format"):
         subprocess.run([file])
     if done.returncode:
-        assert "permitted" in done.stderr
+        assert "permi" in done.stderr  # not permitted, or permission denied
     else:
         assert witness.shell(scene.env, "cp /b/attack /tmp/shown && umount /b && cat /tmp/shown")
 
