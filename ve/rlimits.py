@@ -29,7 +29,7 @@ RLIMITS = {
     resource.RLIMIT_RTPRIO: (0, 0),
     resource.RLIMIT_RTTIME: (INFINITY, INFINITY),
 }
-BY_THREADS = (resource.RLIMIT_NPROC, resource.RLIMIT_SIGPENDING)  # half of the threads that the host may have
+BY_THREADS = (resource.RLIMIT_NPROC, resource.RLIMIT_SIGPENDING)  # half of the threads that the host can have
 
 
 def reset() -> None:
@@ -49,8 +49,12 @@ def reset() -> None:
 
 
 def _threads() -> int:
-    with open("/proc/sys/kernel/threads-max", "rb") as file:  # no text: ve/enter.py can import no codec
-        return int(file.read())
+    """As many as the kernel allows, and as there are pids for: pid_max is the lower one where no init has raised it."""
+    least = []
+    for name in ("threads-max", "pid_max"):
+        with open(f"/proc/sys/kernel/{name}", "rb") as file:  # no text: ve/enter.py can import no codec
+            least.append(int(file.read()))
+    return min(least)
 
 
 def _set(number: int, soft: int, hard: int) -> None:

@@ -49,7 +49,7 @@ def limits(text: str) -> dict[str, tuple[str, str]]:
 
 
 def expected() -> dict[str, tuple[str, str]]:
-    half = str(int(Path("/proc/sys/kernel/threads-max").read_text()) // 2)
+    half = str(min(int(Path(f"/proc/sys/kernel/{name}").read_text()) for name in ("threads-max", "pid_max")) // 2)
     free = ("unlimited", "unlimited")
     return {
         "cpu time": free, "file size": free, "data size": free, "stack size": (str(8 * MIB), "unlimited"),
