@@ -65,6 +65,14 @@ REFUSALS = (
         "AF_VSOCK",
     ),
     Refusal(
+        "qrtr",
+        "no namespace keeps its addresses apart: VEs and the host meet",
+        "EACCES",
+        ("socket",),
+        (0, 42),
+        "AF_QIPCRTR",
+    ),
+    Refusal(
         "signals", "it chooses what another's process is sent", "EACCES", ("fcntl", "fcntl64"), (1, 10), "F_SETSIG"
     ),
     Refusal("aio", "the host has so many contexts for all: one VE could take them", "ENOSYS", ("io_setup",)),

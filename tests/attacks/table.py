@@ -128,7 +128,7 @@ KERNEL = (
     row("ioperm", lacks="ENOSYS"),
     row("network interface", "interface"),  # nested: the VE's, by a socket of before
     row("vsock", "family 40 1", "EACCES", lacks="EAFNOSUPPORT"),
-    row("qrtr", "family 42 2", "EAFNOSUPPORT", lacks="EAFNOSUPPORT"),
+    row("qrtr", "family 42 2", "EACCES", lacks="EAFNOSUPPORT"),
 )
 
 FILES = (
