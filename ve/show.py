@@ -21,6 +21,7 @@ from ve.unionfs import Overlay
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import NoReturn
 
 _LOOKS = ("cwd", "root", "exe")
 _FOREIGN = syscalls.MOUNT_ATTR_NOSUID | syscalls.MOUNT_ATTR_NODEV  # a VE's setuid programs are none of the host's
@@ -49,6 +50,8 @@ def running(pidfd: int, point: str) -> None:
                 interpreter.command("ve.show", *ours),
                 pass_fds=ours,
                 stdin=subprocess.DEVNULL,
+                env=interpreter.environment(),
+                start_new_session=True,  # Ctrl-C is for us
                 check=False,
             )
         message, fds = farside.receive(near)
@@ -61,17 +64,23 @@ def running(pidfd: int, point: str) -> None:
         os.close(fds[0])
 
 
-def main(pidfd: int, channel: int) -> None:
-    """In a process of its own: clone the mounts of that process's namespace and send them as one descriptor."""
+def main(pidfd: int, channel: int) -> NoReturn:
+    """In a process of its own: clone the mounts of that process's namespace and send them as one descriptor.
+
+    It is the host's root, and its root becomes the VE's: so it imports nothing there, not even by a traceback, which
+    looks for the lines of our source, finds the VE's, and would import the codec that these name.
+    """
     far = _socket.socket(fileno=channel)
+    farside.forget_imports()
     try:
         syscalls.setns(pidfd, syscalls.CLONE_NEWNS)
         tree = syscalls.open_tree(syscalls.AT_FDCWD, "/", syscalls.OPEN_TREE_CLONE | syscalls.AT_RECURSIVE)
         ours = _FOREIGN | syscalls.MOUNT_ATTR_RDONLY  # and what the VE mounts later is not for the host's table
         syscalls.mount_setattr(tree, ours, flags=syscalls.AT_RECURSIVE, propagation=syscalls.MS_PRIVATE)
         farside.send(far, fds=(tree,))
-    except OSError as error:
+    except BaseException as error:
         farside.send(far, str(error))
+    os._exit(0)
 
 
 def is_shown(point: str) -> bool:
@@ -99,22 +108,46 @@ def hide(veid: int, point: str) -> None:
 
 
 def looking_at(point: str) -> list[tuple[int, str]]:
-    """Pid and command of every process of this host that has a file or directory below point in use."""
+    """Pid and command of every process of this host that has a file or directory below point in use.
+
+    A path alone says little: a process of a VE can be in a directory that is called so there.
+    """
+    shown = {line.number for line in mountinfo.lines() if _is_below(line.point, point)}
     found = []
     for name in os.listdir("/proc"):
-        if name.isdecimal() and any(path == point or path.startswith(f"{point}/") for path in _paths(name)):
+        if name.isdecimal() and any(_is_in(name, link, shown) for link in _links(name, point)):
             with suppress(OSError), open(f"/proc/{name}/comm", encoding="utf-8", errors="replace") as file:  # it ended
                 found.append((int(name), file.read().strip()))
     return found
 
 
-def _paths(pid: str) -> Iterator[str]:
+def _is_below(path: str, point: str) -> bool:
+    return path == point or path.startswith(f"{point}/")
+
+
+def _links(pid: str, point: str) -> Iterator[str]:
+    """Those of /proc/PID whose paths are at point or below."""
     try:
         links = [*_LOOKS, *(f"fd/{fd}" for fd in os.listdir(f"/proc/{pid}/fd"))]
     except OSError:
         return
     for link in links:
-        try:
-            yield os.readlink(f"/proc/{pid}/{link}")
-        except OSError:
-            continue
+        with suppress(OSError):
+            if _is_below(os.readlink(f"/proc/{pid}/{link}"), point):
+                yield link
+
+
+def _is_in(pid: str, link: str, shown: set[int]) -> bool:
+    """Does it lead into one of these mounts, or a copy in another mount namespace of the host's root?"""
+    try:
+        if os.path.samestat(os.stat(f"/proc/{pid}/root"), os.stat("/")):
+            return True
+        fd = os.open(f"/proc/{pid}/{link}", os.O_PATH | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        with open(f"/proc/self/fdinfo/{fd}", encoding="ascii") as file:
+            fields = dict(line.split(":", 1) for line in file)
+        return int(fields["mnt_id"]) in shown
+    finally:
+        os.close(fd)
