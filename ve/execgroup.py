@@ -12,12 +12,14 @@ alive or it is not.  What a command leaves in the background when it ends by its
 import contextlib
 import itertools
 import os
+import re
 
 from ve.beancounter import Cgroup
 from ve.facts import process_start_time
 
 LEFT = "exec.left"
 PATIENCE = 10.0  # seconds for the kernel to end what it killed, which takes long only where it hangs
+_NAME = re.compile(r"exec\.([0-9]{1,10})\.([0-9]{1,20})\.[0-9]+")
 _serial = itertools.count()
 
 
@@ -56,17 +58,26 @@ def _move(source: str, destination: str) -> None:
 def sweep(cgroup: str) -> None:
     """Remove what callers that were killed have left in the directory cgroup: their commands' trees are ended.
 
-    Commands of callers that live, and what commands left in the background, go on.
+    Commands of callers that live, and what commands left in the background, go on.  So does what somebody else made
+    there: a VE's root may make cgroups beside those of logins, and call them as it likes.
     """
     for name in os.listdir(cgroup) if os.path.isdir(cgroup) else ():
-        if not name.startswith("exec."):
-            continue
         group = Cgroup(f"{cgroup}/{name}")
-        if name != LEFT:
-            _, pid, started, *_ = f"{name}..".split(".")
-            if pid.isdigit() and started == str(process_start_time(int(pid))):
+        caller = _NAME.fullmatch(name)
+        if not (caller or name == LEFT) or not _is_ours(group.path):
+            continue
+        if caller:
+            pid, started = map(int, caller.groups())
+            if process_start_time(pid) == started:
                 continue
             group.kill()
             group.wait_empty(PATIENCE)
         with contextlib.suppress(OSError):
             group.remove()
+
+
+def _is_ours(path: str) -> bool:
+    try:
+        return os.stat(path).st_uid == os.geteuid()
+    except FileNotFoundError:
+        return False
