@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from ve.beancounter import Cgroup
 from ve.facts import Facts
 
+_MOST = 1 << 17  # bytes of a command line; a process may say that it has gigabytes (prctl(2), PR_SET_MM_MAP)
+
 
 @dataclass(frozen=True)
 class Process:
@@ -37,7 +39,7 @@ def _status(pid: int) -> dict[str, str]:
 
 
 def _command(pid: int, name: str) -> str:
-    """Its command line, or its name in brackets when it shows none, as ps does."""
-    with open(f"/proc/{pid}/cmdline", "rb") as file:
-        words = file.read().rstrip(b"\0").split(b"\0")
+    """The beginning of its command line, or its name in brackets when it shows none, as ps does."""
+    with open(f"/proc/{pid}/cmdline", "rb", buffering=0) as file:
+        words = file.read(_MOST).rstrip(b"\0").split(b"\0")
     return os.fsdecode(b" ".join(words)) or f"[{name}]"
