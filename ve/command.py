@@ -29,6 +29,8 @@ def join(request: Request, pidfd: int, channel: _socket.socket) -> NoReturn:
     step = "setns"
     try:
         syscalls.setns(pidfd, namespaces.flags())
+        step = "become root"
+        farside.become(0, 0)  # here, where no process of the VE sees us: fs.suid_dumpable=1 opens us for a moment
         step = "clone3"
         pid = syscalls.clone3(syscalls.CLONE_PARENT, 0)
         if pid == 0:
@@ -54,10 +56,9 @@ class Command:
 
 
 def session(command: Command) -> None:
-    """a session of its own, with nothing of the host's open, as root of the VE"""
+    """a session of its own, with nothing of the host's open"""
     farside.close_all_but(command.channel.fileno())
     os.setsid()
-    farside.become(0, 0)
 
 
 def confinement(command: Command) -> None:

@@ -19,7 +19,8 @@ It runs as ``python -I -S`` and so is single-threaded whatever its caller looks 
 
 Instead of the answers there may be FAILED step, errno, why.  The middle ends as the command ended: with its exit code,
 or by its signal.  The VE's files are hostile: before the first of them is looked at, the command has no descriptor of
-the host but its standard ones, cannot be traced (PR_SET_DUMPABLE), and imports nothing any more.
+the host but its standard ones, cannot be traced (PR_SET_DUMPABLE), and imports nothing any more.  So are its processes,
+which see the command from the clone on: by then it is root of the VE and hidden.
 """
 
 from __future__ import annotations
@@ -28,9 +29,11 @@ from __future__ import annotations
 import _signal  # type: ignore[import-not-found]
 import _socket
 import errno
+import fcntl
 import marshal
 import os
 import select
+import stat
 
 from ve import command, confinement, farside, rlimits
 from ve._linux import syscalls
@@ -40,6 +43,8 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from ve.farside import Request
+
+_GROUP = {os.O_RDONLY: stat.S_IRGRP, os.O_WRONLY: stat.S_IWGRP, os.O_RDWR: stat.S_IRGRP | stat.S_IWGRP}
 
 
 # --- the middle ---------------------------------------------------------------------------------------------------
@@ -155,13 +160,19 @@ class Middle:
 
 
 def _give_pipes(pid: int) -> None:
-    """Pipes among the standard descriptors become the VE root's, or nobody inside could open /dev/stdout (pipe(7))."""
-    with open(f"/proc/{pid}/uid_map", "rb") as file:
-        root = int(file.readline().split()[1])
+    """Let the VE root's group open the pipes among the standard descriptors as /dev/stdout and the like (pipe(7)).
+
+    Only the way that it has them open: who could read what it writes would read what others of the host write there.
+    They keep their owner, who could change that.
+    """
+    with open(f"/proc/{pid}/gid_map", "rb") as file:
+        first = file.readline().split()
     for fd in (0, 1, 2):
         try:
-            if os.readlink(f"/proc/self/fd/{fd}").startswith("pipe:["):
-                os.fchown(fd, root, root)
+            if first and os.readlink(f"/proc/self/fd/{fd}").startswith("pipe:["):
+                bits = _GROUP[fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE]
+                os.fchown(fd, -1, int(first[1]))
+                os.fchmod(fd, stat.S_IMODE(os.fstat(fd).st_mode) | bits)
         except OSError:
             pass  # it is closed
 
@@ -210,3 +221,5 @@ def main(request_fd: int, near: int, pidfd: int) -> NoReturn:
         middle.run()
     except OSError as error:
         middle.fail(getattr(error, "syscall", "prepare"), error.errno or 0, os.strerror(error.errno or 0))
+    except Exception as error:
+        middle.fail("prepare", 0, f"unexpected {type(error).__name__}: {error}")
