@@ -134,6 +134,7 @@ class Hand:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
+                env=interpreter.environment(),
                 start_new_session=True,  # Ctrl-C is for us, who let it clean up
             )
 

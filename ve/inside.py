@@ -83,6 +83,7 @@ def _enter(pidfd: int, root: int) -> Root:
     """Go to a running VE's root, or a stopped one's; or stay on the host."""
     if pidfd < 0 and root < 0:
         return Root()
+    farside.forget_imports()
     if pidfd >= 0:
         farside.hide()
         syscalls.setns(pidfd, syscalls.CLONE_NEWUSER | syscalls.CLONE_NEWNS)
@@ -92,7 +93,6 @@ def _enter(pidfd: int, root: int) -> Root:
         os.fchdir(root)
         os.chroot(".")
         os.close(root)
-    farside.forget_imports()
     return Root(os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
 
 

@@ -25,6 +25,12 @@ def command(module: str, *arguments: int | str) -> list[str]:
     return [sys.executable, "-I", "-S", *utf8, "-c", code]
 
 
+def environment() -> dict[bytes, bytes]:
+    """Ours, for such an interpreter: only what it needs itself, as no secret shall be in a process that enters a VE."""
+    needed = (b"LANG", b"LC_", b"LD_LIBRARY_PATH")
+    return {key: value for key, value in os.environb.items() if key.startswith(needed)}
+
+
 def request(data: dict[str, Any]) -> int:
     """A descriptor to read the request from with marshal.load, for the caller to pass on and to close."""
     fd = os.memfd_create("ve-request")

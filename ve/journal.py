@@ -14,6 +14,7 @@ from ve.facts import Facts
 from ve.request import Arguments, Streams
 
 _JOURNALCTL = ("journalctl", "--no-pager", "--boot", "--lines=all")
+_PATIENCE = 10.0  # seconds for a VE to let journalctl in
 
 
 class Running(Protocol):
@@ -41,14 +42,19 @@ def chunks(path: str, environment: Running, follow: bool) -> Iterator[bytes]:
 def _reader(environment: Running, follow: bool) -> Iterator[int]:
     """A descriptor of what journalctl says inside; -1 when nobody can say anything: the log is worth showing alone.
 
-    There may be no journalctl, or one that cannot be executed, and the VE may be frozen or end meanwhile.
+    There may be no journalctl, or one that cannot be executed; the VE may be frozen, or end or stop it meanwhile.
     """
     command = [*_JOURNALCTL, "--follow"] if follow else list(_JOURNALCTL)
     try:
         reader = environment.popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            bufsize=0,
+            enter_timeout=_PATIENCE,
         )
-    except (OSError, NotRunning):
+    except (OSError, NotRunning, subprocess.TimeoutExpired):
         yield -1
         return
     with reader:

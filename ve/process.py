@@ -8,6 +8,7 @@ Popen and run take subprocess's arguments, return its types and raise its except
   but its standard ones; arguments that only make sense for a child of ours are refused by name.
 * pid is that of a process of ours on the host, which ends as the command does; host_pid and inside_pid are the
   command's.  send_signal() and terminate() reach the command, kill() its whole tree, also what left its session.
+* enter_timeout bounds the way in, which a VE can hold up; run() takes it out of its timeout.
 * A with block that is left by an exception, a timeout of run(), and our own death end the whole tree.  What a command
   leaves in the background when it ends by itself lives on, as that of a login would.
 
@@ -18,11 +19,13 @@ after the process that called us, so that what a killed caller leaves can be fou
 import contextlib
 import errno
 import os
+import select
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import Mapping
-from typing import Any, NoReturn, Unpack
+from typing import Any, NoReturn, Unpack, cast
 
 from ve import execgroup, farside, interpreter, request, terminal
 from ve.beancounter import Cgroup
@@ -50,6 +53,7 @@ class Popen(subprocess.Popen[Any]):
         stdout: Any = None,
         stderr: Any = None,
         pty: bool = False,
+        enter_timeout: float | None = None,
         **options: Unpack[Options],
     ) -> None:
         streams = {"stdin": stdin, "stdout": stdout, "stderr": stderr}
@@ -64,7 +68,7 @@ class Popen(subprocess.Popen[Any]):
         try:
             self._spawn(asked.data | {"cgroup": os.fsencode(self._cgroup.path)}, asked.streams)
             self.args = args
-            self._begin()
+            self._begin(enter_timeout)
         except BaseException:
             self._abandon()
             raise
@@ -76,13 +80,20 @@ class Popen(subprocess.Popen[Any]):
             memory = interpreter.request(data)
             stack.callback(os.close, memory)
             fds = [interpreter.above_stdio(fd, stack) for fd in (memory, far.fileno(), self.target.pidfd)]
-            super().__init__(interpreter.command("ve.enter", *fds), pass_fds=fds, start_new_session=True, **streams)
+            options = streams | {"pass_fds": fds, "env": interpreter.environment(), "start_new_session": True}
+            super().__init__(interpreter.command("ve.enter", *fds), **options)
             self._spawned = True
 
-    def _begin(self) -> None:
-        """Hear what the far side says until the program runs, or raise why it does not."""
+    def _begin(self, timeout: float | None) -> None:
+        """Hear what the far side says until the program runs, or raise why it does not; TimeoutExpired.
+
+        The VE sees the command on its way, and may stop it for ever (SIGSTOP).
+        """
         assert self._channel is not None
+        deadline = None if timeout is None else time.monotonic() + timeout
         while True:
+            if deadline is not None and not _is_readable(self._channel, deadline - time.monotonic()):
+                raise subprocess.TimeoutExpired(self.args, cast(float, timeout))
             message, fds = farside.receive(self._channel)
             if fds:
                 self.terminal = fds[0]
@@ -217,8 +228,14 @@ def run(
         if popen_args.get("stdout") is not None or popen_args.get("stderr") is not None:
             raise ValueError("stdout and stderr arguments may not be used with capture_output.")
         popen_args["stdout"] = popen_args["stderr"] = subprocess.PIPE
-    with Popen(args, target=target, **popen_args) as process:
-        stdout, stderr = process.communicate(input, timeout)  # on an exception the with block ends the tree
+    begun = time.monotonic()
+    with Popen(args, target=target, enter_timeout=timeout, **popen_args) as process:
+        left = None if timeout is None else max(0.0, begun + timeout - time.monotonic())
+        try:
+            stdout, stderr = process.communicate(input, left)  # on an exception the with block ends the tree
+        except subprocess.TimeoutExpired as error:
+            error.timeout = cast(float, timeout)
+            raise
         code = process.wait()
     if check and code:
         raise subprocess.CalledProcessError(code, process.args, stdout, stderr)
@@ -295,6 +312,12 @@ def _is_open(fd: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def _is_readable(channel: socket.socket, timeout: float) -> bool:
+    poll = select.poll()
+    poll.register(channel, select.POLLIN)
+    return bool(poll.poll(max(0.0, timeout) * 1000))
 
 
 def _relay(process: Popen) -> None:

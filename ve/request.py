@@ -53,6 +53,7 @@ class Streams(Options, total=False):
     stdin: Any
     stdout: Any
     stderr: Any
+    enter_timeout: float | None  # seconds until the command runs; TimeoutExpired
 
 
 _OF_STREAMS = {"bufsize", "pipesize", "text", "encoding", "errors", "universal_newlines"}
