@@ -1,14 +1,18 @@
 """What a program gets from who started it by fork(2): a VE gets none of it, but what a machine's own init begins with.
 
-Else a VE would have the `ulimit -n`, nice value and OOM score of the shell, cron job or service that `ve start` was
-typed in, and a command those of its caller.  The kernel also holds a whole user namespace to the limits of who made it.
+Else a VE would have the `ulimit -n`, nice value, CPUs and OOM score of the shell, cron job or service that `ve start`
+was typed in, and a command those of its caller; so too real time priority, or addresses that are not random any more
+(personality(2)).  The kernel also holds a whole user namespace to the limits of who made it.
 """
 
 from __future__ import annotations
 
+# ruff: noqa: SIM105 - contextlib would cost each command another 3 ms
 import os
 import resource
 from resource import RLIM_INFINITY as INFINITY
+
+from ve._linux import syscalls
 
 MIB = 1 << 20
 LOCKS = 10  # RLIMIT_LOCKS, of no effect since Linux 2.4, but shown
@@ -29,23 +33,44 @@ RLIMITS = {
     resource.RLIMIT_RTPRIO: (0, 0),
     resource.RLIMIT_RTTIME: (INFINITY, INFINITY),
 }
+TIMER_SLACK = 50_000  # nanoseconds, prctl(2)
 BY_THREADS = (resource.RLIMIT_NPROC, resource.RLIMIT_SIGPENDING)  # half of the threads that the host can have
 
 
 def reset() -> None:
-    """Take the limits, nice value and OOM score of a machine's own init, for us and whom we start.
+    """Take the limits, priorities, CPUs and OOM score of a machine's own init, for us and whom we start.
 
     Where CAP_SYS_RESOURCE or CAP_SYS_NICE is missing, as in a VE, nothing goes beyond what its caller may have.
     """
     half = _threads() // 2
     for number, limits in (RLIMITS | dict.fromkeys(BY_THREADS, (half, half))).items():
         _set(number, *limits)
-    try:
-        os.setpriority(os.PRIO_PROCESS, 0, 0)
-        with open("/proc/self/oom_score_adj", "wb") as file:
-            file.write(b"0")
-    except PermissionError:
-        pass
+    syscalls.personality(0)
+    syscalls.prctl(syscalls.PR_SET_TIMERSLACK, TIMER_SLACK)
+    syscalls.prctl(syscalls.PR_SET_THP_DISABLE, 0)
+    for take in (_all_cpus, _no_priority, _score):
+        try:
+            take()
+        except PermissionError:
+            pass
+
+
+def _all_cpus() -> None:
+    """That its cpuset has."""
+    os.sched_setaffinity(0, range(os.sysconf("SC_NPROCESSORS_CONF")))
+
+
+def _no_priority() -> None:
+    """Of the CPU or of the disk."""
+    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+    os.setpriority(os.PRIO_PROCESS, 0, 0)
+    syscalls.ioprio_set(syscalls.IOPRIO_WHO_PROCESS, 0, 0)
+
+
+def _score() -> None:
+    for name, value in (("oom_score_adj", b"0"), ("coredump_filter", b"0x33")):  # what core(5) has by default
+        with open(f"/proc/self/{name}", "wb") as file:
+            file.write(value)
 
 
 def _threads() -> int:

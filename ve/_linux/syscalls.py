@@ -71,7 +71,9 @@ RESOLVE_IN_ROOT = 0x10
 PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
 PR_CAPBSET_DROP = 24
+PR_SET_TIMERSLACK = 29
 PR_SET_NO_NEW_PRIVS = 38
+PR_SET_THP_DISABLE = 41
 
 # <linux/seccomp.h>, <linux/keyctl.h>
 SECCOMP_SET_MODE_FILTER = 1
@@ -79,6 +81,9 @@ KEYCTL_JOIN_SESSION_KEYRING = 1
 
 # <linux/capability.h>
 _LINUX_CAPABILITY_VERSION_3 = 0x20080522
+
+# <linux/ioprio.h>
+IOPRIO_WHO_PROCESS = 1
 
 # <linux/bpf.h>
 BPF_PROG_LOAD = 5
@@ -108,6 +113,7 @@ _MACHINE = os.uname().machine
 _NR_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41, "riscv64": 41, "ppc64le": 203, "s390x": 217}.get(_MACHINE, -1)
 _NR_RT_SIGACTION = {"x86_64": 13, "aarch64": 134, "riscv64": 134, "ppc64le": 173, "s390x": 174}.get(_MACHINE, -1)
 _NR_KEYCTL = {"x86_64": 250, "aarch64": 219, "riscv64": 219, "ppc64le": 271, "s390x": 280}.get(_MACHINE, -1)
+_NR_IOPRIO_SET = {"x86_64": 251, "aarch64": 30, "riscv64": 30, "ppc64le": 273, "s390x": 282}.get(_MACHINE, -1)
 _NR_BPF = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "ppc64le": 361, "s390x": 351}.get(_MACHINE, -1)
 _NR_SECCOMP = {"x86_64": 317, "aarch64": 277, "riscv64": 277, "ppc64le": 358, "s390x": 348}.get(_MACHINE, -1)
 
@@ -118,6 +124,7 @@ _libc_gil = ctypes.PyDLL(None, use_errno=True)
 _libc.unshare.argtypes = (ctypes.c_int,)
 _libc.setns.argtypes = (ctypes.c_int, ctypes.c_int)
 _libc.prctl.argtypes = (ctypes.c_int, *(ctypes.c_ulong,) * 4)
+_libc.personality.argtypes = (ctypes.c_ulong,)
 _libc.umount2.argtypes = (ctypes.c_char_p, ctypes.c_int)
 _libc.mount.argtypes = (ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_char_p)
 _libc.inotify_add_watch.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_uint32)
@@ -188,6 +195,16 @@ def prctl(option: int, arg2: int) -> None:
     """For where importing python-prctl (1 ms) is paid at each command that enters a VE."""
     if _libc.prctl(option, arg2, 0, 0, 0) < 0:
         _fail("prctl")
+
+
+def personality(persona: int) -> int:
+    """The one before."""
+    before: int = _libc.personality(persona)
+    return before if before >= 0 else _fail("personality")
+
+
+def ioprio_set(which: int, who: int, ioprio: int) -> None:
+    _syscall("ioprio_set", _NR_IOPRIO_SET, ctypes.c_int(which), ctypes.c_int(who), ctypes.c_int(ioprio))
 
 
 def rt_sigaction(signum: int, handler: int) -> None:
