@@ -121,10 +121,11 @@ def read(directory: int, name: str) -> tuple[str, os.stat_result | None]:
     if look(directory, name) is None:
         return "", None
     fd = os.open(name, os.O_RDONLY | _OPEN, dir_fd=directory)
+    about = os.fstat(fd)
+    if not stat.S_ISREG(about.st_mode):
+        os.close(fd)
+        raise OSError(errno.EINVAL, "it is not a regular file", name)
     with open(fd, encoding="utf-8", errors="surrogateescape", newline="\n") as file:
-        about = os.fstat(fd)
-        if not stat.S_ISREG(about.st_mode):
-            raise OSError(errno.EINVAL, "it is not a regular file", name)
         if about.st_size > _SIZE_MAX:
             raise OSError(errno.EFBIG, "it is too big to be true", name)
         return file.read(_SIZE_MAX), about
