@@ -43,7 +43,8 @@ def of(pid: int, filters: tuple[bytes, ...]) -> Confinement:
     """That of the VE whose init is pid; the kernel tells all of it but the filters.  ProcessLookupError."""
     try:
         with open(f"/proc/{pid}/status", "rb") as file:
-            fields = dict(line.split(b":\t", 1) for line in file.read().splitlines())
+            lines = file.read().split(b"\n")  # its name may hold what else ends a line for Python
+        fields = dict(line.partition(b":\t")[::2] for line in lines)
         capabilities, no_new_privs = int(fields[b"CapBnd"], 16), fields[b"NoNewPrivs"] == b"1"
     except (OSError, KeyError):
         raise ProcessLookupError(errno.ESRCH, "No such process") from None
