@@ -15,7 +15,7 @@ import pytest
 import ve
 from tests.attacks.conftest import Hostile
 from tests.verbs import commandline, witness
-from ve import errors, interpreter
+from ve import errors, interpreter, process
 
 TRIES = 200  # of an attack that has to come at the right moment; a protected victim is met at one of the first
 ATTACKS = (
@@ -25,14 +25,14 @@ ATTACKS = (
 
 
 @contextlib.contextmanager
-def background(env: "ve.Environment", *command: str, **options: object) -> Iterator["subprocess.Popen[str]"]:
+def background(env: "ve.Environment", *command: str, **options: object) -> Iterator[process.Popen]:
     """A command in a VE that says "ready", and is ended whole."""
-    with env.popen(command, stdout=subprocess.PIPE, text=True, **options) as process:  # type: ignore[arg-type]
+    with env.popen(command, stdout=subprocess.PIPE, text=True, **options) as started:  # type: ignore[arg-type]
         try:
-            assert process.stdout and process.stdout.readline() == "ready\n"
-            yield process
+            assert started.stdout and started.stdout.readline() == "ready\n"
+            yield started
         finally:
-            process.kill()
+            started.kill()
 
 
 # ---- CVE-2016-8649: whoever enters, seen and stopped on its way ------------------------------------------------------
