@@ -216,7 +216,8 @@ static void long_line(size_t size)
 	map.start_code = field[26], map.end_code = field[27], map.start_stack = field[28];
 	map.start_data = field[45], map.end_data = field[46], map.start_brk = field[47];
 	map.env_start = field[50], map.env_end = field[51], map.brk = (unsigned long)sbrk(0);
-	strcpy(line, "huge");
+	memset(line, 'x', 1 << 20);
+	memcpy(line, "huge", 4);
 	map.arg_start = (unsigned long)line, map.arg_end = map.arg_start + size - 1;
 	tell("self", "long", prctl(PR_SET_MM, PR_SET_MM_MAP, &map, sizeof map, 0));
 	for (;;)
