@@ -147,10 +147,9 @@ def preloaded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return library
 
 
-def test_the_interpreter_cannot_be_overwritten_from_inside(
-    box: "ve.Environment", preloaded: Path, tmp_path: Path
-) -> None:
+def test_the_interpreter_cannot_be_overwritten_from_inside(hostile: Hostile, preloaded: Path, tmp_path: Path) -> None:
     """A program of the VE that is "#!/proc/self/exe" makes it run our own interpreter, with its own libraries."""
+    box = hostile()  # one of its own, as what it forks may outlive it
     python = os.path.realpath(sys.executable)
     before = witness.look(Path(python))
     listed = subprocess.check_output(["ldd", python], text=True)
@@ -248,7 +247,7 @@ def test_an_init_has_nothing_of_who_started_it(
     """Of a VE that a program started with all of that, as of one that this one did."""
     seen = []
     for poisoned in (False, True):
-        env = hostile()
+        env = hostile("idle")
         env.stop(fast=True)
         if poisoned:
             by_poisoned(tmp_path, *commandline.words(host_dir, "start", env.veid))
