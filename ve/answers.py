@@ -130,7 +130,8 @@ def system_call(name: str, subject: Subject) -> Answer:
             why = f"the filter answers {row.error}: {row.why}{stale}"
             return Answer(False, why, f"row {row.name} of the refused system calls")
     passes = f"the filter lets it through{''.join(map(_but_for, rows))}{stale}"
-    setting = f"row {rows[0].name} of the refused system calls" if rows else "it is not refused to any VE"
+    names = " and ".join(row.name for row in rows)
+    setting = f"row {names} of the refused system calls" if rows else "it is not refused to any VE"
     for needed, of_host, calls in NEEDS:
         if name in calls and of_host:
             return Answer(False, f"{passes}, but the kernel wants {needed} on the host", "the kernel, of every VE")

@@ -56,6 +56,7 @@ def main(request_fd: int, near: int, pidfd: int) -> NoReturn:
         pid = syscalls.clone3(0, _signal.SIGCHLD, group)
         if pid == 0:
             syscalls.setns(pidfd, namespaces.flags())
+            farside.become(0, 0)
             if os.fork() == 0:  # only a child is in the VE's PID namespace
                 _try_all(request, channel)
             os.wait()
