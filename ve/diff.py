@@ -3,7 +3,7 @@
 The kernel's own marks in an upper (Documentation/filesystems/overlayfs.rst): a character device 0:0 hides what the
 template has; a directory with the xattr trusted.overlay.opaque "y" hides all that the template has in it; one with
 trusted.overlay.redirect was moved here, and goes on with the template's directory at that place.  Without CAP_SYS_ADMIN
-these xattrs cannot be seen.
+these xattrs cannot be seen.  In a VE they are user.overlay.*, as ve/unionfs.py has it.
 
 The VE wrote the upper and may be writing now: every name is opened beneath the layer's root, without symlinks, a
 directory at a time, so that neither a link nor any depth leads out.  What vanishes meanwhile is left out.
@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from ve._linux.syscalls import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, SyscallError, openat2
+from ve.unionfs import marks
 
 _VANISHED = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
-_OWN = "trusted.overlay."
 _NAMES_A_CALL = 15  # with names of 255 bytes a path stays below PATH_MAX
 
 
@@ -133,7 +133,7 @@ def _xattrs(directory: int, name: str) -> dict[str, bytes]:
             return {}
         path = f"/proc/self/fd/{fd}"  # of what the descriptor holds, be it a symlink
         try:
-            return {key: os.getxattr(path, key) for key in os.listxattr(path) if not key.startswith(_OWN)}
+            return {key: os.getxattr(path, key) for key in os.listxattr(path) if not key.startswith(marks())}
         except OSError as error:
             if error.errno not in (errno.ENOTSUP, errno.ENODATA):  # a file system without any; removed meanwhile
                 raise
@@ -143,7 +143,7 @@ def _xattrs(directory: int, name: str) -> dict[str, bytes]:
 def _xattr(directory: int, name: str, key: str) -> bytes:
     """The value of one of overlayfs's own, or nothing."""
     with _opened(directory, (name,), os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW) as fd, suppress(OSError):
-        return b"" if fd is None else os.getxattr(fd, _OWN + key)
+        return b"" if fd is None else os.getxattr(fd, marks() + key)
     return b""
 
 

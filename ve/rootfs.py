@@ -20,6 +20,7 @@ SYSTEM_DIRECTORIES = ("bin", "sbin", "usr")
 # These a VE mounts over: what a tree has in them is left out.
 API_DIRECTORIES = ("dev", "proc", "sys")
 
+_STEERING = ("trusted.", "user.overlay.")
 _DEPTH_MAX = 256  # levels; each one is an open descriptor while we walk
 _IN_ROOT = syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_MAGICLINKS
 
@@ -125,7 +126,7 @@ def _empty_api_directories(staging: Staging, tree: int) -> None:
 
 
 def _check_inodes(staging: Staging, tree: int) -> None:
-    """No device nodes (0:0 is overlayfs's whiteout), no trusted.* attributes (they steer overlayfs)."""
+    """No device nodes (0:0 is overlayfs's whiteout), no attributes that steer overlayfs, whichever it looks at."""
     _check_attributes(staging, f"/proc/self/fd/{tree}/.", "/")
     try:
         for parent, name, path, status in walk(tree):
@@ -139,7 +140,7 @@ def _check_inodes(staging: Staging, tree: int) -> None:
 def _check_attributes(staging: Staging, path: str, path_inside: str) -> None:
     # listxattr has no dir_fd: the descriptor in this path is ours, and its last step does not follow.
     for attribute in os.listxattr(path, follow_symlinks=False):
-        if attribute.startswith("trusted."):
+        if attribute.startswith(_STEERING):
             raise staging.bad(
                 f"{shown(path_inside)} has the extended attribute {shown(attribute)}, which overlayfs obeys"
             )

@@ -18,8 +18,7 @@ LEVELS = (
     (
         "ve.namespaces",
         "ve.beancounter",
-        "ve.unionfs",
-        "ve.diff",
+        "ve.unionfs ve.diff",
         "ve.mounts",
         "ve.network",
         "ve.farside ve.privileges",
