@@ -43,6 +43,7 @@ _REASONS = (
     (re.compile(r"^E: (?P<name>.*)"), "{name}"),
     (re.compile(r"^[\s\u2a2f]*(?:\w+: )?(?P<name>.+)"), "{name}"),  # umoci begins with blanks and a cross
 )
+_NO_PROC = "mount /proc failed"  # of unshare(1)
 _FULL = re.compile(r"no space left on device|disk quota exceeded|you don't have enough free space", re.I)
 _LINES_KEPT = 2000  # of a program's talk; a hostile archive may bring a complaint a member
 
@@ -120,6 +121,11 @@ class Staging:
     def _failed(self, program: str, talk: list[str]) -> Error:
         if any(map(_FULL.search, talk)):
             return _disk_full(self.what, os.path.dirname(self.path))
+        if any(_NO_PROC in line for line in talk):
+            why = "no fresh /proc can be mounted here, where a program that makes a tree could see no others"
+            return NotSupported(
+                f"{self.what}: {why}", "in a VE, give it the profile nesting; a container must be privileged"
+            )
         return self.bad(reason(talk) or f"{program} failed and did not say why", CURES.get(program, ""))
 
 
