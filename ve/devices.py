@@ -43,7 +43,7 @@ def allow(cgroup: str, devices: Iterable[Device]) -> None:
         finally:
             os.close(loaded)
     except OSError as error:
-        if error.errno in (errno.EPERM, errno.ENOSYS) and _in_user_namespace():
+        if error.errno in (errno.EPERM, errno.EACCES, errno.ENOSYS) and _in_user_namespace():
             return
         what = f"cannot keep devices from a VE: {error.strerror}"
         raise NotSupported(what, hint="use a kernel with CONFIG_CGROUP_BPF") from error

@@ -138,7 +138,7 @@ def mount_protected(base: int, wanted: Protection) -> None:
         _another_proc()
     for source, point in wanted["binds"]:
         _bind(source, point)
-        _remount_read_only(point, MS_NOSUID)
+        _remount_read_only(point, MS_NOSUID | MS_NODEV)
     _protect(wanted)
     _boot_id()
 
