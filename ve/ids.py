@@ -1,7 +1,7 @@
 """Host ids: the 65536 that a VE has for its users and groups, and no other VE of this host, whatever its state dir.
 
     /var/lib/ve/id/<N> -> <state dir>/conf/<VEID>.toml     a lease: the host ids from N*65536 on are this VE's,
-    <state dir>/lease/<VEID> -> N                          who confirms it: this is what it has
+    <state dir>/lease/<VEID> -> N [N...]                   who confirms it: this is what it has, for VEs in it too
     /run/ve/id/<N> -> <run dir>/<VEID>.toml                the same of an ephemeral VE, among other numbers,
     <run dir>/lease/<VEID> -> N                            so that neither kind looks at the other
 
@@ -22,7 +22,7 @@ import itertools
 import os
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from ve import lock
@@ -45,16 +45,32 @@ def lease(state: State, veid: int, *, ephemeral: bool = False) -> int:
 
     NotSupported where none exist or leases cannot be written, Error if all are taken.  Under the lock of veid.
     """
+    return leases(state, veid, 0, ephemeral=ephemeral)[0]
+
+
+def leases(state: State, veid: int, inner: int, *, ephemeral: bool = False) -> tuple[int, ...]:
+    """The same, and as many further ranges for the VEs in it: the first id of each."""
     holder = _Holder(state, veid, ephemeral)
     with _alone(holder.leases, make=True):
-        number = holder.find()
-        holder.take(number)
-    return number * IDS
+        numbers = holder.find(1 + inner)
+        holder.take(numbers)
+    return tuple(number * IDS for number in numbers)
 
 
 def next_lease(state: State, veid: int, *, ephemeral: bool = False) -> int:
     """What lease would give, as far as that can be known; nothing is changed."""
-    return _Holder(state, veid, ephemeral).find() * IDS
+    return next_leases(state, veid, 0, ephemeral=ephemeral)[0]
+
+
+def next_leases(state: State, veid: int, inner: int, *, ephemeral: bool = False) -> tuple[int, ...]:
+    """What leases would give, in the same way."""
+    return tuple(number * IDS for number in _Holder(state, veid, ephemeral).find(1 + inner))
+
+
+def inside(bases: Sequence[int]) -> tuple[tuple[int, int, int], ...]:
+    """What the VE sees of its ranges, as lines of a uid_map: its own from 0 on, the others where VEs lease theirs."""
+    first = (0, *((ON_DISK.start + number) * IDS for number in range(len(bases) - 1)))
+    return tuple(zip(first, bases, itertools.repeat(IDS)))
 
 
 def release(state: State, veid: int) -> None:
@@ -75,14 +91,23 @@ class _Holder:
         self.record = os.path.join(state.run_dir if ephemeral else state.path, "lease", str(veid))
         self.leases = _directory(ephemeral)
 
-    def find(self) -> int:
-        """N of the range that it has, or else of one that it may have."""
-        spans, own = _spans(self.ephemeral), _number(self.record)
-        kept = [own] if own is not None and any(own in span for span in spans) else []
+    def find(self, count: int) -> list[int]:
+        """N of the ranges that it has, or else of such that it may have."""
+        spans = _spans(self.ephemeral)
+        kept = [own for own in _numbers(self.record) if any(own in span for span in spans)]
+        found: list[int] = []
         for number in itertools.chain(kept, _from_anywhere(spans, self.conf)):
-            if self._may_have(number):
-                return number
-        raise Error(f"cannot find host ids for {self.veid}: all are taken", f"see {self.leases}, and /etc/subuid")
+            if number not in found and self._may_have(number):
+                found.append(number)
+            if len(found) == count:
+                return found
+        which, hint = "all are taken", f"see {self.leases}, and /etc/subuid"
+        if count > 1:
+            which, hint = (
+                f"it wants {count} ranges, and {len(found)} are free",
+                f"{hint}; no VE has as many for one in it",
+            )
+        raise Error(f"cannot find host ids for {self.veid}: {which}", hint)
 
     def _may_have(self, number: int) -> bool:
         """Is it this VE's already, or nobody's?"""
@@ -103,7 +128,7 @@ class _Holder:
 
     def confirms(self, number: int) -> bool:
         """Is the lease that names this VE its lease?  It holds its lock while it is made or destroyed."""
-        return _number(self.record) == number and (self._is_there() or self.state.is_locked(self.veid))
+        return number in _numbers(self.record) and (self._is_there() or self.state.is_locked(self.veid))
 
     def _is_there(self) -> bool:
         """An ephemeral VE is no more when its maker and its init have ended, though its files may be left."""
@@ -113,24 +138,25 @@ class _Holder:
             return False
         return not self.ephemeral or bool((facts := self.state.read_facts(self.veid)) and lives(facts))
 
-    def take(self, number: int) -> None:
-        """Make this range its own, which it may have.  Killed at any point, it has what its record says, or nothing."""
-        if _number(self.record) != number:
+    def take(self, numbers: list[int]) -> None:
+        """Make these its own, which it may have.  Killed at any point, it has what its record says, or nothing."""
+        if _numbers(self.record) != numbers:
             self.drop()
             with self.state.writing():
                 self.state.make_dir(os.path.dirname(self.record))
-                os.symlink(str(number), self.record)
-        if _text(self._link(number)) != self.conf:
-            with suppress(FileNotFoundError):
-                os.unlink(self._link(number))
-            os.symlink(self.conf, self._link(number))
+                os.symlink(" ".join(map(str, numbers)), self.record)
+        for number in numbers:
+            if _text(self._link(number)) != self.conf:
+                with suppress(FileNotFoundError):
+                    os.unlink(self._link(number))
+                os.symlink(self.conf, self._link(number))
 
     def drop(self) -> None:
-        """Have no range: remove its lease, or what is nobody's in its place, and then its record."""
-        own = _number(self.record)
-        if own is not None and (self._has(own) or self._is_nobodys(own)):
-            with suppress(FileNotFoundError):
-                os.unlink(self._link(own))
+        """Have no range: remove its leases, or what is nobody's in their place, and then its record."""
+        for own in _numbers(self.record):
+            if self._has(own) or self._is_nobodys(own):
+                with suppress(FileNotFoundError):
+                    os.unlink(self._link(own))
         with self.state.writing(), suppress(FileNotFoundError):
             os.unlink(self.record)
 
@@ -170,7 +196,10 @@ def _spans(ephemeral: bool) -> list[range]:
     spans = [span for span in whole if span]
     if not spans:
         why = f"this user namespace has not got {IDS} of them from {kind.start * IDS} on"
-        raise NotSupported(f"cannot find host ids: {why}", "/proc/self/uid_map and gid_map say what it has")
+        raise NotSupported(
+            f"cannot find host ids: {why}",
+            "in a VE: the profile nesting; /proc/self/uid_map and gid_map say what there is",
+        )
     for ids in (*_given(), _OF_PROBES):
         first, past = ids.start // IDS, -(-ids.stop // IDS)
         parts = ((_cut(span, span.start, first), _cut(span, past, span.stop)) for span in spans)
@@ -256,6 +285,7 @@ def _text(link: str) -> str | None:
         raise
 
 
-def _number(link: str) -> int | None:
-    text = _text(link) or ""
-    return int(text) if re.fullmatch("[1-9][0-9]{0,9}", text) else None
+def _numbers(record: str) -> list[int]:
+    """The N of a record; none where it says anything else."""
+    words = (_text(record) or "").split(" ")
+    return [int(word) for word in words] if all(re.fullmatch("[1-9][0-9]{0,9}", word) for word in words) else []

@@ -224,6 +224,50 @@ def test_only_what_exists_as_one(monkeypatch: pytest.MonkeyPatch, name: str) -> 
     assert ids.existing() == wanted
 
 
+# ---- for VEs in it --------------------------------------------------------------------------------------------------
+
+
+def test_further_ranges_are_the_ves_own_too(here: State, leases: Path) -> None:
+    first = create(here, 101)
+    wanted = ids.next_leases(here, 101, 3)
+    with here.lock(101):
+        assert ids.leases(here, 101, 3) == wanted == ids.leases(here, 101, 3)
+    numbers = [base // IDS for base in wanted]
+    assert numbers[0] == first and len(set(numbers)) == 4
+    assert links(leases) == dict.fromkeys(map(str, numbers), f"{here.path}/conf/101.toml")
+    assert create(here, 102) not in numbers
+    assert start(here, 101) == first  # of another profile it needs no more, and the others are free again
+    assert len(links(leases)) == 2
+    ids.release(here, 101)
+    assert list(links(leases).values()) == [f"{here.path}/conf/102.toml"]
+
+
+@pytest.mark.usefixtures("collide")
+def test_further_ranges_of_a_ve_that_is_gone_are_leased_again(here: State) -> None:
+    with here.lock(101):
+        before = ids.leases(here, 101, 3)  # and was killed before there was a conf file
+    create(here, 102)
+    with here.lock(103):
+        here.write_conf(103, b"")
+        assert not {*ids.leases(here, 103, 2)} & {ids.lease(here, 102)}
+    assert {base // IDS for base in before} & {start(here, 102)}
+
+
+def test_too_few_for_the_ves_in_it(here: State, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ve.ids.existing", lambda: [range(22 * IDS)])
+    with pytest.raises(Error, match=r"^cannot find host ids for 101: it wants 5 ranges, and 3 are free$"):
+        ids.leases(here, 101, 4)
+
+
+def test_both_kinds_have_as_many_inside() -> None:
+    """An inner ve finds those of a VE that is kept and of one that is thrown away, and the VE its own from 0 on."""
+    own, *others = ids.inside(range(7 * IDS, 12 * IDS, IDS))
+    assert own == (0, 7 * IDS, IDS)
+    assert [host for _, host, _ in others] == [8 * IDS, 9 * IDS, 10 * IDS, 11 * IDS]
+    firsts = [first // IDS for first, _, _ in others]
+    assert [sum(first in kind for first in firsts) for kind in (ids.ON_DISK, ids.EPHEMERAL)] == [2, 2]
+
+
 # ---- many state dirs ------------------------------------------------------------------------------------------------
 
 
@@ -235,7 +279,7 @@ def test_two_state_dirs_that_begin_at_the_same_do_not_share(tmp_path: Path) -> N
 
 def test_they_begin_elsewhere(tmp_path: Path) -> None:
     assert len({create(State(tmp_path / name), veid) for name in "abc" for veid in (101, 102, 103)}) == 9
-    assert len({ids._Holder(State(tmp_path / name), 7, False).find() for name in "abcdefgh"}) > 4
+    assert len({ids.next_lease(State(tmp_path / name), 7) for name in "abcdefgh"}) > 4
 
 
 @pytest.mark.usefixtures("collide")
