@@ -47,8 +47,9 @@ class Environment(Instance):
 
     def plan(self) -> list[launch.Step]:
         """The steps that start would take, in their order; nothing is done."""
-        base = ids.next_lease(self.state, self.veid, ephemeral=self.ephemeral)
-        return launch.plan(launch.Launch(self.state, self.config, self.template, base))
+        settings = self.config
+        base, *inner = ids.next_leases(self.state, self.veid, settings.rights.inner, ephemeral=self.ephemeral)
+        return launch.plan(launch.Launch(self.state, settings, self.template, base, tuple(inner)))
 
     def start(self) -> None:
         """Start it: its init has been executed when this returns, and it runs on when this process ends.
@@ -72,8 +73,8 @@ class Environment(Instance):
         if self.shown:
             self._unmount()
         self.clear()
-        base = ids.lease(self.state, self.veid)
-        started = launch.Launch(self.state, settings, template, base, console=console, stay=stay)
+        base, *inner = ids.leases(self.state, self.veid, settings.rights.inner)
+        started = launch.Launch(self.state, settings, template, base, tuple(inner), console=console, stay=stay)
         started.run()
         return started
 

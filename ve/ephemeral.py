@@ -1,5 +1,7 @@
 """A VE that is thrown away: its changes are in memory, and it ends with the process that made it.
 
+On disk they are, until then, where it has VEs in it, whose file system must be idmapped, or where memory cannot be.
+
 Its setup process stays as PID 1 of a PID namespace in between (ve/setup.py), and ends, all the VE with it, when this
 process ends or closes its channel.  What is then left in the run directory and of cgroups, the next command removes.
 """
@@ -7,7 +9,7 @@ process ends or closes its channel.  What is then left in the run directory and 
 import contextlib
 import os
 
-from ve import config, ids, launch, process
+from ve import config, ids, launch, process, unionfs
 from ve.environment import Environment
 from ve.model import Config
 from ve.template import Template
@@ -23,8 +25,11 @@ class Ephemeral(Environment):
         with contextlib.ExitStack() as undo:
             undo.callback(self.remove_all)
             self.state.write_conf(self.veid, config.dump(settings), ephemeral=True, new=True)
-            base = ids.lease(self.state, self.veid, ephemeral=True)
-            self._started = launch.Launch(self.state, settings, template, base, command=command, ephemeral=True)
+            if settings.rights.inner or not unionfs.memory_is_enough():
+                unionfs.prepare(self.state.make_dir(self.state.private(self.veid)), template.path)
+            base, *inner = ids.leases(self.state, self.veid, settings.rights.inner, ephemeral=True)
+            what = (self.state, settings, template, base, tuple(inner), command)
+            self._started = launch.Launch(*what, ephemeral=True)
             self._started.run()
             undo.pop_all()
 

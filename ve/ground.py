@@ -53,11 +53,11 @@ class Ground:
         """The first of the ids that the probes take: where we are in a user namespace, of those that there are."""
         with open("/proc/self/uid_map", encoding="ascii") as file:
             ranges = [range(first, first + count) for first, _, count in (map(int, line.split()) for line in file)]
-        wide = max(ranges, key=len)
-        base = min(_BASE, wide.stop - COUNT)
-        if base < max(wide.start, COUNT):
-            raise PermissionError(1, f"this user namespace has no more than ids {wide.start} to {wide.stop - 1}")
-        return base
+        for ids in ranges:
+            base = min(_BASE, ids.stop - COUNT)
+            if base >= max(ids.start, COUNT):
+                return base
+        raise PermissionError(1, f"this user namespace has no ids but {', '.join(map(_shown, ranges))}")
 
     def user_namespace(self) -> int:
         """A descriptor of a user namespace with a VE's id map; nobody is in it."""
@@ -72,11 +72,15 @@ class Ground:
         try:
             if number := int(os.read(told, 16) or errno.ESRCH):
                 raise SyscallError(number, "unshare")
-            namespaces.map_ids(pid, self.base(), COUNT)
+            namespaces.map_ids(pid, [(0, self.base(), COUNT)])
             return os.open(f"/proc/{pid}/ns/user", os.O_RDONLY)
         finally:
             os.close(end)
             os.waitpid(pid, 0)
+
+
+def _shown(ids: range) -> str:
+    return f"{ids.start} to {ids.stop - 1}"
 
 
 def _in_user_namespace(tell: int, wait: int) -> NoReturn:

@@ -20,6 +20,7 @@ from ve import (
     beancounter,
     devices,
     farside,
+    ids,
     init,
     interpreter,
     log,
@@ -35,7 +36,7 @@ from ve.errors import FULL, DiskFull, Error, InvalidValue, NotSupported, StartFa
 from ve.facilities import require
 from ve.facts import Facts, boot_id, home, process_start_time
 from ve.model import Config
-from ve.state import IDS, State
+from ve.state import State
 from ve.template import Template
 
 
@@ -53,14 +54,15 @@ class Launch:
     """One start, and what its steps hand on to each other.
 
     command is what to run under the small init in place of the template's own (None): () is nothing, so that it only
-    waits.  console gives it a pty; stay keeps setup as init's parent; an ephemeral VE has no private area on disk and
-    ends with this process.
+    waits.  console gives it a pty; stay keeps setup as init's parent; an ephemeral VE ends with this
+    process, and has no private area on disk unless its maker has made one.
     """
 
     state: State
     config: Config
     template: Template
     base: int
+    inner: tuple[int, ...] = ()
     command: tuple[str, ...] | None = None
     console: bool = False
     stay: bool = False
@@ -307,7 +309,8 @@ def _request(launch: Launch, ours: contextlib.ExitStack) -> dict[str, Any]:
     return {
         "veid": config.veid,
         "base": launch.base,
-        "ids": IDS,
+        "ids": ids.inside((launch.base, *launch.inner)),
+        "state_dir": launch.state.path,
         "template": template.path,
         "private": _private(launch),
         "scratch": launch.state.make_dir(os.path.join(launch.state.run_dir, "scratch")),
@@ -354,11 +357,14 @@ def _rights(launch: Launch) -> dict[str, Any]:
 
 def _left_out(launch: Launch) -> tuple[str, ...]:
     """Steps that are not for this launch."""
-    return () if launch.stay or launch.ephemeral else (setup.stay.__name__,)
+    wanted = {setup.stay: launch.stay or launch.ephemeral, setup.inner_state: launch.inner}
+    return tuple(step.__name__ for step, is_wanted in wanted.items() if not is_wanted)
 
 
 def _private(launch: Launch) -> str:
-    return "" if launch.ephemeral else launch.state.private(launch.config.veid)
+    """Where on disk its changes are; "" for what is kept in memory."""
+    path = launch.state.private(launch.config.veid)
+    return "" if launch.ephemeral and not os.path.isdir(path) else path
 
 
 def _term(launch: Launch) -> str:

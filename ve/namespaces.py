@@ -10,9 +10,15 @@ is mounted by then (mount_namespaces(7), "Restrictions on mount namespaces").
 from __future__ import annotations
 
 import os
+import signal
 import time
 
 from ve._linux import syscalls
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import NoReturn
 
 SETUP, CLONE, INIT = "unshared before the clone", "made by the clone", "unshared by init"
 
@@ -50,10 +56,63 @@ def start_clocks_at_zero() -> None:
     _write("/proc/self/timens_offsets", "".join(lines))
 
 
-def map_ids(pid: int, base: int, count: int) -> None:
-    """Let the user namespace of pid have so many user and group ids: from 0 on, which are base.. on the host."""
+def map_ids(pid: int, ranges: Iterable[tuple[int, int, int]]) -> None:
+    """Let the user namespace of pid have these users and groups: the first id in it, that on the host, how many."""
+    lines = "".join(f"{inside} {host} {count}\n" for inside, host, count in ranges)
     for kind in ("uid", "gid"):
-        _write(f"/proc/{pid}/{kind}_map", f"0 {base} {count}\n")
+        _write(f"/proc/{pid}/{kind}_map", lines)
+
+
+def mappings(maps: Iterable[Iterable[tuple[int, int, int]]]) -> list[int]:
+    """A descriptor of a user namespace for each of these maps, for mount_setattr(2): nobody is in them."""
+    found: list[int] = []
+    pids: list[int] = []
+    ended, lasts = os.pipe()
+    try:
+        for ranges in maps:
+            pids.append(syscalls.clone3(syscalls.CLONE_NEWUSER, signal.SIGCHLD))
+            if not pids[-1]:
+                _stay(ended, lasts)
+            number = _number_in_proc(pids[-1])
+            map_ids(number, ranges)
+            found.append(os.open(f"/proc/{number}/ns/user", os.O_RDONLY | os.O_CLOEXEC))
+        return found
+    except BaseException:
+        for fd in found:
+            os.close(fd)
+        raise
+    finally:
+        for fd in (ended, lasts):
+            os.close(fd)
+        for pid in pids:
+            os.waitpid(pid, 0)
+
+
+def _stay(ended: int, lasts: int) -> NoReturn:
+    """Be there, for a namespace to be so, until our parent closes its end of the pipe or has ended."""
+    try:
+        os.close(lasts)
+        os.read(ended, 1)
+    finally:
+        os._exit(0)
+
+
+def _number_in_proc(pid: int) -> int:
+    """The number that /proc knows a child of ours by, also where that is of a PID namespace above ours."""
+    pidfd = os.pidfd_open(pid)
+    try:
+        return host_pid(pidfd)
+    finally:
+        os.close(pidfd)
+
+
+def host_pid(pidfd: int) -> int:
+    """The number the host's /proc knows a process by, also from a PID namespace in between."""
+    with open(f"/proc/self/fdinfo/{pidfd}", encoding="utf-8") as file:
+        for line in file:
+            if line.startswith("Pid:"):
+                return int(line.split()[1])
+    raise ProcessLookupError(3, "No such process")
 
 
 def limit(user_namespaces: bool) -> None:

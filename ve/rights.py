@@ -94,6 +94,7 @@ class Profile:
     no_new_privs: bool = False
     user_namespaces: bool = True
     sysctls: tuple[str, ...] = ()  # below /proc/sys; those that the VE's own namespaces have, and may be written
+    inner: int = 0  # ranges of ids that it has beside its own, for VEs in it
     loses: str = ""  # what a VE that has it does without
 
 
@@ -113,9 +114,10 @@ PROFILES = (
         loses="sudo, su and what else is setuid, and programs that make a sandbox for themselves",
     ),
     Profile(
-        *("nesting", "VEs in this VE: /proc is whole, so that they may mount one"),
-        grants=("net_admin",),
+        *("nesting", "VEs in this VE: ids and a state dir for them, and /proc is whole, so that they may mount one"),
+        grants=("net_admin", "sys_time"),  # the latter sets the clocks of a new time namespace, and no others
         proc="whole",
+        inner=32,
         loses=_UNMASKED,
     ),
     Profile(
@@ -155,6 +157,7 @@ class Rights:
     no_new_privs: bool
     user_namespaces: bool
     sysctls: tuple[str, ...]
+    inner: int
 
     @property
     def mask(self) -> int:
@@ -185,6 +188,7 @@ def resolve(profiles: Iterable[str], capabilities: Mapping[str, str]) -> Rights:
         any(row.no_new_privs for row in rows),
         all(row.user_namespaces for row in rows),
         tuple(dict.fromkeys(name for row in rows for name in row.sysctls)),
+        max(row.inner for row in rows),
     )
 
 

@@ -28,14 +28,16 @@ setup ends (pid_namespaces(7)).
 
 from __future__ import annotations
 
+import errno
 import marshal
 import os
 import select
 import signal
 
-from ve import farside, init, mounts, namespaces, privileges, rlimits, unionfs
+from ve import farside, init, mounts, namespaces, nested, privileges, rlimits, unionfs
 from ve._linux import syscalls
-from ve.errors import ActionFailed, Error
+from ve._linux.syscalls import SyscallError
+from ve.errors import ActionFailed, Error, NotSupported
 from ve.steps import Launch, fault, go, reason, tell, unrunnable
 
 TYPE_CHECKING = False
@@ -87,7 +89,16 @@ def clocks(launch: Launch) -> None:
 def clone_init(launch: Launch) -> None:
     """init, cloned into the VE's cgroup and new user, pid, uts, ipc and net namespaces"""
     cgroup = os.open(launch.request["cgroup"], os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    pid = syscalls.clone3(namespaces.flags(namespaces.CLONE, launch.request["namespaces"]), signal.SIGCHLD, cgroup)
+    flags = namespaces.flags(namespaces.CLONE, launch.request["namespaces"])
+    try:
+        pid = syscalls.clone3(flags, signal.SIGCHLD, cgroup)
+    except SyscallError as error:
+        if error.errno != errno.EACCES:
+            raise
+        raise NotSupported(  # who moves a process must be allowed to write to what both cgroups are below
+            "from the cgroup of this process no other can be entered",
+            hint="in a VE, call ve from what its init started, by `ve exec`, or by Environment.run(..., login=True)",
+        ) from error
     if pid == 0:
         go(init.INIT, launch, launch.line)
     os.close(cgroup)
@@ -97,13 +108,13 @@ def clone_init(launch: Launch) -> None:
     _go_home(launch, syscalls.CLONE_NEWTIME)
     launch.pid = pid
     launch.pidfd = os.pidfd_open(pid)
-    tell(launch.near, "INIT", _host_pid(launch.pidfd))
+    tell(launch.near, "INIT", namespaces.host_pid(launch.pidfd))
 
 
 def id_maps(launch: Launch) -> None:
-    """user and group ids 0..65535 of the VE are base.. on the host"""
-    pid = _host_pid(launch.pidfd)
-    namespaces.map_ids(pid, launch.request["base"], launch.request["ids"])
+    """user and group ids 0..65535 of the VE are base.. on the host; and ids for VEs in it, if it may have some"""
+    pid = namespaces.host_pid(launch.pidfd)
+    namespaces.map_ids(pid, launch.request["ids"])
     launch.userns = os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
 
 
@@ -111,10 +122,11 @@ def layers(launch: Launch) -> None:
     """the template, read only, and the private area, their ids mapped"""
     for name in ("template", "private", "root"):
         os.mkdir(name, 0o755)
-    _attach(unionfs.idmapped(launch.request["template"], launch.userns), "template")
-    if launch.request["private"]:
-        _attach(unionfs.idmapped(launch.request["private"], launch.userns), "private")
-    else:  # thrown away with this tmpfs, which belongs to the mapped root already
+    request = launch.request
+    for name in ("template", "private"):
+        if request[name]:
+            _attach(unionfs.layer(request["state_dir"], request[name], request["base"], launch.userns), name)
+    if not request["private"]:  # thrown away with this tmpfs, which belongs to the mapped root already
         unionfs.prepare("private", "template")
 
 
@@ -130,6 +142,15 @@ def given(launch: Launch) -> None:
     buried = mounts.buried(launch.request["boots"])
     for source, target, read_only in launch.request["mounts"]:
         mounts.bind_from_host(source, target, read_only, launch.userns, buried)
+
+
+def inner_state(launch: Launch) -> None:
+    """a state dir for VEs in it, with the ids of each"""
+    _, *inner = launch.request["ids"]
+    if inner:
+        nested.prepare(
+            f"{launch.request['private']}/inner", launch.userns, inner, mounts.buried(launch.request["boots"])
+        )
 
 
 def mount_action(launch: Launch) -> None:
@@ -208,6 +229,7 @@ SETUP = (
     id_maps,
     layers,
     union,
+    inner_state,
     given,
     mount_action,
     protected_mounts,
@@ -239,10 +261,17 @@ def _first(*fds: int) -> set[int]:
 
 
 def _go_home(launch: Launch, only: int) -> None:
-    """Back into the host's namespaces (one of them, or all)."""
+    """Back into the host's namespaces (one of them, or all).
+
+    In a VE not into that of time, which is its host's: then action scripts have the clocks of the VE in it.
+    """
     for fd, flag in launch.home:
-        if only in (0, flag):
-            syscalls.setns(fd, flag)
+        try:
+            if only in (0, flag):
+                syscalls.setns(fd, flag)
+        except SyscallError as error:
+            if (error.errno, flag) != (errno.EPERM, syscalls.CLONE_NEWTIME):
+                raise
 
 
 def _attach(mount: int, point: str) -> None:
@@ -250,15 +279,6 @@ def _attach(mount: int, point: str) -> None:
         syscalls.move_mount(mount, syscalls.AT_FDCWD, point)
     finally:
         os.close(mount)
-
-
-def _host_pid(pidfd: int) -> int:
-    """The number the host's /proc knows a process by, also from a PID namespace in between."""
-    with open(f"/proc/self/fdinfo/{pidfd}", encoding="utf-8") as file:
-        for line in file:
-            if line.startswith("Pid:"):
-                return int(line.split()[1])
-    raise ProcessLookupError(3, "No such process")
 
 
 def _exec_action(path: str, request: Request, say: int) -> NoReturn:

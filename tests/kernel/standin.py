@@ -54,7 +54,7 @@ def _setup(root: str, cgroup: str) -> None:
     if pid == 0:
         os.read(ready, 1)
         _init()
-    namespaces.map_ids(pid, BASE, 65536)
+    namespaces.map_ids(pid, [(0, BASE, 65536)])
     sys.stderr.write(f"{pid}\n")
     sys.stderr.flush()
     os.write(go, b"x")

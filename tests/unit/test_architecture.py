@@ -37,7 +37,7 @@ LEVELS = (
     ),
     ("ve.facilities ve.ground ve.probes ve.check",),
     (
-        "ve.steps ve.actions ve.outfit ve.protections ve.init ve.setup ve.launch",
+        "ve.steps ve.actions ve.outfit ve.protections ve.nested ve.init ve.setup ve.launch",
         "ve.command ve.enter ve.trials ve.execgroup ve.request ve.process",
         "ve.inside ve.files",
         "ve.show",
