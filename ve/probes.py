@@ -128,7 +128,7 @@ def clone_into_cgroup(ground: Ground) -> None:
 
 def mount_api(ground: Ground) -> None:
     _own_mounts()
-    tree = syscalls.open_tree(syscalls.AT_FDCWD, _POINT, syscalls.OPEN_TREE_CLONE)
+    tree = syscalls.open_tree(syscalls.AT_FDCWD, _POINT, syscalls.OPEN_TREE_CLONE | syscalls.AT_RECURSIVE)
     syscalls.mount_setattr(tree, syscalls.MOUNT_ATTR_RDONLY)
     syscalls.move_mount(tree, syscalls.AT_FDCWD, _POINT)
     syscalls.umount2(_POINT, syscalls.MNT_DETACH)
@@ -143,7 +143,12 @@ def pivot_root(ground: Ground) -> None:
 
 def idmapped_mounts(ground: Ground) -> None:
     _own_mounts()
-    unionfs.idmapped(ground.state(), ground.user_namespace())
+    _layer(ground, ground.state(), ground.user_namespace())
+
+
+def _layer(ground: Ground, path: str, userns: int) -> int:
+    """As a start has it, also where its host has mapped the ids of the state dir."""
+    return unionfs.layer(os.path.dirname(ground.state()), path, ground.base(), userns)
 
 
 def idmapped_tmpfs(ground: Ground) -> None:
@@ -159,7 +164,7 @@ def overlayfs(ground: Ground) -> None:
     userns, base = ground.user_namespace(), ground.base()
     for name in ("lower", "lower/removed", "lower/renamed", "upper", "work"):
         os.mkdir(f"{ground.state()}/{name}", 0o755)
-    layers = {name: unionfs.idmapped(f"{ground.state()}/{name}".rstrip("/"), userns) for name in ("lower", "")}
+    layers = {name: _layer(ground, f"{ground.state()}/{name}".rstrip("/"), userns) for name in ("lower", "")}
     _scratch(f"mode=755,uid={base},gid={base}")
     _become_mapped_root(base)
     for name, layer in layers.items():
@@ -169,7 +174,8 @@ def overlayfs(ground: Ground) -> None:
     unionfs.Overlay("lower", "private/upper", "private/work").mount("root")
     os.rmdir("root/removed")
     os.mkdir("root/removed")
-    os.rename("root/renamed", "root/moved")
+    if unionfs.marks() == unionfs.TRUSTED:
+        os.rename("root/renamed", "root/moved")
 
 
 def seccomp(ground: Ground) -> None:
@@ -211,7 +217,7 @@ def inotify(ground: Ground) -> None:
 
 def xattrs(ground: Ground) -> None:
     with open(f"{ground.state()}/attributes", "xb") as file:
-        os.setxattr(file.fileno(), "trusted.ve", b"")
+        os.setxattr(file.fileno(), f"{unionfs.marks()}ve", b"")
         os.setxattr(file.fileno(), "security.capability", struct.pack("<5I", 0x02000000, 0, 0, 0, 0))
 
 
