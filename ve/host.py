@@ -102,7 +102,8 @@ class Host:
     ) -> Iterator[Ephemeral]:
         """A running VE that leaves nothing and ends with the block, or with this process, however that ends.
 
-        What it changes is kept in memory.  command runs under a small init in place of the template's own init.
+        What it changes is kept in memory, or in the profile nesting on disk until its end.  command runs under a small
+        init in place of the template's own init.
         """
         options = {"hostname": hostname, "env": env, "mounts": mounts, "devices": devices}
         options |= {"profiles": profiles, "capabilities": capabilities}

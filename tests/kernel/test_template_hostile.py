@@ -168,7 +168,9 @@ def test_a_device_node_with_a_second_name_outside_dev_is_refused(templates: Temp
         templates.add("web", str(tmp_path / "r"))
 
 
-@pytest.mark.parametrize("attribute", ["trusted.overlay.opaque", "trusted.overlay.redirect", "trusted.x"])
+@pytest.mark.parametrize(
+    "attribute", ["trusted.overlay.opaque", "trusted.overlay.redirect", "trusted.x", "user.overlay.opaque"]
+)
 @pytest.mark.parametrize("where", ["etc", "bin/sh", "."])
 def test_attributes_that_overlayfs_obeys_are_refused(
     templates: Templates, tmp_path: Path, attribute: str, where: str

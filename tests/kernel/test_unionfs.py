@@ -1,6 +1,8 @@
 """The union where it meets others."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -38,3 +40,20 @@ def test_an_overlay_that_stays_is_named(overlay: unionfs.Overlay, monkeypatch: p
             overlay.detached()
     finally:
         os.close(held)
+
+
+@pytest.mark.any_kernel
+def test_an_upper_without_attributes_is_refused(state_dir: Path) -> None:
+    """overlayfs would take it, and fail with EIO where it has to note something."""
+    program = """
+import os, sys
+from ve import unionfs
+os.chdir(sys.argv[1])
+os.mkdir("lower")
+unionfs.prepare(".", "lower")
+print(unionfs.Overlay("lower", "upper", "work").detached())
+"""
+    mount = 'mount -t ramfs none "$0" && exec "$@"'
+    line = ["unshare", "--mount", "sh", "-c", mount, str(state_dir), sys.executable, "-c", program, str(state_dir)]
+    done = subprocess.run(line, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "its file system has no trusted.overlay.* attributes" in done.stderr

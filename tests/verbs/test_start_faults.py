@@ -19,7 +19,8 @@ from ve import errors, init, launch, setup
 # What launch waits for while init fails or is killed there: setup, which then misses it, tells first.
 TOLD_BY = {"root_is_ready": "protected_mounts"}
 NEAR = [step.__name__ for step in (*launch.BEFORE, *launch.MEANWHILE, *launch.AFTER)]
-FAR = [step.__name__ for step in (*setup.SETUP, *init.INIT) if step is not setup.stay]  # not taken here
+RARE = (setup.stay, setup.inner_state)  # not taken here
+FAR = [step.__name__ for step in (*setup.SETUP, *init.INIT) if step not in RARE]
 # Which of them a stock kernel is asked for, too: one of each kind of thing that the kernel must undo.
 STOCK = {"await_init", "go", "union", "protected_mounts", "lock_mounts"}
 LAST = "execute"  # init takes it after its last word to us
@@ -62,6 +63,19 @@ def test_setup_or_init_is_killed(host_dir: Path, make: Make, monkeypatch: pytest
     monkeypatch.delenv("VE_FAULT")
     env.start()
     assert witness.shell(env, "hostname") == "red\n"
+
+
+@pytest.mark.any_kernel
+@pytest.mark.parametrize("how", ["error", "kill"])
+def test_a_state_dir_for_ves_in_it_fails(host_dir: Path, make: Make, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    env = make(profiles=["nesting"])
+    assert setup.inner_state.__name__ in [step.name for step in env.plan()]
+    monkeypatch.setenv("VE_FAULT", f"{setup.inner_state.__name__}:{how}")
+    with witness.nothing_changes(host_dir, but="lease/.*"), pytest.raises(errors.StartFailed):
+        env.start()
+    monkeypatch.delenv("VE_FAULT")
+    env.start()
+    assert "/var/lib/ve/view/" in witness.shell(env, "cat /proc/self/mountinfo")
 
 
 def test_the_process_that_mounts_is_killed(host_dir: Path, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
