@@ -8,9 +8,9 @@ from typing import Any
 from ve import outfit
 from ve.errors import Error
 from ve.facts import Facts
+from ve.ids import IDS
 from ve.instance import Instance
 from ve.model import Config
-from ve.state import IDS
 
 
 def describe(instance: Instance) -> dict[str, object]:

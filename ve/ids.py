@@ -29,9 +29,10 @@ from ve import lock
 from ve.errors import Error, NotSupported
 from ve.facts import lives
 from ve.model import VEID_MAX
-from ve.state import DEFAULT_DIR, DEFAULT_RUN_DIR, IDS, State
+from ve.state import DEFAULT_DIR, DEFAULT_RUN_DIR, State
 from ve.wholefile import read_small, writing
 
+IDS = 65536  # of one VE, for its users and for its groups
 # N of the ranges.  Below 16 are users and what useradd(8) gives out first; from 32768 on they are negative to some of
 # the kernel, and 32766 is systemd's for files of no host.  Of however few a user namespace has, each kind has half.
 ON_DISK, EPHEMERAL = range(16, 32766, 2), range(17, 32766, 2)

@@ -6,6 +6,7 @@ A process goes in and tries to break it (ve/trials.py); what must not happen out
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import random
 import signal
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from ve.host import Host
 
 HELD, BROKEN, GIVEN_UP = "held", "broken", "given up"
+_KEY_SPEC_SESSION_KEYRING = -3  # <linux/keyctl.h>
 _CONSOLE = (stat.S_IFCHR, 5, 1)  # no device has less against being opened
 
 
@@ -264,7 +266,16 @@ def _keyring(subject: Subject, victim: Victim) -> str:
     """Its own is charged to its root; the kernel counts them by user (proc_key-users(5))."""
     owner = _read(f"/proc/{subject.pid}/uid_map").split()[1]
     users = [line.partition(":")[0].strip() for line in _read("/proc/key-users").splitlines()]
-    return "" if owner in users or not users else "its init has none of its own"
+    return "its init has none of its own" if owner not in users and _has_keys() else ""
+
+
+def _has_keys() -> bool:
+    """Not in a VE, where the filter refuses them, nor where the kernel has none."""
+    try:
+        syscalls.by_number(seccomp.number("keyctl"), syscalls.KEYCTL_GET_KEYRING_ID, _KEY_SPEC_SESSION_KEYRING, 0)
+    except OSError as error:
+        return error.errno != errno.ENOSYS
+    return True
 
 
 def _descriptors(subject: Subject, victim: Victim) -> str:

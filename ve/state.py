@@ -23,7 +23,6 @@ from ve.wholefile import create_whole, read_small, write_whole, writing
 ACTIONS = ("premount", "mount", "start", "stop", "umount", "postumount")
 DEFAULT_DIR = "/var/lib/ve"
 DEFAULT_RUN_DIR = "/run/ve"
-IDS = 65536  # host ids of one VE, for its users and for its groups
 
 
 class State:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from ve import ids
-from ve.state import IDS, State
+from ve.ids import IDS
+from ve.state import State
 
 ROOT = Path(__file__).resolve().parents[2]
 LEASE = """

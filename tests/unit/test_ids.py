@@ -20,7 +20,8 @@ import pytest
 
 from ve import facts, ids, wholefile
 from ve.errors import Error, Locked, NotSupported
-from ve.state import IDS, State
+from ve.ids import IDS
+from ve.state import State
 
 ROOT = Path(__file__).resolve().parents[2]
 START = 1000 + os.getpid() % 10000  # where all begin to look that shall collide, and no other session's do;
@@ -41,6 +42,12 @@ def given(monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
     read = wholefile.read_small
     monkeypatch.setattr("ve.ids.read_small", lambda path: lists[path] if path in lists else read(path))
     return lists
+
+
+@pytest.fixture(autouse=True)
+def nobody_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With any of the ids: other VEs of this machine may, and tests/kernel asks the kernel."""
+    monkeypatch.setattr("ve.ids._runs", lambda number: False)
 
 
 @pytest.fixture

@@ -78,6 +78,7 @@ PR_SET_THP_DISABLE = 41
 
 # <linux/seccomp.h>, <linux/keyctl.h>
 SECCOMP_SET_MODE_FILTER = 1
+KEYCTL_GET_KEYRING_ID = 0
 KEYCTL_JOIN_SESSION_KEYRING = 1
 
 # <linux/capability.h>
