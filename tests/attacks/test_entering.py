@@ -74,6 +74,7 @@ def test_who_enters_cannot_be_traced_or_read(
     assert [what for who, what, _ in said if who == "root"] == list(ATTACKS)
 
 
+@pytest.mark.any_kernel
 def test_who_is_not_protected_can_be(box: "ve.Environment") -> None:
     with (
         background(box, "/entering", "sleep", "plain", user="1000:1000"),
@@ -89,6 +90,7 @@ def caught(catcher: "subprocess.Popen[str]") -> list[list[str]]:
     return [line.split() for line in catcher.stdout.read().splitlines()]
 
 
+@pytest.mark.any_kernel
 def test_a_copy_is_seen_by_nobody(box: "ve.Environment", tmp_path: Path) -> None:
     (tmp_path / "file").write_text("content")
     with background(box, "/entering", "catch", "python") as catcher:
@@ -99,6 +101,7 @@ def test_a_copy_is_seen_by_nobody(box: "ve.Environment", tmp_path: Path) -> None
         assert catcher.poll() is None
 
 
+@pytest.mark.any_kernel
 def test_a_secret_of_the_caller_is_in_no_process_that_enters(box: "ve.Environment", host_dir: Path) -> None:
     """Its environment: all interpreters of ours that live while a command runs."""
     secret = os.urandom(8).hex()
@@ -241,6 +244,7 @@ def without_terminal(found: dict[str, str]) -> dict[str, str]:
     return {name: value for name, value in found.items() if not name.startswith("env-TERM=")}
 
 
+@pytest.mark.any_kernel
 def test_an_init_has_nothing_of_who_started_it(
     host: "ve.Host", host_dir: Path, hostile: Hostile, entering: Path, tmp_path: Path
 ) -> None:
@@ -290,6 +294,7 @@ def links(pid: int) -> set[str]:
     return {os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")}
 
 
+@pytest.mark.any_kernel
 def test_no_path_of_the_host_is_to_be_read_inside(box: "ve.Environment", host_dir: Path) -> None:
     shown = witness.shell(
         box, "cat /proc/self/mountinfo /proc/self/cgroup /proc/1/environ /proc/1/cmdline /proc/mounts"
@@ -302,6 +307,7 @@ def test_no_path_of_the_host_is_to_be_read_inside(box: "ve.Environment", host_di
 # ---- pipes -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.any_kernel
 def test_a_pipe_is_not_to_be_read_by_who_may_write(box: "ve.Environment") -> None:
     """Others of the host may write to the same one, as to the stderr of a job."""
     reading, writing = os.pipe()
@@ -334,6 +340,7 @@ HOSTILE_PTMX = {
 }
 
 
+@pytest.mark.any_kernel
 @pytest.mark.parametrize("kind", HOSTILE_PTMX)
 def test_no_terminal_but_a_terminal_is_handed_out(hostile: Hostile, kind: str) -> None:
     env = hostile()
@@ -360,6 +367,7 @@ HOSTILE_PASSWD = {
 }
 
 
+@pytest.mark.any_kernel
 def test_accounts_that_are_no_accounts(hostile: Hostile) -> None:
     env = hostile()
     for how in HOSTILE_PASSWD.values():
@@ -380,6 +388,7 @@ UNDER = {
 }
 
 
+@pytest.mark.any_kernel
 @pytest.mark.parametrize("place", UNDER)
 def test_what_is_mounted_over_leads_nowhere(hostile: Hostile, host_dir: Path, tmp_path: Path, place: str) -> None:
     """Whatever happens, it happens inside: a file of the host is never seen there."""
@@ -403,6 +412,7 @@ def test_its_own_root_cannot_be_taken_away(box: "ve.Environment") -> None:
 # ---- an init that means harm -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.any_kernel
 def test_an_init_with_an_odd_name(hostile: Hostile, host_dir: Path) -> None:
     env = hostile("name")
     assert b"\r" in Path(f"/proc/{witness.init(host_dir, env.veid)}/comm").read_bytes()
@@ -413,6 +423,7 @@ def test_an_init_with_an_odd_name(hostile: Hostile, host_dir: Path) -> None:
     assert commandline.output(host_dir, "ps", env.veid).isascii()
 
 
+@pytest.mark.any_kernel
 def test_an_init_that_stops_whoever_enters(hostile: Hostile, host_dir: Path) -> None:
     """It is told to halt by a command, which never ends: the deadline is the answer."""
     env = hostile("stop")
@@ -424,6 +435,7 @@ def test_an_init_that_stops_whoever_enters(hostile: Hostile, host_dir: Path) -> 
     assert not witness.runs(host_dir, env.veid)
 
 
+@pytest.mark.any_kernel
 def test_an_init_in_a_namespace_without_ids(hostile: Hostile, host_dir: Path) -> None:
     env = hostile("unmapped")
     assert Path(f"/proc/{witness.init(host_dir, env.veid)}/uid_map").read_text() == ""
@@ -432,6 +444,7 @@ def test_an_init_in_a_namespace_without_ids(hostile: Hostile, host_dir: Path) ->
     assert env.stop(fast=True) is False
 
 
+@pytest.mark.any_kernel
 def test_cgroups_that_a_ve_calls_like_ours(hostile: Hostile) -> None:
     env = hostile()
     names = ["exec.²", "exec.", "exec.1.1.1", f"exec.{'9' * 200}.1.1", "exec.1", "exec.\x1b[31m"]
@@ -447,6 +460,7 @@ def test_cgroups_that_a_ve_calls_like_ours(hostile: Hostile) -> None:
 # ---- looking from outside --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.any_kernel
 def test_ps_reads_no_endless_command_line(box: "ve.Environment", host_dir: Path) -> None:
     """64 GiB, which take no memory."""
     with box.popen(["/entering", "long", str(64 << 10)], stdout=subprocess.PIPE, text=True) as process:
@@ -464,6 +478,7 @@ def test_ps_reads_no_endless_command_line(box: "ve.Environment", host_dir: Path)
 ODD = "\x1b]0;owned\x07\x1b[2J\r\u202e"
 
 
+@pytest.mark.any_kernel
 def test_names_that_write_to_a_terminal(hostile: Hostile, host_dir: Path) -> None:
     env = hostile()
     witness.shell(env, f"cp /bin/busybox '/{ODD}'; hostname '{ODD[2:9]}'; echo '{ODD}' >'/etc/{ODD}'")
@@ -527,6 +542,7 @@ def interrupt(number: int) -> str:
     return f"from ve._linux import syscalls; syscalls.open_tree = lambda *_: {act}"
 
 
+@pytest.mark.any_kernel
 def test_another_ve_cannot_keep_it_mounted(hostile: Hostile, host: "ve.Host", host_dir: Path) -> None:
     env, victim = hostile(), hostile()
     victim.stop(fast=True)
@@ -541,6 +557,7 @@ def test_another_ve_cannot_keep_it_mounted(hostile: Hostile, host: "ve.Host", ho
         victim.umount()
 
 
+@pytest.mark.any_kernel
 def test_a_setuid_program_is_none_for_the_host(hostile: Hostile, entering: Path, host_dir: Path) -> None:
     env = hostile()
     witness.shell(env, "chmod 4755 /entering")

@@ -55,6 +55,7 @@ def test_a_working_directory_among_our_descriptors(
     assert "secret" in subprocess.check_output(naive, text=True)
 
 
+@pytest.mark.any_kernel
 @pytest.mark.parametrize("name", ["proc", "sys", "dev", "run"])
 @pytest.mark.parametrize("kind", ["link", "link up", "file"])
 def test_a_mount_point_that_leads_elsewhere(
@@ -82,6 +83,7 @@ def test_a_mount_point_that_leads_elsewhere(
         assert os.listdir(target) == ["made"] or kind == "link up"
 
 
+@pytest.mark.any_kernel
 def test_links_below_our_own_mounts_are_ours(hostile: Hostile, host_dir: Path, tmp_path: Path) -> None:
     """What a template has in /dev, /proc and /sys is buried: no console, null or attr of its own is ever opened."""
     env = hostile()

@@ -6,6 +6,8 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from tests.attacks.conftest import Hostile
 from tests.attacks.test_entering import background
 from tests.verbs import witness
@@ -25,6 +27,7 @@ def canary(tmp_path: Path) -> Path:
     return top
 
 
+@pytest.mark.any_kernel
 def test_copies_and_edits_stay_inside(hostile: Hostile, host_dir: Path, tmp_path: Path) -> None:
     top, out, given = canary(tmp_path), tmp_path / "out", tmp_path / "given"
     (given / ".ssh").mkdir(parents=True)

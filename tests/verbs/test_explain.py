@@ -149,11 +149,13 @@ def test_devices_open_or_not(env: "ve.Environment") -> None:
     assert said == {name: opens(env, f"/dev/{name}", "<") for name in said}
 
 
+@pytest.mark.any_kernel
 def test_profiles(env: "ve.Environment") -> None:
     given = json.loads(json.dumps(env.describe()["profiles"]))
     assert {row.name for row in rights.PROFILES if only(env, f"profile:{row.name}").held} == set(given)
 
 
+@pytest.mark.any_kernel
 def test_namespaces_under_strict(env: "ve.Environment") -> None:
     strict = only(env, "strict").held
     assert ("strict" in only(env, "unshare").why) == strict
@@ -165,6 +167,7 @@ def test_a_fresh_proc(env: "ve.Environment") -> None:
     assert ("fresh proc" in only(env, "mount").why) == (tried.returncode != 0)
 
 
+@pytest.mark.any_kernel
 @pytest.mark.parametrize("name", GIVEN)
 def test_a_start_gives_what_was_foretold(make: Make, name: str) -> None:
     options = GIVEN[name] | {"devices": [path for path in GIVEN[name].get("devices", []) if os.path.exists(path)]}
@@ -182,6 +185,7 @@ def test_a_start_gives_what_was_foretold(make: Make, name: str) -> None:
     }
 
 
+@pytest.mark.any_kernel
 def test_the_cure_cures(host_dir: Path, make: Make) -> None:
     """Typed as it is told, what is asked for is there."""
     env = make(capabilities={"net_raw": "off"})
@@ -201,6 +205,7 @@ def test_the_cure_cures(host_dir: Path, make: Make) -> None:
     assert [bounding >> rights.CAPABILITIES.index(name) & 1 for name in ("net_admin", "net_raw")] == [1, 0]
 
 
+@pytest.mark.any_kernel
 def test_what_was_changed_inside_since(make: Make) -> None:
     env = make(devices=["/dev/fuse"])
     env.start()
@@ -213,6 +218,7 @@ def test_what_was_changed_inside_since(make: Make) -> None:
     assert only(env, "/mnt/x").held and not only(env, "/dev/fuse").held
 
 
+@pytest.mark.any_kernel
 @pytest.mark.parametrize(
     ("without", "right", "held"),
     [
@@ -233,6 +239,7 @@ def test_a_protection_that_a_start_left_out(
     assert not right.startswith("/") or opens(env, right) == held
 
 
+@pytest.mark.any_kernel
 def test_a_node_that_was_not_given(host_dir: Path, make: Make) -> None:
     """Root of the host puts it into the VE's /dev; the filter at its cgroup lets nobody open it."""
     env = make()
@@ -244,6 +251,7 @@ def test_a_node_that_was_not_given(host_dir: Path, make: Make) -> None:
     assert only(env, "/dev/zero2").held
 
 
+@pytest.mark.any_kernel
 def test_links_inside_lead_nowhere_else(host_dir: Path, make: Make, tmp_path: Path) -> None:
     """The host's tmp_path is no place of the VE's, whatever a link says."""
     env = make(mounts=[f"{tmp_path}:/srv:ro"])
@@ -256,6 +264,7 @@ def test_links_inside_lead_nowhere_else(host_dir: Path, make: Make, tmp_path: Pa
     assert only(env, "/proc/1/root/etc").why  # a magic link, which is not followed
 
 
+@pytest.mark.any_kernel
 def test_of_one_that_is_thrown_away(host: "ve.Host") -> None:
     with host.ephemeral("busybox", command=()) as env:
         answer = only(env, "net_admin")
@@ -266,6 +275,7 @@ def test_of_one_that_is_thrown_away(host: "ve.Host") -> None:
         assert not only(env, "/dev/init").held and not opens(env, "/dev/init")
 
 
+@pytest.mark.any_kernel
 def test_of_a_frozen_one(make: Make) -> None:
     env = make()
     env.start()
