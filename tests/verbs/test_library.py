@@ -62,7 +62,7 @@ SAME: list[tuple[list[str], dict[str, Any]]] = [
     (["sh", "-c", "echo x; exit 3"], {"check": True, "capture_output": True}),
     (["sh", "-c", "kill -15 $$"], {"check": True}),
     (["sleep", "100000"], {"timeout": 0.2}),
-    (["sh", "-c", "echo x; exec sleep 100000"], {"timeout": 0.5, "capture_output": True, "text": True}),
+    (["sh", "-c", "echo x; exec sleep 100000"], {"timeout": 3, "capture_output": True, "text": True}),
     (["no-such-command"], {}),
     (["/no/such"], {"check": True}),
     (["/etc/passwd"], {}),
