@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 
+from ve import procfs
 from ve._linux import syscalls
 
 TYPE_CHECKING = False
@@ -42,10 +43,8 @@ def confine(confinement: Confinement) -> None:
 def of(pid: int, filters: tuple[bytes, ...]) -> Confinement:
     """That of the VE whose init is pid; the kernel tells all of it but the filters.  ProcessLookupError."""
     try:
-        with open(f"/proc/{pid}/status", "rb") as file:
-            lines = file.read().split(b"\n")  # its name may hold what else ends a line for Python
-        fields = dict(line.partition(b":\t")[::2] for line in lines)
-        capabilities, no_new_privs = int(fields[b"CapBnd"], 16), fields[b"NoNewPrivs"] == b"1"
+        fields = procfs.status(pid)
+        capabilities, no_new_privs = int(fields["CapBnd"], 16), fields["NoNewPrivs"] == "1"
     except (OSError, KeyError):
         raise ProcessLookupError(errno.ESRCH, "No such process") from None
     return {"capabilities": capabilities, "keyring": True, "no_new_privs": no_new_privs, "filters": filters}

@@ -35,7 +35,7 @@ import os
 import select
 import stat
 
-from ve import command, confinement, farside, rlimits
+from ve import command, confinement, farside, procfs, rlimits
 from ve._linux import syscalls
 
 TYPE_CHECKING = False
@@ -165,13 +165,12 @@ def _give_pipes(pid: int) -> None:
     Only the way that it has them open: who could read what it writes would read what others of the host write there.
     They keep their owner, who could change that.
     """
-    with open(f"/proc/{pid}/gid_map", "rb") as file:
-        first = file.readline().split()
+    groups = procfs.host_ids(pid, "gid")
     for fd in (0, 1, 2):
         try:
-            if first and os.readlink(f"/proc/self/fd/{fd}").startswith("pipe:["):
+            if groups and os.readlink(f"/proc/self/fd/{fd}").startswith("pipe:["):
                 bits = _GROUP[fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE]
-                os.fchown(fd, -1, int(first[1]))
+                os.fchown(fd, -1, groups[0].start)
                 os.fchmod(fd, stat.S_IMODE(os.fstat(fd).st_mode) | bits)
         except OSError:
             pass  # it is closed

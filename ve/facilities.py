@@ -17,6 +17,7 @@ import stat
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from ve import procfs
 from ve.errors import NotSupported
 from ve.namespaces import NAMESPACES
 from ve.rights import CAPABILITIES, PROFILES, Profile, profile
@@ -190,8 +191,7 @@ def refused(path: str) -> str:
 
 def unbounded(capabilities: Iterable[str]) -> list[str]:
     """Those which no process that we start can have: they are not in the bounding set (capabilities(7))."""
-    with open("/proc/self/status", encoding="ascii", errors="replace") as file:
-        bounding = next(int(line.split()[1], 16) for line in file if line.startswith("CapBnd:"))
+    bounding = int(procfs.status("self")["CapBnd"], 16)
     return [name for name in capabilities if not bounding >> CAPABILITIES.index(name) & 1]
 
 

@@ -11,7 +11,7 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ve import beneath, mountinfo, mounts, rights
+from ve import beneath, mountinfo, mounts, procfs, rights
 from ve.model import Config
 
 WRITABLE, READ_ONLY, HIDDEN = "can be written", "can be read, not written", "hidden"
@@ -94,9 +94,8 @@ class Running:
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
-        self.uids, self.gids = _ids(f"/proc/{pid}/uid_map"), _ids(f"/proc/{pid}/gid_map")
-        with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as file:
-            status = dict(line.rstrip("\n").split(":\t", 1) for line in file)
+        self.uids, self.gids = procfs.host_ids(pid, "uid"), procfs.host_ids(pid, "gid")
+        status = procfs.status(pid)
         self.bounding = int(status["CapBnd"], 16)
         self.filtered = status["Seccomp"] == "2"
         self.root = beneath.Root(os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
@@ -119,7 +118,7 @@ class Running:
                 path, failed = os.path.dirname(path), failed or error.errno or errno.ENOENT
                 continue
             try:
-                number, at, real = _mount_number(fd), os.fstat(fd), os.readlink(f"/proc/self/fd/{fd}")
+                number, at, real = procfs.mount_number(fd), os.fstat(fd), os.readlink(f"/proc/self/fd/{fd}")
             finally:
                 os.close(fd)
             lines = list(mountinfo.lines(self.pid))
@@ -146,13 +145,6 @@ class Running:
         return ours or bool(at.st_mode & stat.S_IWOTH)
 
 
-def _ids(path: str) -> list[range]:
-    """The host's ids that a user namespace has (user_namespaces(7))."""
-    with open(path, encoding="ascii") as file:
-        rows = [tuple(map(int, line.split())) for line in file]
-    return [range(outside, outside + count) for _, outside, count in rows]
-
-
 def _by_number(number: int, lines: list[mountinfo.Line]) -> mountinfo.Line | None:
     return next((line for line in lines if line.number == number), None)
 
@@ -160,8 +152,3 @@ def _by_number(number: int, lines: list[mountinfo.Line]) -> mountinfo.Line | Non
 def _by_text(path: str, lines: list[mountinfo.Line]) -> mountinfo.Line | None:
     above = [line for line in lines if f"{path}/".startswith(f"{line.point.rstrip('/')}/")]
     return max(reversed(above), key=lambda line: len(line.point), default=None)
-
-
-def _mount_number(fd: int) -> int:
-    with open(f"/proc/self/fdinfo/{fd}", encoding="ascii") as file:
-        return next(int(line.split()[1]) for line in file if line.startswith("mnt_id:"))

@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from ve import procfs
 from ve.beancounter import Cgroup
 from ve.facts import Facts
 
@@ -26,16 +27,11 @@ def processes(veid: int, facts: Facts, group: Cgroup) -> Iterator[Process]:
     """Those that live while we look."""
     for host_pid in group.pids():
         with contextlib.suppress(FileNotFoundError, ProcessLookupError, KeyError):
-            status = _status(host_pid)
+            status = procfs.status(host_pid)
             pids = status["NSpid"].split()
             if len(pids) > 1:  # one of ours on its way in has no number inside yet
                 uid = int(status["Uid"].split()[1]) - facts.base
                 yield Process(veid, int(pids[-1]), host_pid, uid, _command(host_pid, status["Name"]))
-
-
-def _status(pid: int) -> dict[str, str]:
-    with open(f"/proc/{pid}/status", encoding="utf-8", errors="surrogateescape") as file:
-        return {key: value.strip() for key, _, value in (line.partition(":") for line in file)}
 
 
 def _command(pid: int, name: str) -> str:

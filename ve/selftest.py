@@ -17,7 +17,19 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ve import describe, devices, execgroup, farside, interpreter, mounts, protections, rights, seccomp
+from ve import (
+    describe,
+    devices,
+    execgroup,
+    farside,
+    interpreter,
+    mountinfo,
+    mounts,
+    procfs,
+    protections,
+    rights,
+    seccomp,
+)
 from ve._linux import syscalls
 from ve.errors import Error
 from ve.facts import Facts
@@ -211,8 +223,7 @@ class Subject:
         return Verdict(row.name, row.promise, row.means, status, why)
 
     def status(self, key: str) -> str:
-        lines = _read(f"/proc/{self.pid}/status").splitlines()
-        return next(line.partition(":")[2].strip() for line in lines if line.startswith(f"{key}:"))
+        return procfs.status(self.pid)[key]
 
 
 def _processes(subject: Subject, victim: Victim) -> str:
@@ -232,25 +243,21 @@ def _utsname(subject: Subject, victim: Victim) -> str:
 
 def _users(subject: Subject, victim: Victim) -> str:
     for kind in ("uid", "gid"):
-        for line in _read(f"/proc/{subject.pid}/{kind}_map").splitlines():
-            _, first, count = map(int, line.split())
-            if first == 0:
+        for ids in procfs.host_ids(subject.pid, kind):
+            if 0 in ids:
                 return f"its {kind} 0 is the host's"
-            for other in _maps_of_others(subject, kind):
-                if first < other.stop and other.start < first + count:
-                    return f"its {kind}s are those of another VE, too"
+            if any(ids.start < other.stop and other.start < ids.stop for other in _ids_of_others(subject, kind)):
+                return f"its {kind}s are those of another VE, too"
     return ""
 
 
-def _maps_of_others(subject: Subject, kind: str) -> Iterator[range]:
+def _ids_of_others(subject: Subject, kind: str) -> Iterator[range]:
     state = subject.environment.state
     for veid in state.veids():
         facts = state.read_facts(veid)
         if facts and facts.pid != subject.pid:
             with contextlib.suppress(OSError):
-                for line in _read(f"/proc/{facts.pid}/{kind}_map").splitlines():
-                    _, first, count = map(int, line.split())
-                    yield range(first, first + count)
+                yield from procfs.host_ids(facts.pid, kind)
 
 
 def _capabilities(subject: Subject, victim: Victim) -> str:
@@ -264,7 +271,7 @@ def _capabilities(subject: Subject, victim: Victim) -> str:
 
 def _keyring(subject: Subject, victim: Victim) -> str:
     """Its own is charged to its root; the kernel counts them by user (proc_key-users(5))."""
-    owner = _read(f"/proc/{subject.pid}/uid_map").split()[1]
+    owner = next((str(ids.start) for ids in procfs.host_ids(subject.pid, "uid")), "")
     users = [line.partition(":")[0].strip() for line in _read("/proc/key-users").splitlines()]
     return "its init has none of its own" if owner not in users and _has_keys() else ""
 
@@ -280,12 +287,11 @@ def _has_keys() -> bool:
 
 def _descriptors(subject: Subject, victim: Victim) -> str:
     """Of init: none whose mount is one of the host's, but its log."""
-    hosts = {line.split()[0] for line in _read("/proc/self/mountinfo").splitlines()}
+    hosts = {line.number for line in mountinfo.lines()}
     log = _identity(subject.environment.log_path)
     for number in sorted(os.listdir(f"/proc/{subject.pid}/fd"), key=int):
         link = f"/proc/{subject.pid}/fd/{number}"
-        info = dict(line.split(":\t", 1) for line in _read(f"/proc/{subject.pid}/fdinfo/{number}").splitlines())
-        if info["mnt_id"] in hosts and _identity(link) != log:
+        if procfs.mount_number(number, subject.pid) in hosts and _identity(link) != log:
             return f"its init has {os.readlink(link)} of the host open"
     ours = {f"{key}={value}" for key, value in os.environ.items() if key not in subject.target.env and key != "TERM"}
     if strange := sorted(ours.intersection(_read(f"/proc/{subject.pid}/environ").split("\0"))):

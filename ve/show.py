@@ -13,7 +13,7 @@ import errno
 import os
 from contextlib import ExitStack, suppress
 
-from ve import farside, interpreter, mountinfo
+from ve import farside, interpreter, mountinfo, procfs
 from ve._linux import syscalls
 from ve.errors import Error, InUse
 from ve.unionfs import Overlay
@@ -146,8 +146,6 @@ def _is_in(pid: str, link: str, shown: set[int]) -> bool:
     except OSError:
         return False
     try:
-        with open(f"/proc/self/fdinfo/{fd}", encoding="ascii") as file:
-            fields = dict(line.split(":", 1) for line in file)
-        return int(fields["mnt_id"]) in shown
+        return procfs.mount_number(fd) in shown
     finally:
         os.close(fd)

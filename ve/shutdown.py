@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import Callable
 
+from ve import procfs
 from ve.beancounter import Cgroup
 from ve.errors import StopFailed
 from ve.facts import ended
@@ -96,8 +97,7 @@ def _hears(pid: int, number: int) -> bool:
     One that waits in sigtimedwait(2), as busybox's init does, seems not to (signal.c unblocks meanwhile), yet hears.
     """
     try:
-        with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as file:
-            masks = dict(line.split(":", 1) for line in file)
+        masks = procfs.status(pid)
     except (FileNotFoundError, ProcessLookupError):
         return False
     return any(int(masks[key], 16) >> (number - 1) & 1 for key in ("SigCgt", "SigBlk"))

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 # stands left of it on its own line: a mechanism may have several rooms, and never knows another of its level.
 LEVELS = (
     ("ve._linux ve._linux.syscalls", "ve._linux.libcrypt", "ve._linux.ioctls"),
-    ("ve.errors ve.rights ve.model", "ve.mountinfo"),
+    ("ve.errors ve.rights ve.model", "ve.mountinfo", "ve.procfs"),
     (
         "ve.namespaces",
         "ve.beancounter",

@@ -1,0 +1,32 @@
+"""What /proc tells of one process: proc_pid_status(5) and its neighbours.
+
+A process of a VE chooses its own name, and with that a part of what is read here.
+"""
+
+from __future__ import annotations
+
+import os
+
+
+def status(pid: int | str) -> dict[str, str]:
+    """The fields of /proc/PID/status.
+
+    The kernel writes a newline in a name as \\n, but nothing else that ends a line for Python, such as a carriage
+    return: so a name could look like other fields.
+    """
+    with open(f"/proc/{pid}/status", "rb") as file:
+        lines = os.fsdecode(file.read()).split("\n")
+    return dict(line.partition(":\t")[::2] for line in lines)
+
+
+def host_ids(pid: int | str, kind: str) -> list[range]:
+    """The uids or gids (kind) of ours that the process's user namespace has, in their order inside."""
+    with open(f"/proc/{pid}/{kind}_map", "rb") as file:
+        rows = [tuple(map(int, line.split())) for line in file]
+    return [range(outside, outside + count) for _, outside, count in rows]
+
+
+def mount_number(fd: int | str, pid: int | str = "self") -> int:
+    """Of the mount that a descriptor is in, as mountinfo has it: fdinfo, proc_pid_fdinfo(5)."""
+    with open(f"/proc/{pid}/fdinfo/{fd}", "rb") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith(b"mnt_id:"))
