@@ -29,6 +29,7 @@ from ve import (
     protections,
     rights,
     seccomp,
+    trials,
 )
 from ve._linux import syscalls
 from ve.errors import Error
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 
 HELD, BROKEN, GIVEN_UP = "held", "broken", "given up"
 _KEY_SPEC_SESSION_KEYRING = -3  # <linux/keyctl.h>
+EMPTY = ".empty"  # beside the templates: what a VE for selftest is made from
 _CONSOLE = (stat.S_IFCHR, 5, 1)  # no device has less against being opened
 
 
@@ -56,9 +58,6 @@ class Verdict:
     means: str
     status: str
     why: str
-
-
-EMPTY = ".empty"  # beside the templates: what a VE for selftest is made from
 
 
 @contextlib.contextmanager
@@ -164,7 +163,6 @@ class Subject:
 
     def _request(self, victim: Victim, cgroup: str, node: str) -> dict[str, Any]:
         shown = mounts.protection(self.rights.proc, self.rights.sysctls, (), "")
-        host_root = os.stat("/")
         calls = ("msgget", "msgctl", "setdomainname")
         return {
             "pid": self.pid,
@@ -178,7 +176,7 @@ class Subject:
             "numbers": {name: seccomp.number(name) for name in calls},
             "namespaces": {name: os.readlink(f"/proc/self/ns/{name}") for name in NAMES},
             "host_pts": os.stat("/dev/pts").st_dev,
-            "host_root": (host_root.st_dev, host_root.st_ino),
+            "host_root": trials.identity("/"),
             "devices": self._allowed(),
             "foreign_node": node,
             "locked": (*(point for _, point, _, _ in mounts.PROTECTED), *shown["masked"], *shown["read_only"]),
@@ -288,10 +286,10 @@ def _has_keys() -> bool:
 def _descriptors(subject: Subject, victim: Victim) -> str:
     """Of init: none whose mount is one of the host's, but its log."""
     hosts = {line.number for line in mountinfo.lines()}
-    log = _identity(subject.environment.log_path)
+    log = trials.identity(subject.environment.log_path)
     for number in sorted(os.listdir(f"/proc/{subject.pid}/fd"), key=int):
         link = f"/proc/{subject.pid}/fd/{number}"
-        if procfs.mount_number(number, subject.pid) in hosts and _identity(link) != log:
+        if procfs.mount_number(number, subject.pid) in hosts and trials.identity(link) != log:
             return f"its init has {os.readlink(link)} of the host open"
     ours = {f"{key}={value}" for key, value in os.environ.items() if key not in subject.target.env and key != "TERM"}
     if strange := sorted(ours.intersection(_read(f"/proc/{subject.pid}/environ").split("\0"))):
@@ -313,14 +311,6 @@ OUTSIDE: dict[str, Callable[[Subject, Victim], str]] = {
 def _calls(row: rights.Refusal) -> tuple[str, tuple[tuple[str, int, tuple[int, int] | None], ...]]:
     known = ((call, seccomp.number(call), row.argument) for call in row.syscalls)
     return row.error, tuple(each for each in known if each[1] >= 0)
-
-
-def _identity(path: str) -> tuple[int, int] | None:
-    try:
-        at = os.stat(path)
-    except OSError:
-        return None
-    return at.st_dev, at.st_ino
 
 
 def _read(path: str) -> str:

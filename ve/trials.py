@@ -16,7 +16,6 @@ broken: what is written is what was there, system calls are asked for what canno
 from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]
-import codecs
 import errno
 import fcntl
 import marshal
@@ -28,7 +27,7 @@ import time
 from contextlib import suppress
 from functools import partial
 
-from ve import command, confinement, farside, namespaces
+from ve import command, confinement, farside, mountinfo, namespaces
 from ve._linux import syscalls
 
 TYPE_CHECKING = False
@@ -39,7 +38,7 @@ if TYPE_CHECKING:
     from ve.farside import Request
 
 _IPC_CREAT, _IPC_RMID = 0o1000, 0  # <linux/ipc.h>
-_MKDIR = "/dev/.ve-selftest"  # the VE's root may make it: its /dev is its own
+_DIRECTORY = "/dev/.ve-selftest"  # the VE's root may make it: its /dev is its own
 
 
 def main(request_fd: int, near: int, pidfd: int) -> NoReturn:
@@ -51,7 +50,6 @@ def main(request_fd: int, near: int, pidfd: int) -> NoReturn:
     try:
         request["confinement"] = confinement.of(request["pid"], request["filters"]) | {"keyring": False}
         group = os.open(request["cgroup"], os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        codecs.lookup("unicode_escape")  # of a path in mountinfo
         farside.forget_imports()
         pid = syscalls.clone3(0, _signal.SIGCHLD, group)
         if pid == 0:
@@ -79,8 +77,7 @@ def _try_all(request: Request, channel: socket.socket) -> NoReturn:
         answers |= {name: _try(partial(_refused, row), request) for name, row in request["refusals"].items()}
         farside.send(channel, "ANSWERS", answers)
         farside.receive(channel)
-        for trial in LEFTOVERS:
-            _try(trial, request)
+        _try(_remove_queue, request)
     except BaseException as error:
         farside.send(channel, "FAILED", f"{type(error).__name__}: {error}")
     os._exit(0)
@@ -200,14 +197,14 @@ def cgroups(request: Request) -> str:
 
 
 def mounts(request: Request) -> str:
-    os.mkdir(_MKDIR)
+    os.mkdir(_DIRECTORY)
     try:
-        syscalls.mount("ve", _MKDIR, "tmpfs")
-        syscalls.umount2(_MKDIR)
+        syscalls.mount("ve", _DIRECTORY, "tmpfs")
+        syscalls.umount2(_DIRECTORY)
     except OSError as error:
         return f"its root cannot mount: {error.strerror}"
     finally:
-        os.rmdir(_MKDIR)
+        os.rmdir(_DIRECTORY)
     for path in request["locked"]:
         try:
             syscalls.umount2(f"/{path}", syscalls.MNT_DETACH)
@@ -227,27 +224,26 @@ def ptys(request: Request) -> str:
 
 def root(request: Request) -> str:
     """No mount shows the host's root, and a chroot leads nowhere else."""
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
-        points = [line.split()[4].encode("utf-8", "surrogateescape").decode("unicode_escape") for line in file]
-    for point in points:
-        if (found := _identity(point)) == request["host_root"]:
-            return f"the host's root is at {point}"
-    ours = _identity("/")
-    os.mkdir(_MKDIR)
+    for line in mountinfo.lines():
+        if identity(line.point) == request["host_root"]:
+            return f"the host's root is at {line.point}"
+    ours = identity("/")
+    os.mkdir(_DIRECTORY)
     try:
         inside = os.open("/", os.O_RDONLY | os.O_DIRECTORY)
-        os.chroot(_MKDIR)
+        os.chroot(_DIRECTORY)
         os.fchdir(inside)
         for _ in range(64):
             os.chdir("..")
-        found = _identity(".")
+        found = identity(".")
         os.chroot(".")
     finally:
-        os.rmdir(_MKDIR)
+        os.rmdir(_DIRECTORY)
     return "" if found == ours else "a chroot leads out of its root"
 
 
-def _identity(path: str) -> tuple[int, int] | None:
+def identity(path: str) -> tuple[int, int] | None:
+    """Of the file at path, or None."""
     try:
         at = os.stat(path)
     except OSError:
@@ -379,4 +375,3 @@ TRIALS: dict[str, Callable[[Request], str]] = {
     "sysfs": sysfs,
     "namespaces": namespaces_,
 }
-LEFTOVERS = (_remove_queue,)
