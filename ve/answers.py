@@ -11,11 +11,10 @@ import errno
 import os
 import re
 import shlex
-import stat
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
-from ve import devices, mounts, places, rights
+from ve import devices, mounts, outfit, places, rights
 from ve.errors import InvalidValue
 from ve.model import Config
 
@@ -182,7 +181,7 @@ def device(path: str, subject: Subject) -> Answer:
         cure = "" if subject.ephemeral else f"ve restart {subject.key}"
         return Answer(False, "it was given, but its node is gone from /dev", setting, cure)
     cure = "" if name == "console" else subject.change(device=[*option, path])
-    if cure and not is_device(on_host(path)):
+    if cure and not devices.on_host(path):
         cure = f"load its driver on the host, then {cure}"
     return Answer(False, "it has no node that may be opened", setting, cure)
 
@@ -194,24 +193,12 @@ def _opens(path: str, subject: Subject) -> bool:
     if subject.running.link(path) in dict(mounts.LINKS).values():
         return True  # to what whoever follows it has open, or to its own ptmx
     at = subject.running.find(path).at
-    if at is None or not is_device(at):
+    if at is None or not devices.is_one(at):
         return False
-    given = map(on_host, subject.config.devices + subject.config.rights.devices)
-    allowed = {devices.of(each) for each in given if each} | set(devices.TERMINALS)
-    allowed |= {(stat.S_IFCHR, major, minor) for _, major, minor in mounts.DEVICES}
+    given = map(devices.on_host, subject.config.devices + subject.config.rights.devices)
+    allowed = outfit.may_open(filter(None, given))
     kind, major, minor = devices.of(at)
     return (kind, major, minor) in allowed or (kind, major, None) in allowed
-
-
-def on_host(path: str) -> os.stat_result | None:
-    try:
-        return os.stat(path)
-    except OSError:
-        return None
-
-
-def is_device(at: os.stat_result | None) -> bool:
-    return at is not None and (stat.S_ISCHR(at.st_mode) or stat.S_ISBLK(at.st_mode))
 
 
 def path(name: str, subject: Subject) -> Answer:

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from ve._linux import syscalls
 from ve.errors import NotSupported
 
-# Every VE's terminals (devices.txt): /dev/tty, /dev/ptmx, and its ptys, of which None is each minor number.
+# A VE's terminals (devices.txt): /dev/tty, /dev/ptmx, and its ptys, of which None is each minor number.
 TERMINALS = ((stat.S_IFCHR, 5, 0), (stat.S_IFCHR, 5, 2), (stat.S_IFCHR, 136, None))
 
 Device = tuple[int, int, int | None]  # S_IFCHR or S_IFBLK, major, minor
@@ -29,12 +29,25 @@ def of(at: os.stat_result) -> Device:
     return stat.S_IFMT(at.st_mode), os.major(at.st_rdev), os.minor(at.st_rdev)
 
 
+def is_one(at: os.stat_result | None) -> bool:
+    return at is not None and (stat.S_ISCHR(at.st_mode) or stat.S_ISBLK(at.st_mode))
+
+
+def on_host(path: str) -> Device | None:
+    """The device at path, if there is one."""
+    try:
+        at = os.stat(path)
+    except OSError:
+        return None
+    return of(at) if is_one(at) else None
+
+
 def allow(cgroup: str, devices: Iterable[Device]) -> None:
     """Let what runs in this cgroup and below open these devices and no others, for ever; NotSupported without BPF.
 
     In a user namespace, where a VE in a VE is, BPF is refused; and not missed, since no device node can be made there.
     """
-    program = _program([*devices, *TERMINALS])
+    program = _program(devices)
     directory = os.open(cgroup, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         loaded = syscalls.bpf_prog_load(syscalls.BPF_PROG_TYPE_CGROUP_DEVICE, program, "GPL")
@@ -51,7 +64,7 @@ def allow(cgroup: str, devices: Iterable[Device]) -> None:
         os.close(directory)
 
 
-def _program(devices: list[Device]) -> bytes:
+def _program(devices: Iterable[Device]) -> bytes:
     """1 for each of these, else 0.  What it is asked about is struct bpf_cgroup_dev_ctx: kind, major, minor."""
     code = [
         _instruction(_LOAD, _KIND, _CONTEXT, 0),

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ve import answers, describe, mounts, places, rights, seccomp
+from ve import answers, describe, devices, mounts, places, rights, seccomp
 from ve.errors import InvalidValue, NotFound, NotSupported
 from ve.facts import Facts
 from ve.instance import Instance
@@ -151,7 +151,7 @@ def _of_path(text: str, subject: answers.Subject) -> tuple[str, str]:
     if not path.startswith("/dev/") or _is_mounted(path) or path.startswith("/dev/fd/"):
         return "path", path
     inside = subject.running.find(path).at if subject.running else None
-    if path in _devices(subject) or answers.is_device(inside) or answers.is_device(answers.on_host(path)):
+    if path in _devices(subject) or devices.is_one(inside) or devices.on_host(path):
         return "device", path
     if inside:
         return "path", path

@@ -12,7 +12,6 @@ import socket
 import subprocess
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from stat import S_IFCHR
 from typing import Any, NoReturn, cast
 
 from ve import (
@@ -172,7 +171,7 @@ def cgroup(launch: Launch) -> None:
 def device_filter(launch: Launch) -> None:
     """the devices that its processes may open"""
     given = map(devices.of, map(mounts.host_device, launch.config.devices + launch.config.rights.devices))
-    devices.allow(launch.cgroup.path, [*((S_IFCHR, major, minor) for _, major, minor in mounts.DEVICES), *given])
+    devices.allow(launch.cgroup.path, outfit.may_open(given))
 
 
 def setup_process(launch: Launch) -> None:

@@ -2,9 +2,11 @@
 
 import marshal
 import os
+import stat
+from collections.abc import Iterable
 from typing import Any, cast
 
-from ve import seccomp
+from ve import devices, mounts, seccomp
 from ve.errors import InvalidValue, NotSupported
 from ve.model import Config
 from ve.rights import REFUSALS, Refusal
@@ -37,6 +39,12 @@ def asked(config: Config) -> dict[str, Any]:
         "profiles": list(config.rights.profiles),
         "capabilities": config.capabilities,
     }
+
+
+def may_open(given: Iterable[devices.Device]) -> list[devices.Device]:
+    """The devices that its processes may open: those of every VE, and these."""
+    plain = ((stat.S_IFCHR, major, minor) for _, major, minor in mounts.DEVICES)
+    return [*plain, *devices.TERMINALS, *given]
 
 
 def small_init() -> str:

@@ -25,6 +25,7 @@ from ve import (
     interpreter,
     mountinfo,
     mounts,
+    outfit,
     procfs,
     protections,
     rights,
@@ -186,9 +187,7 @@ class Subject:
         }
 
     def _allowed(self) -> list[devices.Device]:
-        plain = [(stat.S_IFCHR, major, minor) for _, major, minor in mounts.DEVICES]
-        given = [devices.of(os.stat(path)) for path in self.devices if os.path.exists(path)]
-        return [*plain, *given, *devices.TERMINALS]
+        return outfit.may_open(filter(None, map(devices.on_host, self.devices)))
 
     @contextlib.contextmanager
     def _foreign_node(self) -> Iterator[str]:
