@@ -176,7 +176,7 @@ def test_states() -> None:
 # ---- the library ----------------------------------------------------------------------------------------------------
 
 CLASSES = (ve.Host, ve.Environment, ve.Ephemeral, ve.Templates, Foreground, ve.Popen)
-RECORDS = (ve.Explanation, ve.Process, ve.Facility, ve.Change, ve.Step, ve.Template)
+RECORDS = (ve.Explanation, ve.Verdict, ve.Process, ve.Facility, ve.Change, ve.Step, ve.Template)
 PROPERTIES = ("veid", "name", "status", "pid", "config", "template", "ephemeral", "log_path")
 
 
