@@ -269,8 +269,8 @@ def status(ctx: Context, key: opt.VE, as_json: opt.Json = False) -> None:
 def explain(ctx: Context, key: opt.VE, rights: opt.Rights, as_json: opt.Json = False) -> None:
     """Say whether a VE has a right, what decides that, and how to change it.
 
-    RIGHT is a capability, a system call, a device, a path or a profile.  Of a name that is several of them, such as
-    bpf, there is an answer for each; capability:bpf and syscall:bpf are one.
+    RIGHT is a capability, a system call, a device, a path or a profile.  A name that is several of them, such as bpf,
+    gets an answer for each; capability:bpf and syscall:bpf get one.
     """
     env = ctx.obj.get(key)
     answers = [answer for right in rights for answer in env.explain(right)]
@@ -292,7 +292,7 @@ def check(ctx: Context, as_json: opt.Json = False) -> int:
     """Show what VEs use of this host, and what is lost without it."""
     facilities = ctx.obj.host("this host").check()
     print(out.render(out.CHECK, facilities, as_json) if as_json else out.checked(facilities), end="")
-    ctx.obj.say(out.verdict(facilities))
+    ctx.obj.say(out.can_start(facilities))
     return errors.NotSupported.exit_code if any(f.required and not f.present for f in facilities) else 0
 
 

@@ -130,7 +130,7 @@ def checked(facilities: Sequence["ve.Facility"]) -> str:
     return "".join(f"{textwrap.fill(line, 80, subsequent_indent=' ' * 11)}\n" for line in lines)
 
 
-def verdict(facilities: Iterable["ve.Facility"]) -> str:
+def can_start(facilities: Iterable["ve.Facility"]) -> str:
     missing = [each for each in facilities if not each.present]
     if not missing:
         return "VEs can start here, and nothing is missing"

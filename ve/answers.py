@@ -1,7 +1,7 @@
 """The answers of `ve explain`, for each kind of right: is it held, what decides that, and how is that changed.
 
-A running VE is asked by the kernel, where that can be asked (ve/places.py); what decided is looked up in the tables
-that it was started by.  Of one that does not run they tell what its next start gives.
+Of a running VE the kernel is asked what it can tell (ve/places.py), and the tables of its start which setting decided.
+Of one that does not run, the tables tell what its next start gives.
 """
 
 from __future__ import annotations

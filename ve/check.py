@@ -54,7 +54,7 @@ def check(state_path: str, only: Iterable[str] = ()) -> list[Facility]:
 
 
 def explained(why: str, state_path: str, only: Iterable[str] = ()) -> tuple[str, str]:
-    """For who failed: why, with the first thing that every VE needs and that is missing here, and its cure, or ""."""
+    """What failed, and what this host lacks that every VE needs, if it does; the cure of that, or ""."""
     missing = next((each for each in check(state_path, only) if each.required and not each.present), None)
     if missing is None:
         return why, ""
@@ -126,7 +126,7 @@ def _without_libseccomp() -> Missing:
 def _without_capabilities() -> str:
     named = [name for name in rights.CAPABILITIES if name in rights.resolve(_PROFILES, {}).capabilities]
     try:
-        lost = facilities.unbounded(named)
+        lost = facilities.outside_bounding_set(named)
     except OSError as error:
         return str(error)
     return f"root has no {', '.join(lost)} here" if lost else ""

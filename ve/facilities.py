@@ -165,7 +165,7 @@ def require(settings: Config) -> None:
             raise NotSupported(what, f"{each.cure}; {without(brought_by, each.name)}")
     granted = {name: row for row in rows for name in row.grants if settings.capabilities.get(name) != "off"}
     switched = [name for name, switch in settings.capabilities.items() if switch == "on"]
-    for name in unbounded([*granted, *switched]):
+    for name in outside_bounding_set([*granted, *switched]):
         hint = without(granted[name], name) if name in granted else f"leave out --capability {name}:on"
         raise NotSupported(f"cannot give capability {name} to the VE: root does not have it here", hint)
 
@@ -189,8 +189,8 @@ def refused(path: str) -> str:
     return ""
 
 
-def unbounded(capabilities: Iterable[str]) -> list[str]:
-    """Those which no process that we start can have: they are not in the bounding set (capabilities(7))."""
+def outside_bounding_set(capabilities: Iterable[str]) -> list[str]:
+    """Those of them that no process which we start can have, as our bounding set lacks them (capabilities(7))."""
     bounding = int(procfs.status("self")["CapBnd"], 16)
     return [name for name in capabilities if not bounding >> CAPABILITIES.index(name) & 1]
 

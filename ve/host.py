@@ -165,7 +165,7 @@ class Host:
 
         require_root("cannot examine a VE")
         self.forget_dead()
-        with selftest.throw_away(self) as environment:
+        with selftest.ephemeral(self) as environment:
             return environment.selftest()
 
     def forget_dead(self) -> None:
@@ -195,14 +195,14 @@ class Host:
         self.state.write_conf(veid, config.dump(settings), new=True)
 
     def _begin(self, template: str, options: Mapping[str, Any], command: tuple[str, ...] | None) -> Ephemeral:
-        """A running ephemeral VE under a number that nobody has."""
+        """The same of a template by its name."""
         require_root(f"cannot run {template}")
         self.forget_dead()
         with self.templates.hold(template) as found:
             return self.begin(found, options, command)
 
     def begin(self, template: Template, options: Mapping[str, Any], command: tuple[str, ...] | None) -> Ephemeral:
-        """The same of a template that stays meanwhile."""
+        """A running ephemeral VE under a number that nobody has; the template is held, or nobody can remove it."""
         while True:
             environment = Ephemeral(self.state, random.choice(EPHEMERAL_VEIDS))
             settings = _config(environment.veid, template.ref, **options)

@@ -1,6 +1,6 @@
-"""What stands where in a VE's root, and who may write there: the tables of a start, and a running VE's kernel.
+"""What stands where in a VE's root, and who may write there: as a start plans it, and as the kernel has it.
 
-Both are asked by path, and answer with the Place that covers it.
+planned() makes Places of the tables of a start, Running finds the mount and the file of a running VE.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class Found:
 
 
 class Running:
-    """A running VE, asked by the host's pid of its init; to be closed."""
+    """A running VE, found by the host's pid of its init; to be closed."""
 
     def __init__(self, pid: int) -> None:
         self.pid = pid

@@ -62,7 +62,7 @@ class Verdict:
 
 
 @contextlib.contextmanager
-def throw_away(host: Host) -> Iterator[Environment]:
+def ephemeral(host: Host) -> Iterator[Environment]:
     """A running VE with nothing in it but the small init."""
     path = host.state.make_dir(os.path.join(host.templates.path, EMPTY))
     template = Template("selftest", 1, path, "", "nothing")
