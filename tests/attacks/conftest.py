@@ -1,7 +1,6 @@
 """VEs that attack what enters them, with the program of entering.c at /entering."""
 
 import itertools
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ import pytest
 
 import ve
 from tests import conftest
+from tests.programs import compiled
 
 _veids = itertools.count(7101)
 Hostile = Callable[..., "ve.Environment"]
@@ -18,11 +18,7 @@ Hostile = Callable[..., "ve.Environment"]
 @pytest.fixture(scope="session")
 def entering(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The program of entering.c, which runs in any root."""
-    program = tmp_path_factory.mktemp("entering") / "entering"
-    source = Path(__file__).with_name("entering.c")
-    flags = ("-static", "-O1", "-Wall", "-Wextra", "-Werror", "-D_GNU_SOURCE")
-    subprocess.run(["gcc", *flags, "-o", program, source], check=True)
-    return program
+    return compiled(tmp_path_factory.mktemp("entering") / "entering", Path(__file__).with_name("entering.c"))
 
 
 @pytest.fixture

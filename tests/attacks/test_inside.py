@@ -23,6 +23,7 @@ import pytest
 import ve
 from tests import conftest
 from tests.attacks import table
+from tests.programs import compiled
 from tests.verbs import commandline, witness
 
 HERE = Path(__file__).parent
@@ -71,10 +72,7 @@ def facts_of(line: str) -> dict[str, str]:
 
 
 def compile_program(directory: Path) -> Path:
-    program = directory / "attack"
-    line: list[str | Path] = ["gcc", "-static", "-O1", "-Wall", "-Wextra", "-Werror", "-D_GNU_SOURCE", "-o", program]
-    subprocess.run([*line, *sorted(HERE.glob("*.c"))], check=True)
-    return program
+    return compiled(directory / "attack", *(path for path in sorted(HERE.glob("*.c")) if path.stem != "entering"))
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ import pytest
 
 import ve
 from tests import conftest
+from tests.programs import compiled
 from tests.verbs import witness
 
 _veids = itertools.count(3001)
@@ -29,6 +30,12 @@ def make(host: "ve.Host", host_dir: Path) -> Iterator[Make]:
     for veid in made:
         conftest._end(host, veid)
         assert witness.left_of(host_dir, veid) == []
+
+
+@pytest.fixture(scope="session")
+def probe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The program of probe.c."""
+    return compiled(tmp_path_factory.mktemp("probe") / "probe", Path(__file__).with_name("probe.c"))
 
 
 @pytest.fixture

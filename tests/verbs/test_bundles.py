@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 import ve
+from tests.programs import compiled
 from tests.verbs import commandline, witness
 from tests.verbs.conftest import Make
 
@@ -23,8 +24,7 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with the programs of fuse.c and tun.c."""
     directory = tmp_path_factory.mktemp("programs")
     for name in ("fuse", "tun"):
-        source = Path(__file__).with_name(f"{name}.c")
-        subprocess.run(["gcc", "-static", "-O1", "-D_GNU_SOURCE", "-o", directory / name, source], check=True)
+        compiled(directory / name, Path(__file__).with_name(f"{name}.c"))
     return directory
 
 

@@ -64,15 +64,6 @@ DEVICES = (
 )
 
 
-@pytest.fixture(scope="module")
-def probe(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The program of probe.c, which runs in any root."""
-    program = tmp_path_factory.mktemp("probe") / "probe"
-    source = Path(__file__).with_name("probe.c")
-    subprocess.run(["gcc", "-static", "-O1", "-D_GNU_SOURCE", "-o", program, source], check=True)
-    return program
-
-
 @pytest.fixture(scope="module", params=GIVEN)
 def env(request: pytest.FixtureRequest, host: "ve.Host", host_dir: Path, probe: Path) -> Iterator["ve.Environment"]:
     """A running VE for each of GIVEN."""

@@ -24,15 +24,6 @@ VSOCK, UNIX, STREAM = 40, 1, 1
 REFUSED = [(call, row) for row in rights.REFUSALS for call in row.syscalls if row.argument is None]
 
 
-@pytest.fixture(scope="session")
-def probe(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The program of probe.c, which runs in any root."""
-    program = tmp_path_factory.mktemp("probe") / "probe"
-    source = Path(__file__).with_name("probe.c")
-    subprocess.run(["gcc", "-static", "-O1", "-D_GNU_SOURCE", "-o", program, source], check=True)
-    return program
-
-
 @pytest.fixture(scope="module")
 def box(host: "ve.Host", probe: Path) -> Iterator["ve.Environment"]:
     """A running VE of the default profile with /probe in it."""
