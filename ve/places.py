@@ -11,7 +11,7 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ve import beneath, mountinfo, mounts, procfs, rights
+from ve import beneath, ids, mountinfo, mounts, nested, procfs, rights, unionfs
 from ve.model import Config
 
 WRITABLE, READ_ONLY, HIDDEN = "can be written", "can be read, not written", "hidden"
@@ -38,6 +38,7 @@ def planned(config: Config, boots: bool) -> dict[str, Place]:
     rows += [Place(f"/{point}", WRITABLE, f"a {kind} of its own", EVERY) for kind, point, _, _ in mounts.PROTECTED]
     rows.append(Place("/sys", READ_ONLY, "the host's devices and drivers", EVERY))
     rows += _of_proc(config.rights)
+    rows += _of_inner(config.rights)
     rows += [Place(f"/{point}", WRITABLE, f"a {kind} of its own", EVERY) for kind, point, _, _ in mounts.own(boots)]
     if not boots:
         rows.append(Place(f"/{mounts.SMALL_INIT}", READ_ONLY, "the host's small init", "its template has no init"))
@@ -63,6 +64,16 @@ def _of_proc(given: rights.Rights) -> Iterator[Place]:
         yield Place(f"/proc/sys/{name}", WRITABLE, "it is of a namespace of the VE's own", "profile sysctl")
     for path in mounts.MASKED:
         yield Place(f"/{path}", HIDDEN, "it is about the host", setting)
+
+
+def _of_inner(given: rights.Rights) -> Iterator[Place]:
+    """What is shown for VEs in it."""
+    if given.inner:
+        setting = f"profile {next(name for name in given.profiles if rights.profile(name).inner)}"
+        yield Place(nested.STATE_DIR, WRITABLE, "the state directory of VEs in it", setting)
+        for number, _, _ in ids.inside((0,) * (1 + given.inner))[1:]:
+            point = f"{nested.STATE_DIR}/{unionfs.VIEWS}/{number}"
+            yield Place(point, WRITABLE, "the state directory, with the ids of a VE in it", setting)
 
 
 def covering(path: str, places: dict[str, Place]) -> Place:

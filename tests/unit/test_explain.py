@@ -127,6 +127,7 @@ SETTINGS: list[tuple[dict[str, Any], str, bool, str]] = [
     ({"profiles": ("nesting",)}, "/proc/sys/net/ipv4/ip_forward", True, "profile nesting"),
     ({"profiles": ("nesting",)}, "/proc/sys/kernel/shmall", True, "profile nesting"),
     ({"profiles": ("nesting",)}, "/proc/sys/kernel/core_pattern", False, "the kernel"),
+    ({"profiles": ("nesting",)}, "/var/lib/ve/template", True, "profile nesting"),
     ({"profiles": ("docker", "fuse")}, "docker", True, "--profile docker --profile fuse"),
     ({}, "default", True, "no --profile"),
     ({}, "settimeofday", False, "the kernel"),

@@ -242,6 +242,15 @@ def test_a_node_that_was_not_given(host_dir: Path, make: Make) -> None:
     assert only(env, "/dev/zero2").held
 
 
+def test_the_state_dir_of_ves_in_it(make: Make) -> None:
+    env = make(profiles=["nesting"])
+    env.start()
+    for path in ("/var/lib/ve/new", "/var/lib/ve/view/1048576/new"):
+        answer = only(env, path)
+        assert (answer.held, answer.setting) == (True, "profile nesting"), answer.why
+        assert witness.shell(env, f"echo in > {path}; cat {path}") == "in\n"
+
+
 @pytest.mark.any_kernel
 def test_links_inside_lead_nowhere_else(host_dir: Path, make: Make, tmp_path: Path) -> None:
     """The host's tmp_path is no place of the VE's, whatever a link says."""
