@@ -172,7 +172,8 @@ def set_(
     if asked:
         waiting = target.set(**asked, save=save)
         for name in asked:
-            say(f"{out.label(target)}: {name} {'waits for a restart' if name in waiting else 'is set'}")
+            said = ("wait for a restart", "are set") if name.endswith("s") else ("waits for a restart", "is set")
+            say(f"{out.label(target)}: {name} {said[name not in waiting]}")
     if userpasswd is not None:
         user, password = opt.user_and_password(userpasswd)
         target.set_password(user, password)
@@ -267,7 +268,9 @@ def status(ctx: Context, key: opt.VE, as_json: opt.Json = False) -> None:
 
 @verb("explain")
 def explain(ctx: Context, key: opt.VE, rights: opt.Rights, as_json: opt.Json = False) -> None:
-    """Say whether a VE has a right, what decides that, and how to change it.
+    """Say whether a VE has a right, and what decides that.
+
+    With the command that changes it, where there is one.
 
     RIGHT is a capability, a system call, a device, a path or a profile.  A name that is several of them, such as bpf,
     gets an answer for each; capability:bpf and syscall:bpf get one.

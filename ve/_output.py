@@ -80,13 +80,15 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def cell(value: Any) -> str:
+def cell(value: Any, name: str = "") -> str:
+    """A value as a line has it; capabilities as --capability takes them."""
     if value is None or value in ("", (), [], {}):
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, dict):
-        value = [f"{key}={item if isinstance(item, str) else cell(item)}" for key, item in value.items()]
+        to = ":" if name == "capabilities" else "="
+        value = [f"{key}{to}{item if isinstance(item, str) else cell(item, key)}" for key, item in value.items()]
     return printable(",".join(map(str, value)) if isinstance(value, list | tuple) else str(value))
 
 
@@ -136,7 +138,7 @@ def can_start(facilities: Iterable["ve.Facility"]) -> str:
         return "VEs can start here, and nothing is missing"
     if required := [each.name for each in missing if each.required]:
         return f"no VE can start here without {', '.join(required)}"
-    return f"VEs can start here; missing is {', '.join(each.name for each in missing)}"
+    return f"VEs can start here; missing: {', '.join(each.name for each in missing)}"
 
 
 def examined(verdicts: Iterable["ve.Verdict"]) -> str:
@@ -156,7 +158,7 @@ def judged(verdicts: Sequence["ve.Verdict"]) -> str:
     if broken := by_status["broken"]:
         return f"broken: {', '.join(broken)}"
     if given_up := by_status["given up"]:
-        return f"every promise holds but those that the VE's own profile gives up: {', '.join(given_up)}"
+        return f"every promise holds but those given up: {', '.join(given_up)}"
     return "every promise holds"
 
 
@@ -173,7 +175,7 @@ def explained(answers: Iterable["ve.Explanation"]) -> str:
 
 
 def as_facts(facts: dict[str, Any]) -> str:
-    return "".join(f"{name}: {cell(value)}\n" for name, value in facts.items())
+    return "".join(f"{name}: {cell(value, name)}\n" for name, value in facts.items())
 
 
 @contextmanager
@@ -194,6 +196,17 @@ def progress(text: str) -> Iterator[Callable[[int, int, str], None] | None]:
 
 # --- Failures ---------------------------------------------------------------------------------------------------------
 
+# What hands know from elsewhere of what a VE is given: the words, and what does it here.
+SETTINGS_ELSEWHERE = (
+    ("-v --volume --bind", "--mount SRC:DST[:ro]"),
+    ("--cap-add", "--capability NAME:on"),
+    ("--cap-drop", "--capability NAME:off"),
+    ("--privileged", "--profile NAME gives more: docker, fuse, nesting, sysctl, tun; `ve help create`"),
+    ("--security-opt --features", "--profile NAME"),
+    ("--devices --devnodes", "--device /dev/X"),
+    ("-m --memory --ram --cpus --cpulimit --pids-limit --diskspace", "there are no limits yet"),
+    ("-p --publish --network --net --ipadd --netif_add --nameserver", "a VE has no network but lo yet"),
+)
 # What hands know from elsewhere: where it is typed ("": anywhere), the words (*: any argument), and what does it here.
 FAMILIAR: tuple[tuple[str, str, str], ...] = (
     ("ve", "ls", "ve list"),
@@ -203,6 +216,7 @@ FAMILIAR: tuple[tuple[str, str, str], ...] = (
     ("ve", "unpause resume", "ve thaw VE"),
     ("ve", "attach shell ssh login", "ve enter VE"),
     ("ve", "inspect info show", "ve status VE"),
+    ("ve", "doctor diagnose checkconfig", "ve check"),
     ("ve", "why can may getcap capsh", "ve explain VE RIGHT"),
     ("ve", "exec2", "ve exec VE CMD"),
     ("ve", "images templates", "ve template list"),
@@ -224,9 +238,11 @@ FAMILIAR: tuple[tuple[str, str, str], ...] = (
     ("ve start", "-a --all", "ve start --onboot"),
     ("ve stop", "-f --force -9", "ve stop --fast VE"),
     ("ve template build", "-t --tag", "--name NAME"),
-    ("", "--state-dir --quiet -q", "it stands before the verb: ve --state-dir DIR VERB"),
+    *((f"ve {verb}", words, ours) for verb in ("create", "set", "run") for words, ours in SETTINGS_ELSEWHERE),
+    *((f"ve {verb}", "--format -j", "--json") for verb in ("list", "status", "explain", "ps", "check", "selftest")),
+    ("", "--state-dir", "it stands before the verb: ve --state-dir DIR VERB"),
+    ("", "--quiet -q", "it stands before the verb: ve -q VERB"),
     ("", "-i -t --interactive --tty", "there is a terminal without it, when yours is one"),
-    ("", "-v --volume --bind", "--mount SRC:DST[:ro]"),
     ("", "-w --workdir", "--cwd DIR"),
     ("", "yes no", "--onboot or --no-onboot, with nothing behind it"),
 )

@@ -132,7 +132,8 @@ def _system_calls() -> set[str]:
 def _of_kind(kind: str, name: str, subject: answers.Subject) -> tuple[str, str]:
     if kind in ("device", "path"):
         if not name.startswith("/"):
-            raise InvalidValue(f"cannot explain {kind} {name!r}: it is not an absolute path")
+            near = f"/dev/{name.removeprefix('dev/')}" if kind == "device" else f"/{name}"
+            raise InvalidValue(f"cannot explain {kind} {name!r}: it is not an absolute path", f"did you mean {near}?")
         return _of_path(name, subject) if kind == "device" else (kind, name)
     plain, known = _names(name)[kind]
     if plain not in known:

@@ -177,9 +177,11 @@ def resolve(profiles: Iterable[str], capabilities: Mapping[str, str]) -> Rights:
         raise InvalidValue(f"cannot combine profiles {one} and {other}: /proc is {' or '.join(kinds)}, not both")
     held = set(CAPABILITIES) - set(ANNOUNCED) | {name for row in rows for name in row.grants}
     for name, switch in capabilities.items():
+        known = capability(name)
         if switch not in ("on", "off"):
-            raise InvalidValue(f"cannot set capability {name} to {switch!r}: it is on or off")
-        (held.add if switch == "on" else held.discard)(capability(name))
+            hint = f"--capability {name}:on, or --capability {name}:off"
+            raise InvalidValue(f"cannot set capability {name} to {switch!r}: it is on or off", hint)
+        (held.add if switch == "on" else held.discard)(known)
     return Rights(
         tuple(row.name for row in rows),
         frozenset(held),
@@ -196,7 +198,9 @@ def profile(name: str) -> Profile:
     """The row of this name; InvalidValue names the nearest one."""
     rows = {row.name: row for row in PROFILES}
     if name not in rows:
-        raise InvalidValue(f"cannot use profile {name!r}: there is none", did_you_mean(name, rows))
+        each = name.split(",")
+        hint = did_you_mean(name, rows) if len(each) < 2 else f"each has its own: --profile {' --profile '.join(each)}"
+        raise InvalidValue(f"cannot use profile {name!r}: there is none", hint)
     return rows[name]
 
 

@@ -399,7 +399,7 @@ CHECKED = [  # present, required, what is shown, what is said, the exit code
         False,
         False,
         "no   overlay: no device (needed by a, b; lost without it: all)\n     cure: a kernel\n",
-        "VEs can start here; missing is overlay\n",
+        "VEs can start here; missing: overlay\n",
         0,
     ),
     (
