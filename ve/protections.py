@@ -6,12 +6,13 @@ must be found broken, and no other.  How a promise is tried is in ve/trials.py (
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
 from ve import mounts
 from ve.errors import InvalidValue
-from ve.rights import ANNOUNCED, REFUSALS, Refusal, Rights
+from ve.rights import ANNOUNCED, PROFILES, REFUSALS, Refusal, Rights
 
 EVERY_CAPABILITY = (1 << 64) - 1
 _SYSCTL, *_KNOBS = mounts.READ_ONLY
@@ -206,12 +207,19 @@ def taken_out(name: str) -> Without:
     return rows[name]
 
 
-def given_up(name: str, rights: Rights) -> str:
-    """Why a VE of these rights is not promised what the row of this name says; empty if it is."""
+def given_up(name: str, rights: Rights, devices: Collection[str] = ()) -> str:
+    """Why a VE of these rights and --device is not promised what the row of this name says; empty if it is.
+
+    The devices of profiles are none of what the row "devices" is about, whoever gives them.
+    """
+    rows = [row for row in PROFILES if row.name in rights.profiles]
     if name in ("secrets", "sysctls", "proc") and rights.proc == "whole":
-        return "its profile shows a whole /proc"
+        return f"profile {', '.join(row.name for row in rows if row.proc)} shows a whole /proc"
     if name == "sysctls" and rights.sysctls:
-        return "its profile lets it write the sysctls of its own namespaces"
+        return "profile sysctl lets it write the sysctls of its own namespaces"
+    given = sorted({*devices} - {path for row in PROFILES for path in row.devices})
+    if name == "devices" and given:
+        return f"it was given {', '.join(given)}"
     granted = sorted(rights.capabilities.intersection(ANNOUNCED))
     if name == "capabilities" and granted:
         return f"it was given {', '.join(granted)}"

@@ -52,7 +52,7 @@ _CONSOLE = (stat.S_IFCHR, 5, 1)  # no device has less against being opened
 
 @dataclass(frozen=True)
 class Verdict:
-    """A promise, what keeps it in this VE, and whether it is held, broken, or given up by the VE's own profile; why."""
+    """A promise, what keeps it in this VE, and whether it is held, broken, or given up by what it was given; why."""
 
     name: str
     promise: str
@@ -117,7 +117,8 @@ class Subject:
     def __init__(self, environment: Environment, facts: Facts, target: Target) -> None:
         begun = describe.begun_with(facts, environment.config)
         self.rights = rights.resolve(begun["profiles"], begun["capabilities"])
-        self.devices = [*begun["devices"], *self.rights.devices]
+        self.given = begun["devices"]  # by --device
+        self.devices = [*self.given, *self.rights.devices]
         self.environment = environment
         self.facts = facts
         self.target = target
@@ -215,7 +216,8 @@ class Subject:
     def verdict(self, row: protections.Protection, answers: dict[str, str]) -> Verdict:
         why = answers.get(row.name, "") or self.outside.get(row.name, "")
         status = BROKEN if why else HELD
-        if given_up := protections.given_up(row.name, self.rights):
+        given_up = protections.given_up(row.name, self.rights, self.given)
+        if given_up and not (why and row.name == "devices"):  # there it was tried with what was not given
             status, why = GIVEN_UP, given_up
         return Verdict(row.name, row.promise, row.means, status, why)
 

@@ -39,3 +39,15 @@ def test_a_row_that_is_none_cannot_be_taken_out() -> None:
 def test_what_a_profile_gives_up_is_said_of_rows_of_the_table(profile: rights.Profile) -> None:
     given_up = {name for name in NAMES if protections.given_up(name, rights.resolve([profile.name], {}))}
     assert bool(given_up) == (profile.name in ("nesting", "docker", "tun", "sysctl"))
+
+
+@pytest.mark.parametrize(
+    ("devices", "why"), [((), ""), (["/dev/fuse"], ""), (["/dev/kmsg", "/dev/fuse"], "it was given /dev/kmsg")]
+)
+def test_a_device_gives_up_what_no_profile_would(devices: list[str], why: str) -> None:
+    assert protections.given_up("devices", rights.resolve([], {}), devices) == why
+
+
+def test_what_gave_a_promise_up_is_named() -> None:
+    of = rights.resolve(["strict", "nesting"], {})
+    assert protections.given_up("proc", of) == "profile nesting shows a whole /proc"

@@ -84,6 +84,18 @@ def test_what_a_profile_gives_up_is_not_called_broken(
     assert all(each.why for each in verdicts if each.status == "given up")
 
 
+@pytest.mark.any_kernel
+def test_a_device_that_was_given_is_told_and_hides_no_other(host_dir: Path, make: Make) -> None:
+    env = make(devices=["/dev/kmsg"])
+    env.start()
+    done = commandline.run(host_dir, "selftest", env.veid)
+    assert (done.returncode, done.stderr) == (0, "every promise holds but those given up: devices\n")
+    assert "why: it was given /dev/kmsg" in done.stdout
+    os.mknod(f"/proc/{witness.init(host_dir, env.veid)}/root/dev/disk", 0o600 | 0o060000, os.makedev(7, 77))
+    done = commandline.run(host_dir, "selftest", env.veid)
+    assert (done.returncode, done.stderr) == (1, "broken: devices\n")
+
+
 def test_a_hole_that_a_ve_s_root_cannot_make_is_seen(host_dir: Path, env: "ve.Environment") -> None:
     """Root of the host opens one by hand: a disk's node in the VE's /dev."""
     node = Path(f"/proc/{witness.init(host_dir, env.veid)}/root/dev/disk")
