@@ -137,7 +137,8 @@ def can_start(facilities: Iterable["ve.Facility"]) -> str:
     if not missing:
         return "VEs can start here, and nothing is missing"
     if required := [each.name for each in missing if each.required]:
-        return f"no VE can start here without {', '.join(required)}"
+        first = f"; begin with {required[0]}, which others may need" if len(required) > 1 else ""
+        return f"no VE can start here without {', '.join(required)}{first}"
     return f"VEs can start here; missing: {', '.join(each.name for each in missing)}"
 
 

@@ -421,6 +421,14 @@ def test_check(
     assert capsys.readouterr() == (shown, said)
 
 
+def test_check_says_what_to_mend_first(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    world.answers["check"] = [world.answers["check"][0]] * 2
+    vars(world.answers["check"][0]).update(present=False, required=True, why="no device")
+    assert cli.main(["check"]) == 5
+    said = "no VE can start here without overlay, overlay; begin with overlay, which others may need\n"
+    assert capsys.readouterr().err == said
+
+
 def test_check_names_a_cure_once_and_fits_a_terminal(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     cure = "boot with " + " ".join(f"option{number}=on" for number in range(12))
     lost = {"present": False, "required": False, "needed_by": [], "lost": "x", "cure": cure, "why": "not there"}
