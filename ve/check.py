@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ve import beancounter, facilities, interpreter, rights, seccomp
+from ve import beancounter, facilities, interpreter, seccomp
 from ve.errors import NotSupported
 from ve.facilities import EVERY, Row
 from ve.state import State
@@ -123,15 +123,6 @@ def _without_libseccomp() -> Missing:
     return 0, ""
 
 
-def _without_capabilities() -> str:
-    named = [name for name in rights.CAPABILITIES if name in rights.resolve(_PROFILES, {}).capabilities]
-    try:
-        lost = facilities.outside_bounding_set(named)
-    except OSError as error:
-        return str(error)
-    return f"root has no {', '.join(lost)} here" if lost else ""
-
-
 def _security_module() -> str:
     if _read(_SELINUX).strip() == "1":
         return "SELinux is enforcing"
@@ -139,7 +130,7 @@ def _security_module() -> str:
     return f"AppArmor confines us: {label}" if label.endswith(("(enforce)", "(kill)")) else ""
 
 
-_NOTES = {"all capabilities": _without_capabilities, "no security module": _security_module}
+_NOTES = {"no security module": _security_module}
 
 
 def _has(program: str) -> bool:

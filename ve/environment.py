@@ -2,7 +2,7 @@
 
 import contextlib
 import subprocess
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -172,12 +172,9 @@ class Environment(Instance):
         with InvalidValue: nothing is accepted and then ignored.
         """
         asked: dict[str, Any] = {"hostname": hostname, "description": description, "onboot": onboot}
-        asked["env"] = None if env is None else dict(env)
-        asked["mounts"] = None if mounts is None else parse_mounts(mounts)
-        asked["devices"] = None if devices is None else tuple(devices)
-        asked["profiles"] = None if profiles is None else tuple(profiles)
-        asked["capabilities"] = None if capabilities is None else dict(capabilities)
-        asked = {key: value for key, value in asked.items() if value is not None}
+        asked |= {"env": env, "mounts": mounts, "devices": devices}
+        asked |= {"profiles": profiles, "capabilities": capabilities}
+        asked = parsed({key: value for key, value in asked.items() if value is not None})
         with self.locked(), self.init() as init:
             before = self.config
             settings = replace(before, **asked)
@@ -364,5 +361,31 @@ class Environment(Instance):
         return journal.chunks(self.log_path, self, follow)
 
 
-def parse_mounts(mounts: Iterable[Mount | str]) -> tuple[Mount, ...]:
-    return tuple(Mount.parse(mount) if isinstance(mount, str) else mount for mount in mounts)
+def parsed(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a Config, from such as its maker may give: any iterable or mapping.  InvalidValue."""
+    return {name: _OF_CONFIG[name](name, value) if name in _OF_CONFIG else value for name, value in options.items()}
+
+
+def _several(name: str, values: Any) -> tuple[Any, ...]:
+    if isinstance(values, str):
+        raise InvalidValue(f"cannot use {name} {values!r}: it is one string, not a list of them", f"[{values!r}]")
+    return tuple(values)
+
+
+def _mounts(name: str, values: Any) -> tuple[Mount, ...]:
+    return tuple(Mount.parse(each) if isinstance(each, str) else each for each in _several(name, values))
+
+
+def _mapping(name: str, values: Any) -> dict[str, str]:
+    if not isinstance(values, Mapping):
+        raise InvalidValue(f"cannot use {name} {values!r}: it is not a mapping, such as a dict")
+    return dict(values)
+
+
+_OF_CONFIG: dict[str, Callable[[str, Any], Any]] = {
+    "env": _mapping,
+    "mounts": _mounts,
+    "devices": _several,
+    "profiles": _several,
+    "capabilities": _mapping,
+}

@@ -17,13 +17,12 @@ import stat
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ve import procfs
 from ve.errors import NotSupported
 from ve.namespaces import NAMESPACES
-from ve.rights import CAPABILITIES, PROFILES, Profile, profile
+from ve.rights import PROFILES, Profile, profile
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     from ve.model import Config
 
@@ -138,7 +137,6 @@ DEVICES = tuple(
 )
 # Not a lack, but what to think of when something is refused, or is less than it seems.
 NOTES = (
-    Row("all capabilities", (), "some of the capabilities that a profile leaves to root of a VE", _PRIVILEGED),
     Row(
         *("no security module", (), "certainty: AppArmor or SELinux may refuse what root may do"),
         "in a container: --security-opt apparmor=unconfined --security-opt label=disable; else see its audit log",
@@ -152,7 +150,7 @@ NOTES = (
 def require(settings: Config) -> None:
     """NotSupported where this host lacks what a start would not miss: its own /proc, what the profiles promise.
 
-    What a profile merely leaves to root of a VE is as good as the host allows; `ve check` tells.
+    Capabilities are not asked for: of a new user namespace there are all, whatever its maker has (user_namespaces(7)).
     """
     if not own_proc():
         cure = next(row.cure for row in KERNEL if row.name == "own /proc")
@@ -163,11 +161,6 @@ def require(settings: Config) -> None:
         if brought_by and (why := refused(each.name)):
             what = f"cannot give profile {brought_by.name} to the VE: {each.name}: {why}"
             raise NotSupported(what, f"{each.cure}; {without(brought_by, each.name)}")
-    granted = {name: row for row in rows for name in row.grants if settings.capabilities.get(name) != "off"}
-    switched = [name for name, switch in settings.capabilities.items() if switch == "on"]
-    for name in outside_bounding_set([*granted, *switched]):
-        hint = without(granted[name], name) if name in granted else f"leave out --capability {name}:on"
-        raise NotSupported(f"cannot give capability {name} to the VE: root does not have it here", hint)
 
 
 def own_proc() -> bool:
@@ -187,12 +180,6 @@ def refused(path: str) -> str:
     except OSError as error:
         return "" if error.errno == errno.EBUSY else error.strerror or str(error)
     return ""
-
-
-def outside_bounding_set(capabilities: Iterable[str]) -> list[str]:
-    """Those of them that no process which we start can have, as our bounding set lacks them (capabilities(7))."""
-    bounding = int(procfs.status("self")["CapBnd"], 16)
-    return [name for name in capabilities if not bounding >> CAPABILITIES.index(name) & 1]
 
 
 def without(row: Profile, what: str) -> str:

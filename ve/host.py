@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ve import config, ids, mounts, ps, unionfs
-from ve.environment import Environment, parse_mounts
+from ve.environment import Environment, parsed
 from ve.ephemeral import Ephemeral
 from ve.errors import BrokenConfig, Error, Exists, Locked, NotFound, NotRunning, require_root
 from ve.facilities import require
@@ -230,12 +230,8 @@ def _is_left(environment: Environment) -> bool:
 
 def _config(veid: int, ref: str, **options: Any) -> Config:
     """A Config from create's arguments, which need not be of its very types; InvalidValue for what the host lacks."""
-    options["env"] = dict(options.get("env") or {})
-    options["mounts"] = parse_mounts(options.get("mounts") or ())
-    options["devices"] = tuple(options.get("devices") or ())
-    options["profiles"] = tuple(options.get("profiles") or ())
-    options["capabilities"] = dict(options.get("capabilities") or {})
-    settings = Config(veid=veid, template=ref, **options)
+    given = parsed({name: value for name, value in options.items() if value})
+    settings = Config(veid=veid, template=ref, **given)
     mounts.check_given(settings.mounts, settings.devices)
     require(settings)
     return settings

@@ -6,7 +6,8 @@ back, or take more.  What a VE got is resolve()'s answer, and each right in it c
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import itertools
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from ve.errors import InvalidValue
@@ -146,6 +147,21 @@ PROFILES = (
 )
 
 
+# Of two profiles: what the one is, what the other, and why they cannot be one VE's.
+_CONTRADICTIONS: tuple[tuple[Callable[[Profile], bool], Callable[[Profile], bool], str], ...] = (
+    (
+        lambda row: row.proc == "read only",
+        lambda row: row.proc == "whole" or bool(row.sysctls),
+        "all of /proc is read only in the one, and can be written in the other",
+    ),
+    (
+        lambda row: not row.user_namespaces,
+        lambda row: row.proc == "whole",
+        "no user namespace can be made in the one, and the other is for what makes them",
+    ),
+)
+
+
 @dataclass(frozen=True)
 class Rights:
     """What one VE got."""
@@ -171,10 +187,9 @@ def resolve(profiles: Iterable[str], capabilities: Mapping[str, str]) -> Rights:
     InvalidValue names the nearest known one, or two profiles that contradict each other.
     """
     rows = [profile(name) for name in profiles or ("default",)]
-    kinds = {row.proc: row for row in rows if row.proc}
-    if len(kinds) > 1:
-        one, other = (row.name for row in kinds.values())
-        raise InvalidValue(f"cannot combine profiles {one} and {other}: /proc is {' or '.join(kinds)}, not both")
+    for row, other in itertools.permutations(rows, 2):
+        if why := next((why for one, another, why in _CONTRADICTIONS if one(row) and another(other)), ""):
+            raise InvalidValue(f"cannot combine profiles {row.name} and {other.name}: {why}")
     held = set(CAPABILITIES) - set(ANNOUNCED) | {name for row in rows for name in row.grants}
     for name, switch in capabilities.items():
         known = capability(name)
@@ -186,7 +201,7 @@ def resolve(profiles: Iterable[str], capabilities: Mapping[str, str]) -> Rights:
         tuple(row.name for row in rows),
         frozenset(held),
         tuple(dict.fromkeys(device for row in rows for device in row.devices)),
-        next(iter(kinds), ""),
+        next((row.proc for row in rows if row.proc), ""),
         any(row.no_new_privs for row in rows),
         all(row.user_namespaces for row in rows),
         tuple(dict.fromkeys(name for row in rows for name in row.sysctls)),

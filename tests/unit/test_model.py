@@ -1,11 +1,13 @@
 """A value that cannot be right is refused where it is made."""
 
+from types import MappingProxyType
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ve.environment import parsed
 from ve.errors import InvalidValue
 from ve.model import VEID_MAX, Config, Mount, check_hostname, check_name, check_template, check_veid
 
@@ -111,3 +113,30 @@ def test_read_write_is_the_default() -> None:
 def test_a_config_holds_what_can_be_right(wrong: dict[str, object]) -> None:
     with pytest.raises(InvalidValue):
         Config(**{"veid": 101, "template": "a:1", **wrong})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"profiles": "docker"},
+        {"devices": "/dev/fuse"},
+        {"mounts": "/a:/b"},
+        {"capabilities": ["net_admin"]},
+        {"env": "A=b"},
+    ],
+    ids=str,
+)
+def test_one_string_is_no_list_of_them(options: dict[str, Any]) -> None:
+    """Or each of its letters would be taken for one."""
+    with pytest.raises(InvalidValue, match=next(iter(options))):
+        parsed(options)
+
+
+def test_any_iterable_or_mapping_will_do() -> None:
+    options = {
+        "profiles": iter(["fuse"]),
+        "mounts": ["/a:/b:ro", Mount("/c", "/d")],
+        "env": MappingProxyType({"A": "b"}),
+    }
+    wanted = {"profiles": ("fuse",), "mounts": (Mount("/a", "/b", True), Mount("/c", "/d")), "env": {"A": "b"}}
+    assert parsed(options) == wanted

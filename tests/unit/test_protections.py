@@ -49,5 +49,5 @@ def test_a_device_gives_up_what_no_profile_would(devices: list[str], why: str) -
 
 
 def test_what_gave_a_promise_up_is_named() -> None:
-    of = rights.resolve(["strict", "nesting"], {})
+    of = rights.resolve(["fuse", "nesting"], {})
     assert protections.given_up("proc", of) == "profile nesting shows a whole /proc"

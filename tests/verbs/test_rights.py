@@ -246,6 +246,8 @@ def test_it_is_kept_and_shown_and_another_waits_for_the_next_start(host_dir: Pat
         (("--capability", "CAP_NET_ADMIN:on"), "did you mean net_admin?"),
         (("--capability", "net_admin"), "on or off"),
         (("--profile", "announcement", "--profile", "nesting"), "cannot combine"),
+        (("--profile", "sysctl", "--profile", "announcement"), "cannot combine profiles announcement and sysctl"),
+        (("--profile", "nesting", "--profile", "strict"), "cannot combine profiles strict and nesting"),
     ],
 )
 def test_what_is_not_known_is_refused(host_dir: Path, veid: int, option: tuple[str, ...], hint: str) -> None:
