@@ -24,7 +24,8 @@ GIVEN: dict[str, dict[str, Any]] = {
     "default": {},
     "announcement": {"profiles": ["announcement"], "capabilities": {"net_raw": "off", "sys_time": "on"}},
     "sysctl": {"profiles": ["sysctl", "fuse"], "capabilities": {"net_admin": "on"}, "devices": ["/dev/loop-control"]},
-    "nesting": {"profiles": ["nesting", "strict"]},
+    "nesting": {"profiles": ["nesting"]},
+    "strict": {"profiles": ["strict"]},
 }
 # Files, which a program inside tries to open for writing; opening one changes nothing.
 PATHS = (
