@@ -199,6 +199,9 @@ PROTECTIONS = (
 )
 
 
+NEEDED = {"utsname": "sys_admin", "mounts": "sys_admin"}  # what its root is promised takes this
+
+
 def taken_out(name: str) -> Without:
     """What goes with the row of this name; nothing with none ("")."""
     rows = {row.name: row.without for row in PROTECTIONS} | {"": Without()}
@@ -217,6 +220,8 @@ def given_up(name: str, rights: Rights, devices: Collection[str] = ()) -> str:
         return f"profile {', '.join(row.name for row in rows if row.proc)} shows a whole /proc"
     if name == "sysctls" and rights.sysctls:
         return "profile sysctl lets it write the sysctls of its own namespaces"
+    if (capability := NEEDED.get(name)) and capability not in rights.capabilities:
+        return f"its root lacks {capability}, which this takes"
     given = sorted({*devices} - {path for row in PROFILES for path in row.devices})
     if name == "devices" and given:
         return f"it was given {', '.join(given)}"

@@ -9,6 +9,7 @@ import contextlib
 import errno
 import os
 import random
+import select
 import signal
 import socket
 import stat
@@ -33,7 +34,7 @@ from ve import (
     trials,
 )
 from ve._linux import syscalls
-from ve.errors import Error
+from ve.errors import Error, NotRunning
 from ve.facts import Facts
 from ve.namespaces import NAMES
 from ve.process import Target
@@ -47,6 +48,8 @@ if TYPE_CHECKING:
 HELD, BROKEN, GIVEN_UP = "held", "broken", "given up"
 _KEY_SPEC_SESSION_KEYRING = -3  # <linux/keyctl.h>
 EMPTY = ".empty"  # beside the templates: what a VE for selftest is made from
+_PATIENCE = 60  # seconds for the process that tries, which takes a fraction of one
+_WHITEOUT = (stat.S_IFCHR, 0, 0)  # no device: everybody may make one (mknod(2))
 _CONSOLE = (stat.S_IFCHR, 5, 1)  # no device has less against being opened
 
 
@@ -86,29 +89,60 @@ class Victim:
 
     def __enter__(self) -> Victim:
         with contextlib.ExitStack() as held:
-            self.process = subprocess.Popen(["sleep", "infinity"], stdin=subprocess.DEVNULL)
-            held.callback(self.process.wait)
-            held.callback(self.process.kill)
+            self.pid = self._process(held)
             self.abstract = f"\0ve-selftest-{random.getrandbits(64):x}".encode()
+            self.listeners = {}
             for family, name in ((socket.AF_UNIX, self.abstract), (socket.AF_INET, ("127.0.0.1", 0))):
                 listener = held.enter_context(socket.socket(family))
                 listener.bind(name)
                 listener.listen()
+                self.listeners[family] = listener
                 self.port = listener.getsockname()[1]  # of the last
             self.ours, self.shared = (held.enter_context(each) for each in socket.socketpair())
             self.key = random.randrange(1, 1 << 31)
-            self.domain = _read("/proc/sys/kernel/domainname")
             self._held = held.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._held.close()
 
+    def _process(self, held: contextlib.ExitStack) -> int:
+        """One that ends with us, however we end, and minds signals, whatever our caller ignores or blocks."""
+        reading, writing = os.pipe()
+        held.callback(os.close, writing)
+        actions = [(os.POSIX_SPAWN_DUP2, reading, 0), (os.POSIX_SPAWN_OPEN, 1, "/dev/null", os.O_WRONLY, 0)]
+        minded = (signal.SIGIO, signal.SIGRTMIN)
+        pid = os.posix_spawnp("cat", ["cat"], os.environ, file_actions=actions, setsigmask=(), setsigdef=minded)
+        os.close(reading)
+        held.callback(self.end)
+        return pid
+
+    def end(self) -> int:
+        """End it, if it has not ended; by which signal it ended, 0 if nobody can tell."""
+        pid, self.pid = self.pid, 0
+        if not pid:
+            return 0
+        os.kill(pid, signal.SIGRTMIN)
+        with contextlib.suppress(ChildProcessError):  # our caller had us ignore SIGCHLD
+            return os.waitpid(pid, 0)[1] & 0x7F
+        return 0
+
     def killed_by(self) -> int:
         """What it dies of: SIGIO if the VE could make the kernel send that, for it comes before what we send."""
         self.ours.send(b"x")
-        self.process.send_signal(signal.SIGRTMIN)
-        return -self.process.wait()
+        return self.end()
+
+    def met(self, family: socket.AddressFamily) -> bool:
+        """Has somebody who knows our word come to the listener of this family?"""
+        listener = self.listeners[family]
+        listener.setblocking(False)
+        with contextlib.suppress(OSError):
+            while True:
+                with listener.accept()[0] as guest:
+                    guest.setblocking(False)
+                    if guest.recv(256) == self.abstract:
+                        return True
+        return False
 
 
 class Subject:
@@ -131,20 +165,38 @@ class Subject:
         """Why each promise is broken, or ""; as found by the process that goes in, and by us while it is there."""
         group = execgroup.create(self.target.cgroup)
         try:
-            with self._foreign_node() as node, contextlib.ExitStack() as held:
-                channel = self._start(self._request(victim, group.path, node), held)
+            with contextlib.ExitStack() as held:
+                node = _foreign_node(held) if _CONSOLE not in self._allowed() else -1
+                channel = self._start(self._request(victim, group.path), held)
+                held.callback(group.kill)  # first of all: a VE may have stopped what is to end
                 farside.send(channel, "GO", fds=(victim.shared.fileno(),))
-                message, _ = farside.receive(channel)
-                if message[:1] != ("ANSWERS",):
-                    why = message[1] if message else "the process that tries was killed"
-                    raise Error(f"cannot examine {self.environment.veid}: {why}")
-                answers: dict[str, str] = message[1]
-                self.outside = {name: look(self, victim) for name, look in OUTSIDE.items()}
+                farside.send(channel, "NODE", fds=(node,) if node >= 0 else ())
+                answers = self._answers(channel)
+                self.outside = {name: self._look(look, victim) for name, look in OUTSIDE.items()}
+                channel.shutdown(socket.SHUT_WR)  # let it take back what it made
+                _is_readable(channel.fileno(), execgroup.PATIENCE)
+                if _is_readable(self.target.pidfd, 0):
+                    raise NotRunning(f"cannot examine {self.environment.veid}: it has ended meanwhile")
             return answers
         finally:
             group.kill()
             group.wait_empty(execgroup.PATIENCE)
             group.remove()
+
+    def _answers(self, channel: socket.socket) -> dict[str, str]:
+        message: tuple[Any, ...] = ("", f"the process that tries has not answered for {_PATIENCE} seconds")
+        if _is_readable(channel.fileno(), _PATIENCE):
+            message, _ = farside.receive(channel)
+        if message[:1] != ("ANSWERS",):
+            why = message[1] if message else "the process that tries was killed"
+            raise Error(f"cannot examine {self.environment.veid}: {why}")
+        return dict(message[1])
+
+    def _look(self, look: Callable[[Subject, Victim], str], victim: Victim) -> str:
+        try:
+            return look(self, victim)
+        except (OSError, LookupError, StopIteration) as error:  # of /proc: it may be ending
+            return f"it could not be looked at: {type(error).__name__}: {error}"
 
     def _start(self, request: dict[str, Any], held: contextlib.ExitStack) -> socket.socket:
         channel, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -163,15 +215,16 @@ class Subject:
         held.enter_context(channel)  # closed first: it ends when nobody listens any more
         return channel
 
-    def _request(self, victim: Victim, cgroup: str, node: str) -> dict[str, Any]:
+    def _request(self, victim: Victim, cgroup: str) -> dict[str, Any]:
         shown = mounts.protection(self.rights.proc, self.rights.sysctls, (), "")
+        points = [point for _, point, _, _ in mounts.PROTECTED]
         calls = ("msgget", "msgctl", "setdomainname")
         return {
             "pid": self.pid,
             "env": {},
             "filters": self.target.filters,
             "cgroup": cgroup,
-            "victim": victim.process.pid,
+            "victim": victim.pid,
             "abstract": victim.abstract,
             "port": victim.port,
             "key": victim.key,
@@ -180,36 +233,18 @@ class Subject:
             "host_pts": os.stat("/dev/pts").st_dev,
             "host_root": trials.identity("/"),
             "devices": self._allowed(),
-            "foreign_node": node,
-            "locked": (*(point for _, point, _, _ in mounts.PROTECTED), *shown["masked"], *shown["read_only"]),
+            "locked": {path: self._mounts_at(path) for path in (*points, *shown["masked"], *shown["read_only"])},
             "masked": shown["masked"],
             "knobs": tuple(path for path in shown["read_only"] if path != "proc/sys"),
             "refusals": {f"no {row.name}": _calls(row) for row in rights.REFUSALS},
         }
 
-    def _allowed(self) -> list[devices.Device]:
-        return outfit.may_open(filter(None, map(devices.on_host, self.devices)))
+    def _mounts_at(self, path: str) -> int:
+        """How many: one of ours, the others on top of it are the VE's own."""
+        return sum(line.point == f"/{path}" for line in mountinfo.lines(self.pid))
 
-    @contextlib.contextmanager
-    def _foreign_node(self) -> Iterator[str]:
-        """A device node that only the host's root can have put into the VE's /dev; its path inside, or ""."""
-        name = ".ve-selftest-node"
-        if _CONSOLE in self._allowed():
-            yield ""
-            return
-        with contextlib.ExitStack() as held:
-            top = os.open(f"/proc/{self.pid}/root", os.O_PATH | os.O_DIRECTORY)
-            held.callback(os.close, top)
-            where = syscalls.openat2(top, "dev", os.O_PATH | os.O_DIRECTORY, syscalls.RESOLVE_IN_ROOT)
-            held.callback(os.close, where)
-            try:
-                os.mknod(name, 0o666 | _CONSOLE[0], os.makedev(*_CONSOLE[1:]), dir_fd=where)
-            except PermissionError:  # we are in a VE ourselves, and nobody here can make one
-                yield ""
-                return
-            held.callback(os.unlink, name, dir_fd=where)
-            os.chmod(name, 0o666, dir_fd=where)
-            yield f"/dev/{name}"
+    def _allowed(self) -> list[devices.Device]:
+        return [*outfit.may_open(filter(None, map(devices.on_host, self.devices))), _WHITEOUT]
 
     # --- and outside
 
@@ -236,8 +271,10 @@ def _ipc(subject: Subject, victim: Victim) -> str:
     return "its message queue is the host's" if str(victim.key) in keys else ""
 
 
-def _utsname(subject: Subject, victim: Victim) -> str:
-    return "" if _read("/proc/sys/kernel/domainname") == victim.domain else "it changed the host's"
+def _sockets(subject: Subject, victim: Victim) -> str:
+    if victim.met(socket.AF_UNIX):
+        return "an abstract socket of the host answers"
+    return "the loopback interface is the host's" if victim.met(socket.AF_INET) else ""
 
 
 def _users(subject: Subject, victim: Victim) -> str:
@@ -290,8 +327,11 @@ def _descriptors(subject: Subject, victim: Victim) -> str:
     log = trials.identity(subject.environment.log_path)
     for number in sorted(os.listdir(f"/proc/{subject.pid}/fd"), key=int):
         link = f"/proc/{subject.pid}/fd/{number}"
-        if procfs.mount_number(number, subject.pid) in hosts and trials.identity(link) != log:
-            return f"its init has {os.readlink(link)} of the host open"
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            if procfs.mount_number(number, subject.pid) in hosts and trials.identity(link) != log:
+                return f"its init has {os.readlink(link)} of the host open"
+    if not subject.environment.ephemeral:
+        return ""  # started by who knows whom, and its init may have been executed anew: it can have ours by chance
     ours = {f"{key}={value}" for key, value in os.environ.items() if key not in subject.target.env and key != "TERM"}
     if strange := sorted(ours.intersection(_read(f"/proc/{subject.pid}/environ").split("\0"))):
         return f"its init has {strange[0]} of the host's environment"
@@ -300,8 +340,8 @@ def _descriptors(subject: Subject, victim: Victim) -> str:
 
 OUTSIDE: dict[str, Callable[[Subject, Victim], str]] = {
     "processes": _processes,
+    "sockets": _sockets,
     "ipc": _ipc,
-    "utsname": _utsname,
     "users": _users,
     "capabilities": _capabilities,
     "keyring": _keyring,
@@ -314,9 +354,33 @@ def _calls(row: rights.Refusal) -> tuple[str, tuple[tuple[str, int, tuple[int, i
     return row.error, tuple(each for each in known if each[1] >= 0)
 
 
+def _foreign_node(held: contextlib.ExitStack) -> int:
+    """A device node that only the host's root can have made, on a file system that nobody but us has; -1 if none can.
+
+    Not in the VE's /dev: its root could put a link in its place, and we would follow that.
+    """
+    try:
+        fs = syscalls.fsopen("tmpfs")
+        held.callback(os.close, fs)
+        syscalls.fsconfig(fs, syscalls.FSCONFIG_CMD_CREATE)
+        where = syscalls.fsmount(fs)
+        held.callback(os.close, where)
+        os.mknod("node", 0o666 | _CONSOLE[0], os.makedev(*_CONSOLE[1:]), dir_fd=where)
+        os.chmod("node", 0o666, dir_fd=where)  # mknod went through the umask
+    except PermissionError:  # we are in a VE ourselves, and nobody here can make one
+        return -1
+    return where
+
+
+def _is_readable(fd: int, timeout: float) -> bool:
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(timeout * 1000))
+
+
 def _read(path: str) -> str:
     try:
-        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+        with open(path, encoding="utf-8", errors="surrogateescape", newline="\n") as file:
             return file.read()
     except FileNotFoundError:
         return ""
