@@ -97,6 +97,23 @@ static int is_called(int pid, const char *wanted)
 	return got > 0 && !strncmp(name, wanted, strlen(wanted));
 }
 
+/* A signal is only sent by kill(2): until the process has stopped it goes on, and may be another program by then. */
+static int stop(int pid)
+{
+	char path[64], line[512], state;
+	if (kill(pid, SIGSTOP) < 0)
+		return 0;
+	snprintf(path, sizeof path, "/proc/%d/stat", pid);
+	do {
+		FILE *file = fopen(path, "r");
+		char *end = file && fgets(line, sizeof line, file) ? strrchr(line, ')') : NULL;
+		if (file)
+			fclose(file);
+		state = end ? end[2] : 'X';
+	} while (!strchr("TtZX", state));
+	return state == 'T' || state == 't';
+}
+
 static int next_called(const char *wanted)
 {
 	for (;;) {
@@ -118,7 +135,7 @@ static int catch(const char *wanted)
 	int pid;
 	do
 		pid = next_called(wanted);
-	while (kill(pid, SIGSTOP) < 0 || !is_called(pid, wanted));
+	while (!stop(pid) || (!is_called(pid, wanted) && (kill(pid, SIGCONT), 1)));
 	pid_t user = fork();
 	if (!user) {
 		if (setgid(1000) || setuid(1000))
