@@ -518,6 +518,7 @@ syscalls.open_tree(-1, "/nowhere", 0)
 """
 
 
+@pytest.mark.any_kernel
 def test_nothing_of_a_ve_is_imported_by_what_shows_it(hostile: Hostile, host_dir: Path) -> None:
     """An exception, such as that of Ctrl-C, makes Python look for its source: its root is the VE's."""
     env = hostile()

@@ -34,6 +34,7 @@ def image(host: "ve.Host") -> Iterator[Path]:
     shutil.rmtree(metadata.parent)
 
 
+@pytest.mark.any_kernel
 def test_a_working_directory_among_our_descriptors(
     host: "ve.Host", veid: int, host_dir: Path, image: Path, tmp_path: Path
 ) -> None:
