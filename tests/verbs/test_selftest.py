@@ -105,6 +105,7 @@ def test_a_device_that_was_given_is_told_and_hides_no_other(host_dir: Path, make
     assert (done.returncode, done.stderr) == (1, "broken: devices\n")
 
 
+@pytest.mark.any_kernel
 def test_a_hole_that_a_ve_s_root_cannot_make_is_seen(host_dir: Path, env: "ve.Environment") -> None:
     """Root of the host opens one by hand: a disk's node in the VE's /dev."""
     node = Path(f"/proc/{witness.init(host_dir, env.veid)}/root/dev/disk")
@@ -151,6 +152,7 @@ def test_what_cannot_be_taken_out_is_refused(host_dir: Path) -> None:
 SHADOWS = "\n".join(f"mount -t tmpfs none /{point}" for point in ("sys/firmware", "sys", "proc", "dev"))
 
 
+@pytest.mark.any_kernel
 @pytest.mark.parametrize(
     "does",
     [
@@ -184,6 +186,7 @@ def test_nothing_is_made_in_its_dev_where_its_root_could_put_a_link_in_the_place
         os.close(watch)
 
 
+@pytest.mark.any_kernel
 @pytest.mark.parametrize("name", [r"\rCapEff:\tff", r"\rNSpid:\t7", r"a\rb"])
 def test_an_init_may_call_itself_as_it_likes(make: Make, host_dir: Path, name: str) -> None:
     env = make()
@@ -200,11 +203,13 @@ def test_an_init_may_call_itself_as_it_likes(make: Make, host_dir: Path, name: s
     assert [each.held for each in env.explain("net_admin")] == [False]
 
 
+@pytest.mark.any_kernel
 def test_many_at_once(host_dir: Path, env: "ve.Environment") -> None:
     many = [commandline.start(host_dir, "selftest", env.veid) for _ in range(6)]
     assert [process.wait() for process in many] == [0] * 6
 
 
+@pytest.mark.any_kernel
 @pytest.mark.parametrize("how", ["blocked", "ignored"])
 def test_signals_that_the_caller_does_not_hear(host_dir: Path, env: "ve.Environment", how: str) -> None:
     words = list(map(str, commandline.words(host_dir, "selftest", env.veid)))
@@ -216,6 +221,7 @@ def test_signals_that_the_caller_does_not_hear(host_dir: Path, env: "ve.Environm
     assert subprocess.run([sys.executable, "-c", code, *words], timeout=60, check=False).returncode == 0
 
 
+@pytest.mark.any_kernel
 def test_a_ve_that_stops_what_comes_in_keeps_nobody(host_dir: Path, env: "ve.Environment") -> None:
     stopper = env.popen(["sh", "-c", "while :; do kill -STOP -1; done"])
     process = commandline.start(host_dir, "selftest", env.veid)
@@ -232,6 +238,7 @@ def test_a_ve_that_stops_what_comes_in_keeps_nobody(host_dir: Path, env: "ve.Env
         stopper.wait()
 
 
+@pytest.mark.any_kernel
 def test_the_victim_ends_with_who_is_killed(host_dir: Path, env: "ve.Environment") -> None:
     """It is found again by a variable of its environment."""
     mark = f"VE_TEST_MARK={os.getpid()}"
@@ -259,6 +266,7 @@ def witness_marked(mark: str) -> list[int]:
     return found
 
 
+@pytest.mark.any_kernel
 @pytest.mark.parametrize(("lacks", "given_up"), [("sys_admin", ["utsname", "mounts"]), ("sys_chroot", [])])
 def test_a_right_that_its_root_was_not_given_is_no_broken_promise(make: Make, lacks: str, given_up: list[str]) -> None:
     env = make(capabilities={lacks: "off"})
@@ -267,6 +275,7 @@ def test_a_right_that_its_root_was_not_given_is_no_broken_promise(make: Make, la
     assert (statuses(verdicts, "broken"), statuses(verdicts, "given up")) == ([], given_up)
 
 
+@pytest.mark.any_kernel
 def test_a_variable_of_its_own_is_not_the_host_s(
     make: Make, host: "ve.Host", host_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
