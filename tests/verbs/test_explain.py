@@ -18,6 +18,8 @@ from tests.verbs import commandline, witness
 from tests.verbs.conftest import Make
 from ve import answers, rights
 
+# It asks each time what system calls there are, which a software CPU takes a minute for.
+pytestmark = pytest.mark.any_kernel
 CAPABILITIES = Path("/proc/sys/kernel/cap_last_cap").read_text()
 # Of these profiles and options there is a running VE for the tests below.
 GIVEN: dict[str, dict[str, Any]] = {
@@ -141,13 +143,11 @@ def test_devices_open_or_not(env: "ve.Environment") -> None:
     assert said == {name: opens(env, f"/dev/{name}", "<") for name in said}
 
 
-@pytest.mark.any_kernel
 def test_profiles(env: "ve.Environment") -> None:
     given = json.loads(json.dumps(env.describe()["profiles"]))
     assert {row.name for row in rights.PROFILES if only(env, f"profile:{row.name}").held} == set(given)
 
 
-@pytest.mark.any_kernel
 def test_namespaces_under_strict(env: "ve.Environment") -> None:
     strict = only(env, "strict").held
     assert ("strict" in only(env, "unshare").why) == strict
@@ -159,7 +159,6 @@ def test_a_fresh_proc(env: "ve.Environment") -> None:
     assert ("fresh proc" in only(env, "mount").why) == (tried.returncode != 0)
 
 
-@pytest.mark.any_kernel
 @pytest.mark.parametrize("name", GIVEN)
 def test_a_start_gives_what_was_foretold(make: Make, name: str) -> None:
     options = GIVEN[name] | {"devices": [path for path in GIVEN[name].get("devices", []) if os.path.exists(path)]}
@@ -177,7 +176,6 @@ def test_a_start_gives_what_was_foretold(make: Make, name: str) -> None:
     }
 
 
-@pytest.mark.any_kernel
 def test_the_cure_cures(host_dir: Path, make: Make) -> None:
     """Typed as it is told, what is asked for is there."""
     env = make(capabilities={"net_raw": "off"})
@@ -197,7 +195,6 @@ def test_the_cure_cures(host_dir: Path, make: Make) -> None:
     assert [bounding >> rights.CAPABILITIES.index(name) & 1 for name in ("net_admin", "net_raw")] == [1, 0]
 
 
-@pytest.mark.any_kernel
 def test_what_was_changed_inside_since(make: Make) -> None:
     env = make(devices=["/dev/fuse"])
     env.start()
@@ -210,7 +207,6 @@ def test_what_was_changed_inside_since(make: Make) -> None:
     assert only(env, "/mnt/x").held and not only(env, "/dev/fuse").held
 
 
-@pytest.mark.any_kernel
 @pytest.mark.parametrize(
     ("without", "right", "held"),
     [
@@ -231,7 +227,6 @@ def test_a_protection_that_a_start_left_out(
     assert not right.startswith("/") or opens(env, right) == held
 
 
-@pytest.mark.any_kernel
 def test_a_node_that_was_not_given(host_dir: Path, make: Make) -> None:
     """Root of the host puts it into the VE's /dev; the filter at its cgroup lets nobody open it."""
     env = make()
@@ -252,7 +247,6 @@ def test_the_state_dir_of_ves_in_it(make: Make) -> None:
         assert witness.shell(env, f"echo in > {path}; cat {path}") == "in\n"
 
 
-@pytest.mark.any_kernel
 def test_links_inside_lead_nowhere_else(host_dir: Path, make: Make, tmp_path: Path) -> None:
     """The host's tmp_path is no place of the VE's, whatever a link says."""
     env = make(mounts=[f"{tmp_path}:/srv:ro"])
@@ -265,7 +259,6 @@ def test_links_inside_lead_nowhere_else(host_dir: Path, make: Make, tmp_path: Pa
     assert only(env, "/proc/1/root/etc").why  # a magic link, which is not followed
 
 
-@pytest.mark.any_kernel
 def test_of_one_that_is_thrown_away(host: "ve.Host") -> None:
     with host.ephemeral("busybox", command=()) as env:
         answer = only(env, "net_admin")
@@ -276,7 +269,6 @@ def test_of_one_that_is_thrown_away(host: "ve.Host") -> None:
         assert not only(env, "/dev/init").held and not opens(env, "/dev/init")
 
 
-@pytest.mark.any_kernel
 def test_of_a_frozen_one(make: Make) -> None:
     env = make()
     env.start()
@@ -284,7 +276,6 @@ def test_of_a_frozen_one(make: Make) -> None:
     assert only(env, "net_raw").when == "now" and only(env, "/etc/passwd").held
 
 
-@pytest.mark.any_kernel
 def test_on_the_command_line(host_dir: Path, make: Make) -> None:
     env = make(name="explained")
     done = commandline.run(host_dir, "explain", "explained", "net_admin", "bpf", "/proc/kcore")
@@ -306,7 +297,6 @@ def test_on_the_command_line(host_dir: Path, make: Make) -> None:
     ]
 
 
-@pytest.mark.any_kernel
 @pytest.mark.parametrize(
     ("right", "sentence", "hint"),
     [
@@ -321,6 +311,5 @@ def test_what_nobody_knows(host_dir: Path, make: Make, right: str, sentence: str
     assert witness.refused(host_dir, 20, f"cannot explain {sentence}", "explain", env.veid, right) == hint
 
 
-@pytest.mark.any_kernel
 def test_the_kinds_are_those_that_the_manual_names() -> None:
     assert all(f"`{kind}`" in section("ve explain") for kind in answers.KINDS)
