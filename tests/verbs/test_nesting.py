@@ -19,6 +19,9 @@ import ve
 from tests import conftest, nest
 from tests.verbs import commandline, witness
 
+# A Python to copy and to start inside: a software CPU takes many minutes for it; tried on 6.1 by hand.
+pytestmark = pytest.mark.any_kernel
+
 ALL = ("cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts")
 
 
@@ -120,7 +123,6 @@ def test_the_life_of_one(outer: "ve.Environment", inner: int) -> None:
     says(outer, "ve freeze 5 && ve thaw 5 && ve restart 5 && ve exec 5 true")
 
 
-@pytest.mark.any_kernel
 def test_it_is_there_again_after_a_restart_of_the_outer_one(
     host: "ve.Host", outer: "ve.Environment", inner: int
 ) -> None:
@@ -130,7 +132,6 @@ def test_it_is_there_again_after_a_restart_of_the_outer_one(
     assert says(outer, "ve start 5 && ve exec 5 cat /f").splitlines()[-1] == "kept"
 
 
-@pytest.mark.any_kernel
 def test_in_one_that_is_thrown_away(host: "ve.Host", host_dir: Path, nesting: str) -> None:
     with host.ephemeral(nesting, command=(), profiles=["nesting"]) as env:
         says(env, "ve template build busybox && ve run busybox true && ve create 5 --template busybox && ve start 5")
@@ -165,7 +166,6 @@ def test_ids_namespaces_and_cgroup(host_dir: Path, outer: "ve.Environment", inne
     assert int(witness.status(within)["Seccomp_filters"]) > int(witness.status(around)["Seccomp_filters"])
 
 
-@pytest.mark.any_kernel
 def test_no_two_share_ids(host_dir: Path, outer: "ve.Environment", inner: int) -> None:
     says(outer, "ve create 6 --template busybox && ve start 6")
     command = ["ve", "run", "busybox", "--", "sh", "-c", "echo up; cat"]
@@ -205,7 +205,6 @@ def test_its_root_does_not_reach_the_outer_one(host_dir: Path, outer: "ve.Enviro
         says(outer, "kill $(cat /sleeper); rm /secret /sleeper")
 
 
-@pytest.mark.any_kernel
 def test_nor_the_host(outer: "ve.Environment") -> None:
     """sys_time, which the profile gives, is for the clocks of new time namespaces only."""
     assert "not permitted" in tell(outer, "date -s 2020-01-01").stderr
@@ -213,7 +212,6 @@ def test_nor_the_host(outer: "ve.Environment") -> None:
     assert tell(outer, "umount /var/lib/ve/view/* || umount /var/lib/ve").returncode != 0
 
 
-@pytest.mark.any_kernel
 def test_its_root_is_nobody_s_on_disk(host_dir: Path, outer: "ve.Environment", inner: int) -> None:
     """Files keep the ids that they have inside, whatever ids it runs with: on the host's disk too."""
     says(outer, "ve exec 5 -- sh -c 'echo x >/f; chown 1000:1000 /f'")
@@ -239,7 +237,6 @@ def test_killing_the_outer_one_ends_it(host: "ve.Host", host_dir: Path, outer: "
     assert says(outer, "ve list -H -o veid,status").split() == ["5", "stopped"]
 
 
-@pytest.mark.any_kernel
 def test_destroying_the_outer_one_leaves_nothing(host: "ve.Host", host_dir: Path, nesting: str, veid: int) -> None:
     env = host.create(veid, template=nesting, profiles=["nesting"])
     env.start()
@@ -264,19 +261,16 @@ def test_without_the_profile(host: "ve.Host", nesting: str, veid: int) -> None:
     assert tell(env, "ve check >/dev/null").returncode == 5
 
 
-@pytest.mark.any_kernel
 def test_on_an_overlay(outer: "ve.Environment") -> None:
     says(outer, "ve --state-dir /else template build busybox")
     refuses(outer, "ve --state-dir /else run busybox true", "cannot map the ids of /else", "profile nesting")
     says(outer, "rm -r /else")
 
 
-@pytest.mark.any_kernel
 def test_a_third_level(outer: "ve.Environment") -> None:
     refuses(outer, "ve run --profile nesting busybox true", "it wants 33 ranges", "no VE has as many")
 
 
-@pytest.mark.any_kernel
 def test_from_a_cgroup_outside(outer: "ve.Environment") -> None:
     done = outer.run(["ve", "run", "busybox", "true"], capture_output=True, text=True)
     assert done.returncode == 125 and "cgroup" in done.stderr and "login=True" in done.stderr
