@@ -17,7 +17,7 @@ import stat
 import struct
 import sys
 
-from ve import devices, farside, mounts, namespaces, rlimits, unionfs
+from ve import devices, farside, mounts, namespaces, procfs, rlimits, unionfs
 from ve._linux import syscalls
 from ve.ground import NAME, Ground
 
@@ -51,8 +51,7 @@ def own_proc(ground: Ground) -> None:
 
 
 def full_root(ground: Ground) -> None:
-    with open("/proc/self/status", encoding="ascii", errors="replace") as file:
-        effective = next(int(line.split()[1], 16) for line in file if line.startswith("CapEff:"))
+    effective = int(procfs.status("self")["CapEff"], 16)
     if lacking := [name for name, number in _CAPABILITIES if not effective >> number & 1]:
         raise PermissionError(1, f"it has no {', '.join(lacking)}")
     _become_mapped_root(ground.base())
