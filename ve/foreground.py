@@ -3,10 +3,11 @@
 import contextlib
 import os
 import signal
+import threading
 from collections.abc import Iterator
 
 from ve import launch, outfit, process, shutdown, terminal
-from ve.errors import NotFound, NotRunning, Running
+from ve.errors import Error, NotFound, NotRunning, Running
 from ve.instance import Instance
 
 
@@ -70,11 +71,15 @@ class Foreground:
                 signal.pidfd_send_signal(pidfd, signal.SIGKILL)
 
     def _halt(self, _: int) -> None:
-        with contextlib.suppress(NotRunning), self._instance.running("stop") as (facts, pidfd):
+        """Beside what goes on here: an init that was just executed may not hear it at first."""
+        threading.Thread(target=self._ask, daemon=True).start()
+
+    def _ask(self) -> None:
+        with contextlib.suppress(Error, OSError), self._instance.running("stop") as (facts, pidfd):
             filters = outfit.filters(self._instance.state, facts.extra["filter"])
             cgroup, env = self._instance.cgroup.path, {"PATH": outfit.PATH}
             target = process.Target(pidfd, facts.pid, cgroup, env, self._instance.veid, filters)
-            shutdown.ask(facts.pid, pidfd, lambda command: process.run(command, target=target, timeout=10))
+            shutdown.ask_until_heard(facts.pid, pidfd, lambda command: process.run(command, target=target, timeout=10))
 
 
 def _word(status: int) -> str:

@@ -27,6 +27,7 @@ HALT: tuple[tuple[str, int | tuple[str, ...]], ...] = (
 _OTHER = signal.SIGPWR  # what LXC sends, and so what an init of that world expects
 _SOON, _AGAIN = 0.02, 1.0  # seconds between two signals, at first and in the end
 _LONG = 86400.0  # seconds; poll(2) counts milliseconds in an int, and a deadline may be infinite
+_UNHEARD = 5.0  # seconds in which an init becomes ready
 _KILLED = 10.0  # seconds for the kernel to end what it killed
 
 
@@ -68,6 +69,11 @@ def ask(pid: int, pidfd: int, run: Run) -> bool:
     with contextlib.suppress(ProcessLookupError):
         signal.pidfd_send_signal(pidfd, halt)
     return heard
+
+
+def ask_until_heard(pid: int, pidfd: int, run: Run) -> None:
+    """The same, until it has heard or has ended, for some seconds at most."""
+    _halt(pid, pidfd, time.monotonic() + _UNHEARD, run)
 
 
 def _halt(pid: int, pidfd: int, deadline: float, run: Run) -> bool:

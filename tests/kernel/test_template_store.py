@@ -102,10 +102,10 @@ def test_killed_half_way_leaves_nothing_to_see_and_nothing_for_long(
     with subprocess.Popen([sys.executable, "-c", script, templates.path, large], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None and process.stdout.readline()
         process.kill()
-    assert templates.list() == []
     (left,) = os.listdir(templates.path)
     assert left.startswith(".new-")
     wait_for_lock(f"{templates.path}/{left}")
+    assert templates.list() == []
     assert processes_in(templates.path) == []
     assert templates.add("web", small).ref == "web:1"
     assert os.listdir(templates.path) == ["web"]
