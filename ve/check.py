@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ve import beancounter, facilities, interpreter, seccomp
+from ve import cgroups, facilities, interpreter, seccomp
 from ve.errors import NotSupported
 from ve.facilities import EVERY, Row
 from ve.state import State
@@ -103,7 +103,7 @@ def _probe(state: State, cgroup_root: str, names: list[str]) -> dict[str, Missin
 
 def _cgroup_root() -> str:
     try:
-        return beancounter.mount_point()
+        return cgroups.mount_point()
     except (NotSupported, OSError):  # or /proc is not there
         return ""
 

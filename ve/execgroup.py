@@ -14,7 +14,7 @@ import itertools
 import os
 import re
 
-from ve.beancounter import Cgroup
+from ve.cgroups import Cgroup
 from ve.facts import process_start_time
 
 LEFT = "exec.left"

@@ -5,7 +5,7 @@ import os
 import subprocess
 from collections.abc import Iterator
 
-from ve import beancounter, config, files, ids, log, mountinfo, show, shutdown, unionfs
+from ve import cgroups, config, files, ids, log, mountinfo, show, shutdown, unionfs
 from ve.errors import BrokenConfig, Error, InUse, NotFound, NotMounted, NotRunning, NotSupported, Running
 from ve.facts import Facts, home, init_pidfd
 from ve.model import Config, Status
@@ -79,8 +79,8 @@ class Instance:
         return self.state.log(self.veid)
 
     @property
-    def cgroup(self) -> beancounter.Cgroup:
-        return beancounter.cgroup(self.state.tag, self.veid)
+    def cgroup(self) -> cgroups.Cgroup:
+        return cgroups.cgroup(self.state.tag, self.veid)
 
     @property
     def shown(self) -> bool:
@@ -188,7 +188,7 @@ class Instance:
         StopFailed names what even SIGKILL does not end.  The facts of an ephemeral VE stay: they say who made it.
         """
         shutdown.end(self.veid, self.cgroup)
-        beancounter.remove(self.state.tag, self.veid)
+        cgroups.remove(self.state.tag, self.veid)
         if not self.ephemeral:
             self.state.remove_facts(self.veid)
 

@@ -16,7 +16,7 @@ from typing import Any, NoReturn, cast
 
 from ve import (
     actions,
-    beancounter,
+    cgroups,
     devices,
     farside,
     ids,
@@ -67,7 +67,7 @@ class Launch:
     stay: bool = False
     ephemeral: bool = False
     undo: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
-    cgroup: beancounter.Cgroup = field(init=False)
+    cgroup: cgroups.Cgroup = field(init=False)
     setup: "subprocess.Popen[bytes]" = field(init=False)
     near: socket.socket = field(init=False)
     line: socket.socket = field(init=False)
@@ -162,8 +162,8 @@ def premount_action(launch: Launch) -> None:
 
 def cgroup(launch: Launch) -> None:
     """its cgroup, before there is a process to count"""
-    launch.cgroup = beancounter.create(launch.state.tag, launch.config.veid, launch.base)
-    launch.undo.callback(beancounter.remove, launch.state.tag, launch.config.veid)
+    launch.cgroup = cgroups.create(launch.state.tag, launch.config.veid, launch.base)
+    launch.undo.callback(cgroups.remove, launch.state.tag, launch.config.veid)
     launch.undo.callback(launch.cgroup.wait_empty, 10)  # of an init that we have not heard of, or was told to end
     launch.undo.callback(launch.cgroup.kill)
 
@@ -279,7 +279,7 @@ def plan(launch: Launch) -> list[Step]:
 def _text(launch: Launch, step: Callable[..., None]) -> str:
     """A step's docstring, with what it is about in this launch."""
     detail = {
-        "cgroup": f"{beancounter.cgroup(launch.state.tag, launch.config.veid).path}",
+        "cgroup": f"{cgroups.cgroup(launch.state.tag, launch.config.veid).path}",
         "mapped_root": f"{launch.base}",
         "layers": f"{launch.template.path}, {_private(launch) or 'a tmpfs'}",
         "given": ", ".join(map(str, launch.config.mounts)) or "nothing",

@@ -28,7 +28,7 @@ from collections.abc import Mapping
 from typing import Any, NoReturn, Unpack, cast
 
 from ve import execgroup, farside, interpreter, request, terminal
-from ve.beancounter import Cgroup
+from ve.cgroups import Cgroup
 from ve.errors import CannotExecute, Error, InvalidValue, NotRunning, NotSupported
 from ve.execgroup import sweep
 from ve.facts import ended

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ve import procfs
-from ve.beancounter import Cgroup
+from ve.cgroups import Cgroup
 from ve.facts import Facts
 
 _MOST = 1 << 17  # bytes of a command line; a process may say that it has gigabytes (prctl(2), PR_SET_MM_MAP)

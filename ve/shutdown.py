@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 from ve import procfs
-from ve.beancounter import Cgroup
+from ve.cgroups import Cgroup
 from ve.errors import StopFailed
 from ve.facts import ended
 

@@ -17,7 +17,7 @@ LEVELS = (
     ("ve.errors ve.rights ve.model", "ve.mountinfo", "ve.procfs"),
     (
         "ve.namespaces",
-        "ve.beancounter",
+        "ve.cgroups",
         "ve.unionfs ve.diff",
         "ve.mounts",
         "ve.network",
@@ -60,7 +60,7 @@ PLACES = {
 }
 HOMES = {
     "ctypes": {"ve._linux.syscalls", "ve._linux.libcrypt"},
-    "cgroupspy": {"ve.beancounter"},
+    "cgroupspy": {"ve.cgroups"},
     "prctl": {"ve.privileges"},
     "pyseccomp": {"ve.seccomp"},
     "pyroute2": {"ve.network"},

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ve import procfs, shutdown
-from ve.beancounter import Cgroup
+from ve.cgroups import Cgroup
 
 NAMES = ["a\rb", "a\rCapBnd:\t0", "\x0bNSpid:\t1\x1c", "a\nSigCgt:\t0", "é\x85b:", ""]
 

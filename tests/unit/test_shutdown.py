@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ve import shutdown
-from ve.beancounter import Cgroup
+from ve.cgroups import Cgroup
 from ve.errors import StopFailed
 
 

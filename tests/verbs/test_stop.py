@@ -154,8 +154,8 @@ def test_a_killed_stop_is_finished_by_the_next_verb(host_dir: Path, make: Make) 
     env.start()
     script = """
 import os, signal, sys, ve
-from ve import beancounter
-beancounter.remove = lambda *args: os.kill(os.getpid(), signal.SIGKILL)
+from ve import cgroups
+cgroups.remove = lambda *args: os.kill(os.getpid(), signal.SIGKILL)
 ve.Host(sys.argv[1]).get(int(sys.argv[2])).stop(fast=True)
 """
     with witness.python(script, host_dir, env.veid) as process:
