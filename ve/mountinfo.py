@@ -10,15 +10,18 @@ if TYPE_CHECKING:
 
 
 class Line:
-    """A mount: its number, where it is, the type of its file system, and its own options (rw, ro, nodev, ...)."""
+    """A mount: its number, where it is, its own options (rw, ro, nodev, ...), its file system's type and source."""
 
     def __init__(self, line: bytes) -> None:
         mount, _, source = line.partition(b" - ")
         fields = mount.split()
         self.number = int(fields[0])
+        self.device, self.root = os.fsdecode(fields[2]), _plain(fields[3])  # MAJOR:MINOR; what of it is mounted here
         self.point = _plain(fields[4])
         self.options = frozenset(os.fsdecode(fields[5]).split(","))
-        self.kind = os.fsdecode(source.split()[0])
+        kind, device, *_ = source.split()
+        self.kind = os.fsdecode(kind)
+        self.source = _plain(device)
 
 
 def lines(pid: int | str = "self") -> Iterator[Line]:
@@ -26,6 +29,12 @@ def lines(pid: int | str = "self") -> Iterator[Line]:
     with open(f"/proc/{pid}/mountinfo", "rb") as file:
         for line in file:
             yield Line(line)
+
+
+def holding(path: str) -> Line:
+    """The mount that path, without symbolic links, is in."""
+    found = [line for line in lines() if os.path.commonpath((line.point, path)) == line.point]
+    return max(reversed(found), key=lambda line: len(line.point))  # the last of equals is on top of the others
 
 
 def below(path: str) -> list[str]:

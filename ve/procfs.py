@@ -5,7 +5,10 @@ A process of a VE chooses its own name, and with that a part of what is read her
 
 from __future__ import annotations
 
+import errno
 import os
+
+_WHOLE = 1 << 20  # bytes
 
 
 def status(pid: int | str) -> dict[str, str]:
@@ -30,3 +33,20 @@ def mount_number(fd: int | str, pid: int | str = "self") -> int:
     """Of the mount that a descriptor is in, as mountinfo has it: fdinfo, proc_pid_fdinfo(5)."""
     with open(f"/proc/{pid}/fdinfo/{fd}", "rb") as file:
         return next(int(line.split()[1]) for line in file if line.startswith(b"mnt_id:"))
+
+
+def contents(name: str, directory: int, most: int = _WHOLE) -> bytes:
+    """All of a file of a process whose /proc/PID is open as directory: it stays that process, whoever has its pid next.
+
+    OSError with EFBIG if there are more bytes than most; ESRCH or ENOENT once the process has ended.
+    """
+    fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        text = b""
+        while part := os.read(fd, 1 << 14):
+            text += part
+            if len(text) > most:
+                raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), name)
+        return text
+    finally:
+        os.close(fd)

@@ -13,7 +13,11 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 # Lowest level first; each line is one mechanism.  A module may import what is on the levels below its own, and what
 # stands left of it on its own line: a mechanism may have several rooms, and never knows another of its level.
 LEVELS = (
-    ("ve._linux ve._linux.syscalls", "ve._linux.libcrypt", "ve._linux.ioctls"),
+    (
+        "ve._linux ve._linux.syscalls ve._linux.visits",
+        "ve._linux.libcrypt",
+        "ve._linux.ioctls",
+    ),
     ("ve.errors ve.rights ve.model", "ve.mountinfo", "ve.procfs"),
     (
         "ve.namespaces",
@@ -26,6 +30,7 @@ LEVELS = (
         "ve.devices",
         "ve.confinement",
         "ve.rlimits",
+        "ve.errand ve.netlink ve.sockets ve.netfilter ve.ptys ve.sharedmemory ve.sample",
         "ve.terminal",
         "ve.passwd",
         "ve.log",
@@ -59,7 +64,7 @@ PLACES = {
     for place, name in enumerate(names.split())
 }
 HOMES = {
-    "ctypes": {"ve._linux.syscalls", "ve._linux.libcrypt"},
+    "ctypes": {"ve._linux.syscalls", "ve._linux.visits", "ve._linux.libcrypt"},
     "cgroupspy": {"ve.cgroups"},
     "prctl": {"ve.privileges"},
     "pyseccomp": {"ve.seccomp"},

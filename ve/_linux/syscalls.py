@@ -56,6 +56,9 @@ FSMOUNT_CLOEXEC = 1
 FSCONFIG_SET_FLAG = 0
 FSCONFIG_SET_STRING = 1
 FSCONFIG_CMD_CREATE = 6
+FSCONFIG_CMD_RECONFIGURE = 7
+FSPICK_CLOEXEC = 0x01
+FSPICK_EMPTY_PATH = 0x08
 
 # <linux/fcntl.h>
 AT_FDCWD = -100
@@ -67,6 +70,7 @@ RESOLVE_NO_MAGICLINKS = 0x02
 RESOLVE_NO_SYMLINKS = 0x04
 RESOLVE_BENEATH = 0x08
 RESOLVE_IN_ROOT = 0x10
+RESOLVE_CACHED = 0x20
 
 # <linux/prctl.h>
 PR_SET_PDEATHSIG = 1
@@ -100,6 +104,7 @@ IN_MOVED_TO = 0x080
 IN_CREATE = 0x100
 IN_DELETE = 0x200
 IN_DELETE_SELF = 0x400
+IN_Q_OVERFLOW = 0x4000
 IN_ONLYDIR = 0x01000000
 
 # System call numbers: those from 424 on are the same on every architecture.
@@ -107,10 +112,12 @@ _NR_OPEN_TREE = 428
 _NR_MOVE_MOUNT = 429
 _NR_FSOPEN = 430
 _NR_FSCONFIG = 431
+_NR_FSPICK = 433
 _NR_FSMOUNT = 432
 _NR_CLONE3 = 435
 _NR_OPENAT2 = 437
 _NR_MOUNT_SETATTR = 442
+_NR_QUOTACTL_FD = 443
 _MACHINE = os.uname().machine
 _NR_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41, "riscv64": 41, "ppc64le": 203, "s390x": 217}.get(_MACHINE, -1)
 _NR_RT_SIGACTION = {"x86_64": 13, "aarch64": 134, "riscv64": 134, "ppc64le": 173, "s390x": 174}.get(_MACHINE, -1)
@@ -263,6 +270,11 @@ def inotify_add_watch(fd: int, path: str, mask: int) -> int:
     return wd if wd >= 0 else _fail("inotify_add_watch", path)
 
 
+def inotify_rm_watch(fd: int, wd: int) -> None:
+    if _libc.inotify_rm_watch(fd, wd) < 0:
+        _fail("inotify_rm_watch")
+
+
 def mount(source: str | None, target: str, fstype: str | None, flags: int = 0, data: str | None = None) -> None:
     if _libc.mount(_b(source), _b(target), _b(fstype), flags, _b(data)) < 0:
         _fail("mount", target)
@@ -322,6 +334,12 @@ def fsopen(fstype: str) -> int:
     return _syscall("fsopen", _NR_FSOPEN, ctypes.c_char_p(_b(fstype)), ctypes.c_uint(FSOPEN_CLOEXEC), path=fstype)
 
 
+def fspick(dirfd: int, path: str, flags: int = 0) -> int:
+    """The file system of a mount, to be reconfigured; path "" with FSPICK_EMPTY_PATH is what dirfd is open on."""
+    words = (ctypes.c_int(dirfd), ctypes.c_char_p(_b(path)), ctypes.c_uint(flags | FSPICK_CLOEXEC))
+    return _syscall("fspick", _NR_FSPICK, *words, path=path)
+
+
 def fsconfig(fd: int, command: int, key: str | None = None, value: str | None = None) -> None:
     _syscall(
         "fsconfig",
@@ -337,6 +355,16 @@ def fsconfig(fd: int, command: int, key: str | None = None, value: str | None = 
 
 def fsmount(fd: int, attr_flags: int = 0) -> int:
     return _syscall("fsmount", _NR_FSMOUNT, ctypes.c_int(fd), ctypes.c_uint(FSMOUNT_CLOEXEC), ctypes.c_uint(attr_flags))
+
+
+def quotactl_fd(fd: int, cmd: int, type: int, id: int, addr: bytearray) -> None:
+    """cmd without its type; addr is what the kernel reads or fills in."""
+    number = ctypes.c_uint(cmd << 8 | type)  # QCMD of <linux/quota.h>
+    _syscall("quotactl_fd", _NR_QUOTACTL_FD, ctypes.c_uint(fd), number, ctypes.c_uint(id), _in_place(addr))
+
+
+def _in_place(data: bytearray) -> ctypes.Array[ctypes.c_char]:
+    return (ctypes.c_char * len(data)).from_buffer(data)
 
 
 def openat2(dirfd: int, path: str, flags: int, resolve: int, mode: int = 0) -> int:
