@@ -18,7 +18,7 @@ LEVELS = (
         "ve._linux.libcrypt",
         "ve._linux.ioctls",
     ),
-    ("ve.errors ve.rights ve.model", "ve.mountinfo", "ve.procfs"),
+    ("ve.errors ve.rights ve.amounts ve.beancounter ve.limits ve.triggers ve.model", "ve.mountinfo", "ve.procfs"),
     (
         "ve.namespaces",
         "ve.cgroups",
@@ -65,7 +65,7 @@ PLACES = {
 }
 HOMES = {
     "ctypes": {"ve._linux.syscalls", "ve._linux.visits", "ve._linux.libcrypt"},
-    "cgroupspy": {"ve.cgroups"},
+    "cgroupspy": {"ve.beancounter", "ve.cgroups"},
     "prctl": {"ve.privileges"},
     "pyseccomp": {"ve.seccomp"},
     "pyroute2": {"ve.network"},

@@ -1,0 +1,250 @@
+"""User Beancounters on a stock kernel: each resource, where its numbers come from, and what keeps a VE to its limit.
+
+RESOURCES is the whole of it; code everywhere else loops over the rows.  A source is a file of cgroup v2 (FILE, or
+FILE:KEY for one line of it; A + B, or `A or B` where older kernels have B only) or, where cgroup v2 does not count, the
+name of what ve/sample.py looks at.  Semantics and
+order are those of OpenVZ's kernel/bc; cgroup files are those of Documentation/admin-guide/cgroup-v2.rst.
+
+A barrier is a warning: to cross it is an event.  A limit is a wall where the row names what enforces it; where none
+does, a limit is only accepted for counting who is above it (account only).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from cgroupspy.controllers import Controller
+from cgroupspy.interfaces import BaseFileInterface
+
+from ve.amounts import BYTES, ITEMS, PAGE, PAGES, UNLIMITED
+from ve.errors import SPENT
+
+EXACT, CLOSE, ACCOUNTING = "exact", "close", "accounting only"
+
+
+@dataclass(frozen=True)
+class Resource:
+    """A row of RESOURCES.
+
+    held, maxheld, failcnt: sources; no maxheld is one that can only be sampled, no failcnt one that nothing counts.
+    crossed: what counts how often it was over its barrier; where nothing does, who looks often enough sees it.
+    barrier, limit: what the kernel does at them; none where it does nothing.  live: can it change while the VE runs?
+    """
+
+    name: str
+    unit: str
+    grade: str
+    held: str
+    maxheld: str = ""
+    failcnt: str = ""
+    barrier: str = ""
+    limit: str = ""
+    crossed: str = ""
+    live: bool = True
+    note: str = ""
+
+    @property
+    def enforced(self) -> bool:
+        return bool(self.limit)
+
+    @property
+    def guaranteed(self) -> bool:
+        """Is its barrier what the VE is guaranteed?  Then its limit means nothing."""
+        return self.name in ("vmguarpages", "oomguarpages")
+
+
+@dataclass(frozen=True)
+class Beancounter:
+    """What one VE has of one resource, in the resource's unit; UNLIMITED is 2**63-1.
+
+    None is what nothing here tells, and held of a VE that does not run.  maxheld and failcnt are since the last reset;
+    sampled: maxheld is only the most that somebody saw.  barrier and limit are what the kernel has taken, where the
+    kernel has them, and of a VE that does not run what its next start gives.
+    """
+
+    name: str
+    unit: str
+    grade: str
+    held: int | None
+    maxheld: int | None
+    sampled: bool
+    barrier: int
+    limit: int
+    failcnt: int | None
+
+
+# In the order of /proc/user_beancounters.
+RESOURCES = (
+    Resource(
+        *("kmemsize", BYTES, ACCOUNTING, "memory.stat:kernel"),
+        note="cgroup v2 limits it only as a part of physpages",
+    ),
+    Resource(
+        *("lockedpages", PAGES, CLOSE, "VmLck of its processes"),
+        limit="RLIMIT_MEMLOCK",
+        live=False,
+        note="the limit is each process's, as mlock(2) is charged to a process",
+    ),
+    Resource(
+        *("privvmpages", PAGES, CLOSE, "private memory of its processes"),
+        barrier="memory.high",
+        limit="memory.max + memory.swap.max",
+        crossed="memory.events.local:high",
+        note="the kernel limits what is used, not what is allocated",
+    ),
+    Resource(
+        *("shmpages", PAGES, EXACT, "System V shared memory"),
+        limit="kernel.shmall",
+        note="refused with ENOSPC, which no counter counts",
+    ),
+    Resource(
+        "numproc",
+        ITEMS,
+        EXACT,
+        "pids.current",
+        "pids.peak",
+        "pids.events.local:max or pids.events:max",
+        limit="pids.max",
+    ),
+    Resource(
+        *("physpages", PAGES, EXACT, "memory.current", "memory.peak", "memory.events.local:max"),
+        barrier="memory.high",
+        limit="memory.max",
+        crossed="memory.events.local:high",
+        note="page cache included; at the limit the kernel first takes that back",
+    ),
+    Resource(
+        *("vmguarpages", PAGES, CLOSE, ""),
+        failcnt="memory.events.local:low",
+        barrier="memory.low",
+        note="its barrier is memory that the kernel takes from others first",
+    ),
+    Resource(
+        *("oomguarpages", PAGES, CLOSE, "memory.stat:anon + memory.stat:shmem + memory.swap.current"),
+        failcnt="memory.events:oom_kill",
+        barrier="memory.min",
+        note="its barrier is memory that the kernel never takes",
+    ),
+    Resource("numtcpsock", ITEMS, ACCOUNTING, "TCP sockets"),
+    Resource("numflock", ITEMS, ACCOUNTING, "file locks"),
+    Resource("numpty", ITEMS, EXACT, "ptys", limit="max= of its devpts", note="refused with ENOSPC"),
+    Resource(
+        *("numsiginfo", ITEMS, EXACT, "SigQ"),
+        limit="RLIMIT_SIGPENDING",
+        live=False,
+        note="refused with EAGAIN",
+    ),
+    Resource("tcpsndbuf", BYTES, ACCOUNTING, "send buffers of TCP sockets"),
+    Resource("tcprcvbuf", BYTES, ACCOUNTING, "receive buffers of TCP sockets"),
+    Resource("othersockbuf", BYTES, ACCOUNTING, "send buffers of other sockets"),
+    Resource("dgramrcvbuf", BYTES, ACCOUNTING, "receive buffers of other sockets"),
+    Resource("numothersock", ITEMS, ACCOUNTING, "other sockets"),
+    Resource(
+        *("dcachesize", BYTES, ACCOUNTING, "memory.stat:slab_reclaimable"),
+        note="all slabs that can be reclaimed, not only dentries and inodes",
+    ),
+    Resource(
+        *("numfile", ITEMS, ACCOUNTING, "open descriptors of its processes"),
+        note="a file that several processes share counts for each; --nofile is the limit of one process",
+    ),
+    Resource("numiptent", ITEMS, ACCOUNTING, "nftables rules"),
+    Resource(
+        *("swappages", PAGES, EXACT, "memory.swap.current", "memory.swap.peak", "memory.swap.events:max"),
+        barrier="memory.swap.high",
+        limit="memory.swap.max",
+        crossed="memory.swap.events:high",
+    ),
+)
+BY_NAME = {row.name: row for row in RESOURCES}
+
+
+# --- the kernel's files ---------------------------------------------------------------------------------------------
+
+
+class Amount(BaseFileInterface):  # type: ignore[misc]
+    """A file with one number; `max` is UNLIMITED."""
+
+    def sanitize_get(self, value: str) -> int:
+        return UNLIMITED if value == "max" else int(value)
+
+    def sanitize_set(self, value: int) -> str:
+        return "max" if value >= UNLIMITED else str(value)
+
+
+class Lines(BaseFileInterface):  # type: ignore[misc]
+    """A file with a number on each line, behind its name."""
+
+    readonly = True
+
+    def sanitize_get(self, value: str) -> dict[str, int]:
+        pairs = (line.split() for line in value.splitlines())
+        return {name: int(number) for name, number in pairs}
+
+
+class Files(Controller):  # type: ignore[misc]
+    """Of a cgroup: FILE is the attribute, with _ for each dot.  What a kernel lacks is an OSError when it is asked."""
+
+    memory_current = Amount("memory.current", readonly=True)
+    memory_peak = Amount("memory.peak", readonly=True)
+    memory_low = Amount("memory.low")
+    memory_min = Amount("memory.min")
+    memory_high = Amount("memory.high")
+    memory_max = Amount("memory.max")
+    memory_oom_group = Amount("memory.oom.group")
+    memory_stat = Lines("memory.stat")
+    memory_events = Lines("memory.events")
+    memory_events_local = Lines("memory.events.local")
+    memory_swap_current = Amount("memory.swap.current", readonly=True)
+    memory_swap_peak = Amount("memory.swap.peak", readonly=True)
+    memory_swap_high = Amount("memory.swap.high")
+    memory_swap_max = Amount("memory.swap.max")
+    memory_swap_events = Lines("memory.swap.events")
+    pids_current = Amount("pids.current", readonly=True)
+    pids_peak = Amount("pids.peak", readonly=True)
+    pids_max = Amount("pids.max")
+    pids_events = Lines("pids.events")
+    pids_events_local = Lines("pids.events.local")
+    cpu_weight = Amount("cpu.weight")
+    cpu_max = BaseFileInterface("cpu.max")
+    cpu_stat = Lines("cpu.stat")
+    cpuset_cpus = BaseFileInterface("cpuset.cpus")
+    io_weight = BaseFileInterface("io.weight")
+    io_bfq_weight = BaseFileInterface("io.bfq.weight")
+    io_max = BaseFileInterface("io.max")
+
+
+def is_file(source: str) -> bool:
+    """Is it a file of cgroup v2, and not something to look at?"""
+    return source.startswith(("memory.", "pids."))
+
+
+class Reading:
+    """The numbers of one cgroup, each file being read once; None for what its kernel does not tell."""
+
+    def __init__(self, files: Files) -> None:
+        self._files = files
+        self._read: dict[str, Any] = {}
+
+    def number(self, source: str, unit: str) -> int | None:
+        """What a source says, in this unit."""
+        for one in source.split(" or "):
+            parts = [self._one(part) for part in one.split(" + ")]
+            found = [part for part in parts if part is not None]
+            if found and len(found) == len(parts):
+                whole = sum(found)
+                return -(-whole // PAGE) if unit == PAGES and whole < UNLIMITED else whole
+        return None
+
+    def _one(self, source: str) -> int | None:
+        name, _, key = source.partition(":")
+        if name not in self._read:
+            try:
+                self._read[name] = getattr(self._files, name.replace(".", "_"))
+            except OSError as error:
+                if error.errno in SPENT:
+                    raise
+                self._read[name] = None
+        value = self._read[name]
+        number: int | None = value.get(key) if key and value is not None else value
+        return number
