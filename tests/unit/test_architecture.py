@@ -35,6 +35,8 @@ LEVELS = (
         "ve.passwd",
         "ve.log",
         "ve.config",
+        "ve.consistency ve.hardware ve.plan",
+        "ve.presets",
         "ve.wholefile ve.facts ve.lock ve.state ve.ids",
         "ve.interpreter",
         "ve.beneath ve.tree ve.accounts",
