@@ -1,82 +1,35 @@
 """The command line of ve: each verb parses, makes one call of the library, and prints.
 
-ve/_options.py has what may be typed, ve/_completion.py how a shell completes it, ve/_output.py what is shown,
-ve/_session.py what is said on the way.  stdout is data, stderr is talk.
+ve/_app.py has what verbs share and runs them, ve/_options.py what may be typed, ve/_completion.py how a shell completes
+it, ve/_output.py what is shown, ve/_session.py what is said on the way.  stdout is data, stderr is talk.
 """
 
-import os
 import sys
-from collections.abc import Callable
 from typing import Any
 
-import typer
-
-from ve import _completion as completion
 from ve import _options as opt
 from ve import _output as out
+from ve import _plan as planned
+from ve import _ubc as beans
 from ve import errors
-from ve._session import Session, interruptible, stand_on_firm_ground
+from ve._app import Context, app, main, verb
 
-PLAIN: dict[str, Any] = {"rich_markup_mode": None, "pretty_exceptions_enable": False, "add_completion": False}
-
-app = typer.Typer(
-    **PLAIN,
-    invoke_without_command=True,
-    context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="ve help VERB has options and examples of each.",
-)
-templates = typer.Typer(**PLAIN, invoke_without_command=True)
-app.add_typer(templates, name="template")
-
-
-class Context(typer.Context):
-    """What typer gives each verb."""
-
-    obj: Session
-
-
-def verb(name: str, cls: type[opt.Verb] = opt.Verb) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Make a function a verb; its docstring is the help."""
-    group = templates if name.startswith("template ") else app
-    return group.command(name.removeprefix("template "), cls=cls, epilog=opt.examples(name))
-
-
-def choose(ctx: Context, suffix: str = "") -> None:
-    """Note the verb for the error sentences; without one, show the help and fail."""
-    if not ctx.invoked_subcommand:
-        print(ctx.get_help(), file=sys.stderr)
-        raise typer.Exit(2)
-    ctx.obj.verb = ctx.invoked_subcommand + suffix
-
-
-@app.callback()
-def globals_(
-    ctx: Context,
-    state_dir: opt.StateDir = None,
-    quiet: opt.Quiet = False,
-    show_completion: opt.ShowCompletion = None,
-    version: opt.Version = False,
-) -> None:
-    """Virtual Environments: isolated groups of processes with their own root, init and users."""
-    if version or show_completion:
-        print(f"ve {out.version()}" if version else completion.script(show_completion or ""), flush=True)
-        raise typer.Exit
-    ctx.obj.state_dir, ctx.obj.quiet = state_dir, quiet
-    choose(ctx)
-
-
-@templates.callback()
-def template_(ctx: Context) -> None:
-    """Templates: the read-only file systems that VEs are made from."""
-    choose(ctx, " template")
+__all__ = ["app", "main"]
 
 
 @verb("create")
 @opt.with_settings(*opt.SETTINGS)
 def create(
-    ctx: Context, veid: opt.Veid, template: opt.Template, name: opt.Name = None, *, asked: dict[str, Any]
+    ctx: Context,
+    veid: opt.Veid,
+    template: opt.Template,
+    name: opt.Name = None,
+    area: opt.Area = None,
+    *,
+    asked: dict[str, Any],
 ) -> None:
     """Create a VE from a template."""
+    asked |= {"area": area} if area else {}
     made = ctx.obj.host(veid).create(opt.veid(veid), template=template, name=name or "", **asked)
     ctx.obj.say(f"{out.label(made)} is created from {made.config.template}")
 
@@ -103,14 +56,7 @@ def start(
     if dry_run:
         print(out.render(out.PLAN, env.plan()), end="")
         return 0
-    end = "reboot"
-    while end == "reboot":
-        with env.start_foreground() as running:
-            ctx.obj.say(f"{out.label(env)} {out.ATTACHED}")
-            running.attach()
-        end = running.wait()
-        ctx.obj.say(f"{out.label(env)} {out.ENDS[end]}")
-    return 0 if end == "halt" else 1
+    return ctx.obj.attend(env)
 
 
 @verb("stop")
@@ -163,8 +109,8 @@ def set_(
 ) -> None:
     """Change a VE, running or stopped.
 
-    --hostname changes a running one at once, and for good only with --save.  --userpasswd and --ssh-key edit the VE's
-    own files.  All else needs --save; what can be repeated replaces all that was there, and "" takes that away.
+    --hostname and limits change a running one at once, and for good only with --save.  --userpasswd and --ssh-key edit
+    the VE's own files.  All else needs --save; what can be repeated replaces all that was there, and "" takes it away.
     """
     target, say = ctx.obj.get(key), ctx.obj.say
     if not asked and userpasswd is None and ssh_key is None:
@@ -204,7 +150,7 @@ def run(
     Without CMD it is the template's own command, or else its shell.  The exit code is the command's, or 125 when ve
     itself failed.
     """
-    return ctx.obj.host(template).run(template, command or (), user=user, cwd=cwd, **asked)
+    return ctx.obj.ended(ctx.obj.host(template).run(template, command or (), user=user, cwd=cwd, **asked))
 
 
 @verb("exec", cls=opt.Wrapper)
@@ -220,19 +166,20 @@ def exec_(
         raise errors.InvalidValue(
             f"cannot run a command in {key}: none was given", hint=f"ve enter {key} opens a shell"
         )
-    return ctx.obj.get(key).call(command, user=user, cwd=cwd, env=opt.variables(env) if env else None)
+    code = ctx.obj.get(key).call(command, user=user, cwd=cwd, env=opt.variables(env) if env else None)
+    return ctx.obj.ended(code)
 
 
 @verb("enter")
 def enter(ctx: Context, key: opt.VE) -> int:
     """Open a login shell of root in a running VE."""
-    return ctx.obj.get(key).enter()
+    return ctx.obj.ended(ctx.obj.get(key).enter())
 
 
 @verb("console")
 def console(ctx: Context, key: opt.VE) -> int:
     """Log in to a running VE on a new terminal of it."""
-    return ctx.obj.get(key).console()
+    return ctx.obj.ended(ctx.obj.get(key).console())
 
 
 @verb("logs")
@@ -252,8 +199,9 @@ def list_(
     as_json: opt.Json = False,
 ) -> int:
     """List all VEs, running or not."""
-    table = out.choose_fields(output)
-    envs = ctx.obj.host("VEs").list()
+    host = ctx.obj.host("VEs")
+    table = out.choose_fields(output, beans.list_fields(host))
+    envs = host.list()
     print(out.render(table, envs, as_json, header=not bare), end="")
     codes = [ctx.obj.report(error) for env in envs if (error := out.broken(env))]
     return codes[0] if codes else 0
@@ -264,6 +212,85 @@ def status(ctx: Context, key: opt.VE, as_json: opt.Json = False) -> None:
     """Show all that is known of a VE."""
     facts = ctx.obj.get(key).describe()
     print(out.dump_json(facts) if as_json else out.as_facts(facts), end="")
+
+
+@verb("ubc")
+def ubc(
+    ctx: Context,
+    key: opt.OneVE = None,
+    quiet: opt.OnlyNear = False,
+    watch: opt.Watch = False,
+    reset: opt.Reset = False,
+    compat: opt.Compat = None,
+    as_json: opt.Json = False,
+) -> None:
+    """Show the beancounters of VEs: what each uses, used at most, may use, and how often it was refused.
+
+    ~ marks the most that somebody saw, where the kernel keeps no maximum; - what nothing here tells.  MAXHELD and
+    FAILCNT count from the last --reset on, over restarts of the VE and of the host.  --compat writes OpenVZ's
+    /proc/user_beancounters of all VEs that run to a file, for programs that read that.
+    """
+    host = ctx.obj.host("VEs")
+    veid = ctx.obj.veid(key)
+    if reset:
+        for env in host.list():
+            if veid in (None, env.veid):
+                env.reset_beancounters()
+                ctx.obj.say(f"{out.label(env)}: counts from now on")
+        return
+    if compat is not None:
+        host.write_user_beancounters(compat)
+        return
+    for _ in beans.again(watch):
+        rows = [(env, each) for env, table in host.beancounters(veid) for each in table.values()]
+        rows = [row for row in rows if not quiet or beans.is_near(row)]
+        print(out.render(beans.UBC, rows, as_json) if as_json else beans.table(rows), end="", flush=True)
+
+
+@verb("plan")
+def plan(ctx: Context, split: opt.Split = None, check: opt.CheckPlan = False, as_json: opt.Json = False) -> int:
+    """Divide this host among VEs, or see whether it is oversold.
+
+    The exit code of --check is 1 if a VE's configuration is wrong or this host is oversold.
+    """
+    host = ctx.obj.host("this host")
+    if (split is None) == (not check):
+        raise errors.InvalidValue("cannot plan: one of --split and --check says what", hint="ve plan --help")
+    text, code = planned.divided(host, split, as_json) if split is not None else planned.reviewed(host, as_json)
+    print(text, end="")
+    return code
+
+
+@verb("top")
+def top(ctx: Context, key: opt.OneVE = None) -> None:
+    """Watch what VEs make the host do: CPU, memory, processes, disk, and what they wait for.
+
+    q ends it; the letter of a column sorts by that.  Without a terminal it is shown once.
+    """
+    from ve import _top  # a fifth of a second
+
+    print(_top.watched(ctx.obj.host("VEs"), ctx.obj.veid(key)), end="")
+
+
+@verb("events")
+def events(
+    ctx: Context,
+    key: opt.OneVE = None,
+    act: opt.Act = False,
+    follow: opt.Coming = False,
+    quiet: opt.OnlyChosen = False,
+    as_json: opt.Json = False,
+) -> None:
+    """Show what happened to VEs at their barriers and limits since it was last shown.
+
+    Who went over a barrier, was refused, or was killed for want of memory.  --act does what was chosen for it, once
+    for each crossing; that is done only while this runs.
+    """
+    host = ctx.obj.host("VEs")
+    veid = ctx.obj.veid(key)
+    for event in host.events(veid, follow=follow, act=act):
+        if not quiet or event.action or event.kind in ("action", "error"):
+            print(beans.event_line(event, as_json), flush=True)
 
 
 @verb("explain")
@@ -285,7 +312,7 @@ def explain(ctx: Context, key: opt.VE, rights: opt.Rights, as_json: opt.Json = F
 @verb("ps")
 def ps(ctx: Context, key: opt.OneVE = None, as_json: opt.Json = False) -> None:
     """Show the processes of VEs: PID and UID inside, HOSTPID outside."""
-    veid = None if key is None else ctx.obj.get(key).veid
+    veid = ctx.obj.veid(key)
     processes = [process for process in ctx.obj.host("VEs").ps() if veid in (None, process.veid)]
     print(out.render(out.PS, processes, as_json), end="")
 
@@ -370,30 +397,3 @@ def template_remove(ctx: Context, template: opt.Ref) -> None:
     """Remove a version of a template, or all of them, if unused."""
     ctx.obj.host(template).templates.remove(template)
     ctx.obj.say(f"template {template} is removed")
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Run one command line and return its exit code."""
-    stand_on_firm_ground()
-    if "_VE_COMPLETE" in os.environ:
-        completion.answer(app)
-    here = Session(opt.spelled_out(sys.argv[1:] if argv is None else argv))
-    command = typer.main.get_command(app)
-    try:
-        with interruptible(), command.make_context("ve", list(here.words), obj=here) as ctx:
-            code = command.invoke(ctx)
-        print(end="", flush=True)
-    except typer.Exit as done:
-        code = done.exit_code
-    except (Exception, KeyboardInterrupt) as error:
-        code = here.report(error)
-    mute()
-    return code or 0
-
-
-def mute() -> None:
-    """Let go of a stdout that cannot take what it still holds, or the interpreter would complain when it ends."""
-    try:
-        print(end="", flush=True)
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

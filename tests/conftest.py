@@ -181,10 +181,11 @@ _places: list[Path] = []
 
 
 def cgroup_root() -> Path:
-    """Where cgroup2 is mounted: not always at /sys/fs/cgroup."""
+    """What the cgroups of state dirs are in: where cgroup2 is mounted, or a unit there where systemd runs."""
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         if " - cgroup2 " in line:
-            return Path(line.split()[4])
+            root = Path(line.split()[4])
+            return root / "system.slice/ve-host.service" if Path("/run/systemd/system").is_dir() else root
     raise LookupError("no cgroup2 in /proc/self/mountinfo")
 
 

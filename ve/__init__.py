@@ -16,36 +16,50 @@ Every name below is imported when it is first used, so that importing this packa
 TYPE_CHECKING = False  # as typing has it, whose import would be most of the cost of ours
 if TYPE_CHECKING:
     from ve import errors
+    from ve.beancounter import Beancounter
     from ve.check import Facility
+    from ve.consistency import Problem
     from ve.diff import Change
     from ve.environment import Environment
     from ve.ephemeral import Ephemeral
     from ve.errors import Error
+    from ve.events import Event
     from ve.explain import Explanation
     from ve.foreground import Foreground
     from ve.host import Host
     from ve.launch import Step
+    from ve.load import Load
     from ve.model import Config, Mount, Status
+    from ve.outcome import CalledProcessError, CompletedProcess, ExitCode
+    from ve.plan import Sum
     from ve.process import Popen
     from ve.ps import Process
     from ve.selftest import Verdict
     from ve.template import Template, Templates
 
 __all__ = [
+    "Beancounter",
+    "CalledProcessError",
     "Change",
+    "CompletedProcess",
     "Config",
     "Environment",
     "Ephemeral",
     "Error",
+    "Event",
+    "ExitCode",
     "Explanation",
     "Facility",
     "Foreground",
     "Host",
+    "Load",
     "Mount",
     "Popen",
+    "Problem",
     "Process",
     "Status",
     "Step",
+    "Sum",
     "Template",
     "Templates",
     "Verdict",
@@ -53,20 +67,28 @@ __all__ = [
 ]
 
 _ROOMS = {
+    "Beancounter": "beancounter",
+    "CalledProcessError": "outcome",
     "Change": "diff",
+    "CompletedProcess": "outcome",
     "Config": "model",
     "Environment": "environment",
     "Ephemeral": "ephemeral",
     "Error": "errors",
+    "Event": "events",
+    "ExitCode": "outcome",
     "Explanation": "explain",
     "Facility": "check",
     "Foreground": "foreground",
     "Host": "host",
+    "Load": "load",
     "Mount": "model",
     "Popen": "process",
+    "Problem": "consistency",
     "Process": "ps",
     "Status": "model",
     "Step": "launch",
+    "Sum": "plan",
     "Template": "template",
     "Templates": "template",
     "Verdict": "selftest",

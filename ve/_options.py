@@ -10,8 +10,9 @@ from typing import Annotated, Any, Literal
 import typer
 from typer.core import TyperArgument, TyperCommand, TyperOption
 
-from ve import errors
+from ve import errors, limits
 from ve._completion import complete_field, complete_right, complete_side, complete_template, complete_ve
+from ve._limit_options import AccountOnly, OnBarrier, OnFailure, Preset, limit
 from ve._output import LIST
 from ve.model import check_name
 from ve.rights import PROFILES
@@ -31,6 +32,7 @@ EXAMPLES = {
         "ve set 101 --hostname blue          # until it stops",
         "ve set web --no-onboot --env LANG=C --description 'the web server' --save",
         've set web --mount "" --save        # none any more',
+        "ve set 101 --on-barrier memory:raise:20% --on-failure numproc:freeze --save",
         "ve set 101 --userpasswd root:-      # read from stdin",
         "ve set 101 --ssh-key @/root/.ssh/id_ed25519.pub",
     ],
@@ -48,6 +50,19 @@ EXAMPLES = {
         "ve explain 101 nesting             # what the profile gives, and what it takes",
         "ve explain 101 syscall:bpf         # and not the capability",
     ],
+    "ubc": [
+        "ve ubc",
+        "ve ubc 101 --watch",
+        "ve ubc -q",
+        "ve ubc web --reset",
+        "ve ubc --compat /run/ve/user_beancounters",
+    ],
+    "plan": [
+        "ve plan --split 10 >ten.toml; ve create 101 --template debian --config ./ten.toml",
+        "ve plan --check",
+    ],
+    "top": ["ve top", "ve top web"],
+    "events": ["ve events", "ve events 101 --follow --json", "ve events --act --follow --quiet"],
     "ps": ["ve ps", "ve ps 101", "ve ps --json"],
     "check": ["ve check", "ve check --json"],
     "selftest": ["ve selftest", "ve selftest 101", "ve selftest --json"],
@@ -127,6 +142,16 @@ def variables(pairs: list[str]) -> dict[str, str]:
 def switches(pairs: list[str]) -> dict[str, str]:
     """Of NAME:on and NAME:off, as vzctl spells it."""
     return {name: switch for name, _, switch in (pair.partition(":") for pair in listed(pairs))}
+
+
+def reactions(pairs: list[str]) -> dict[str, str]:
+    """Of RESOURCE:ACTION, an action for each."""
+    found: dict[str, str] = {}
+    for name, _, action in (pair.partition(":") for pair in listed(pairs)):
+        if name in found:
+            raise errors.InvalidValue(f"cannot use {name}:{action}: {name} has another action already")
+        found[name] = action
+    return found
 
 
 def listed(values: list[str]) -> list[str]:
@@ -212,6 +237,10 @@ Template = Annotated[
     str, typer.Option(metavar="NAME[:VERSION]", help="What to make it from.", autocompletion=complete_template)
 ]
 Name = Annotated[Text, typer.Option(metavar="NAME", help="A name that works wherever the VEID does.", callback=name)]
+Area = Annotated[
+    Literal["loop"] | None,
+    typer.Option(help="Keep what it changes in a file system of its own, of the size --disk.", show_choices=True),
+]
 Hostname = Annotated[Text, typer.Option(metavar="NAME", help="What hostname says inside, if not its name.")]
 Description = Annotated[Text, typer.Option(metavar="TEXT", help="One line for people.")]
 Onboot = Annotated[bool | None, typer.Option("--onboot/--no-onboot", help="Start it when the host boots, or not.")]
@@ -246,6 +275,11 @@ SETTINGS: dict[str, tuple[Any, Callable[[Any], Any]]] = {
     "devices": (Devices, listed),
     "profiles": (Profiles, listed),
     "capabilities": (Capabilities, switches),
+    "preset": (Preset, str),
+    **{name: (limit(name), str) for name in limits.NAMES},
+    "on_barrier": (OnBarrier, reactions),
+    "on_failure": (OnFailure, reactions),
+    "account_only": (AccountOnly, bool),
 }
 
 
@@ -291,6 +325,19 @@ Foreground = Annotated[bool, typer.Option("--foreground", help="Be its console, 
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the steps and do nothing.")]
 Follow = Annotated[bool, typer.Option("--follow", "-f", help="Go on with new text as it comes.")]
 
+OnlyNear = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Only what is near its barrier, has been, or was refused.")
+]
+Watch = Annotated[bool, typer.Option("--watch", "-w", help="Show it again every two seconds.")]
+Split = Annotated[int | None, typer.Option(metavar="N", help="Print limits that divide this host in N, as a preset.")]
+CheckPlan = Annotated[
+    bool, typer.Option("--check", help="Is each VE's configuration consistent, and is this host oversold?")
+]
+Compat = Annotated[Text, typer.Option(metavar="FILE", help="Write OpenVZ's /proc/user_beancounters to FILE.")]
+Reset = Annotated[bool, typer.Option("--reset", help="Count from now on.")]
+Act = Annotated[bool, typer.Option("--act", help="Do what --on-barrier and --on-failure say.")]
+Coming = Annotated[bool, typer.Option("--follow", "-f", help="Go on with new ones as they come.")]
+OnlyChosen = Annotated[bool, typer.Option("--quiet", "-q", help="Only those that have an action, and what it did.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Columns = Annotated[
     str, typer.Option("-o", metavar="FIELD,...", help=f"Some of {', '.join(LIST)}.", autocompletion=complete_field)

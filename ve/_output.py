@@ -53,12 +53,14 @@ ENDS = {"halt": "has halted", "reboot": "reboots", "killed": "was killed"}
 TEMPLATES = fields("ref", "created", "init", "source")
 
 
-def choose_fields(names: str) -> Fields:
-    """The fields of `list -o`; InvalidValue names the one that is none."""
+def choose_fields(names: str, more: Fields) -> Fields:
+    """The fields of `list -o`, of LIST and these; InvalidValue names the one that is none."""
+    known = LIST | more
     for name in names.split(","):
-        if name not in LIST:
-            raise errors.InvalidValue(f"cannot list {name!r}: no such field", hint=f"the fields are {', '.join(LIST)}")
-    return {name: LIST[name] for name in names.split(",")}
+        if name not in known:
+            hint = f"the fields are {', '.join(LIST)}, and beancounters such as numproc, numproc.m, .b, .l and .f"
+            raise errors.InvalidValue(f"cannot list {name!r}: no such field", hint)
+    return {name: known[name] for name in names.split(",")}
 
 
 def label(env: "ve.Environment") -> str:
@@ -205,9 +207,21 @@ SETTINGS_ELSEWHERE = (
     ("--privileged", "--profile NAME gives more: docker, fuse, nesting, sysctl, tun; `ve help create`"),
     ("--security-opt --features", "--profile NAME"),
     ("--devices --devnodes", "--device /dev/X"),
-    ("-m --memory --ram --cpus --cpulimit --pids-limit --diskspace", "there are no limits yet"),
+    ("-m --ram --memory-limit", "--memory SIZE"),
+    ("--memory-swap --swappiness", "--swap SIZE, which is beside --memory"),
+    ("--cpulimit --cpu-quota", "--cpus N, in CPUs or with %"),
+    ("--cpuunits --cpu-shares -c", "--cpu-weight 1..10000"),
+    ("--cpumask --cpuset-cpus", "--cpuset LIST"),
+    ("--pids-limit --tasks-max", "--processes N"),
+    ("--diskspace --storage-opt", "--disk SIZE"),
+    ("--diskinodes", "--inodes N"),
+    ("--iolimit --device-write-bps", "--io-read SIZE/s and --io-write SIZE/s"),
+    ("--iopslimit", "--iops N"),
+    ("--ioprio --blkio-weight", "--io-weight 1..10000"),
+    ("--ulimit", "--nofile N; the other limits of a process are a machine's own"),
     ("-p --publish --network --net --ipadd --netif_add --nameserver", "a VE has no network but lo yet"),
 )
+READERS = ("list", "status", "ubc", "explain", "ps", "check", "selftest")
 # What hands know from elsewhere: where it is typed ("": anywhere), the words (*: any argument), and what does it here.
 FAMILIAR: tuple[tuple[str, str, str], ...] = (
     ("ve", "ls", "ve list"),
@@ -219,6 +233,7 @@ FAMILIAR: tuple[tuple[str, str, str], ...] = (
     ("ve", "inspect info show", "ve status VE"),
     ("ve", "doctor diagnose checkconfig", "ve check"),
     ("ve", "why can may getcap capsh", "ve explain VE RIGHT"),
+    ("ve", "stats usage limits beancounters vzubc", "ve ubc"),
     ("ve", "exec2", "ve exec VE CMD"),
     ("ve", "images templates", "ve template list"),
     ("ve", "pull import", "ve template add NAME SOURCE"),
@@ -240,7 +255,7 @@ FAMILIAR: tuple[tuple[str, str, str], ...] = (
     ("ve stop", "-f --force -9", "ve stop --fast VE"),
     ("ve template build", "-t --tag", "--name NAME"),
     *((f"ve {verb}", words, ours) for verb in ("create", "set", "run") for words, ours in SETTINGS_ELSEWHERE),
-    *((f"ve {verb}", "--format -j", "--json") for verb in ("list", "status", "explain", "ps", "check", "selftest")),
+    *((f"ve {verb}", "--format -j", "--json") for verb in READERS),
     ("", "--state-dir", "it stands before the verb: ve --state-dir DIR VERB"),
     ("", "--quiet -q", "it stands before the verb: ve -q VERB"),
     ("", "-i -t --interactive --tty", "there is a terminal without it, when yours is one"),

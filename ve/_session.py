@@ -20,6 +20,7 @@ PHRASES = {  # of verbs whose names are not English ones
     "console": "log in to",
     "cp": "copy files of",
     "diff": "compare",
+    "events": "watch",
     "exec": "run a command in",
     "explain": "explain the rights of",
     "list template": "list templates",
@@ -27,6 +28,8 @@ PHRASES = {  # of verbs whose names are not English ones
     "ps": "look at",
     "selftest": "examine",
     "status": "look at",
+    "top": "watch",
+    "ubc": "read the beancounters of",
     "umount": "unmount",
 }
 
@@ -78,6 +81,12 @@ class Session:
         if not self.quiet:
             print(text, file=sys.stderr)
 
+    def ended(self, code: int) -> int:
+        """The exit code of a command; tell which limit of its VE stopped it, if one did."""
+        if isinstance(code, ve.ExitCode) and code.why:
+            self.say(f"ve: {out.label(self.env) if self.env else self.target}: killed by the kernel: {code.why}")
+        return code
+
     def report(self, error: BaseException) -> int:
         """Tell a failure and its cure; returns its exit code."""
         code, lines = out.explain(error, self.cannot(), self.words, self.called())
@@ -101,6 +110,21 @@ class Session:
         if idle and (status := self.env.status) != "running":
             self.say(f"{out.label(self.env)} is {status}: {idle}")
         return self.env
+
+    def veid(self, key: str | None) -> int | None:
+        """Of the one VE that was named; None if it is to be about all."""
+        return None if key is None else self.get(key).veid
+
+    def attend(self, env: "ve.Environment") -> int:
+        """Be its console until it ends for good; 0 if it has halted."""
+        end = "reboot"
+        while end == "reboot":
+            with env.start_foreground() as running:
+                self.say(f"{out.label(env)} {out.ATTACHED}")
+                running.attach()
+            end = running.wait()
+            self.say(f"{out.label(env)} {out.ENDS[end]}")
+        return 0 if end == "halt" else 1
 
     def those(
         self, keys: list[str] | None, every: bool, option: str, wanted: Callable[["ve.Environment"], bool]

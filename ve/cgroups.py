@@ -1,8 +1,11 @@
 """The cgroup of a VE, where what it uses is counted and limited.
 
-    <cgroup2>/<tag>/<VEID>/               ours: limits are set here, out of the VE's reach
-    <cgroup2>/<tag>/<VEID>/init/          the VE's: the root of its cgroup namespace, delegated to its root
-    <cgroup2>/<tag>/<VEID>/init/exec.*/   ours: one for each command that entered from outside (ve/execgroup.py)
+    <home>/<tag>/<VEID>/                  ours: limits are set here, out of the VE's reach
+    <home>/<tag>/<VEID>/init/             the VE's: the root of its cgroup namespace, delegated to its root
+    <home>/<tag>/<VEID>/exec/exec.*/      ours: one for each command that a program runs in it (ve/execgroup.py)
+    <home>/<tag>/<VEID>/init/exec.*/      ours: one for each command that logs in
+
+home is the root of cgroup2 or, on a host with systemd, the unit ve-host.service, which systemd delegates to us.
 
 cgroup v2 only, wherever it is mounted (mountinfo says).  Files are read and written through cgroupspy's descriptors,
 which fit v2 as well; its tree knows v1 only.
@@ -12,6 +15,7 @@ import contextlib
 import errno
 import os
 import select
+import subprocess
 import time
 from collections.abc import Iterator
 
@@ -21,9 +25,15 @@ from cgroupspy.interfaces import DictFile, FlagFile, MultiLineIntegerFile
 from ve import mountinfo
 from ve.errors import SPENT, NotSupported
 
+PLACES = ("init", "exec")  # what is below a VE's own
+LEAF = "ve-host"  # where the processes go that were in the root of a container
+UNIT = "ve-host.service"
+_BOOTED = "/run/systemd/system"  # sd_booted(3)
+_ACTIVE = f"/run/systemd/units/invocation:{UNIT}"  # systemd.exec(5): of each unit that is active, for the journal
 _GONE = (errno.ENOENT, errno.ENODEV)  # not there, or removed while we had it open
 # A VE's root may make cgroups: not so many that the host suffers, nor so deep that nobody can take them away again.
 _BOUNDS = {"cgroup.max.depth": 32, "cgroup.max.descendants": 10_000}
+CONTROLLERS = ("memory", "pids", "cpu", "cpuset", "io")
 _DELEGATED = ("cgroup.procs", "cgroup.subtree_control", "cgroup.threads")  # cgroup-v2.rst, "Model of Delegation"
 
 
@@ -55,6 +65,11 @@ class Cgroup:
             if error.errno not in _GONE:
                 raise
             return False
+
+    def take(self, pid: int) -> None:
+        """Move a process into it; ProcessLookupError if it has ended."""
+        with open(f"{self.path}/cgroup.procs", "w", encoding="ascii") as file:
+            file.write(str(pid))
 
     def frozen(self) -> bool:
         try:
@@ -164,9 +179,21 @@ def mount_point() -> str:
     raise NotSupported("cannot find cgroup2: it is not mounted", hint="mount -t cgroup2 none /sys/fs/cgroup")
 
 
+def controllers(path: str) -> list[str]:
+    """Those of CONTROLLERS that cgroups below this one can have."""
+    with open(f"{path}/cgroup.controllers", encoding="ascii") as file:
+        there = file.read().split()
+    return [name for name in CONTROLLERS if name in there]
+
+
+def home() -> str:
+    """The cgroup that those of all state dirs are in: who has systemd must not divide its cgroups behind its back."""
+    return f"{mount_point()}/system.slice/{UNIT}" if os.path.isdir(_BOOTED) else mount_point()
+
+
 def cgroup(tag: str, veid: int) -> Cgroup:
     """The cgroup of a VE, whether it exists or not."""
-    return Cgroup(f"{mount_point()}/{tag}/{veid}")
+    return Cgroup(f"{home()}/{tag}/{veid}")
 
 
 def create(tag: str, veid: int, owner: int) -> Cgroup:
@@ -175,9 +202,13 @@ def create(tag: str, veid: int, owner: int) -> Cgroup:
     NotSupported if cgroup2 cannot be written here, as in a container without delegation.
     """
     outer = cgroup(tag, veid)
-    inner = f"{outer.path}/init"
+    inner, commands = (f"{outer.path}/{name}" for name in PLACES)
     try:
+        _have_unit()
         _make(inner)
+        _make(commands)
+        for path in _down_to(os.path.dirname(outer.path)):
+            _hand_down(path, controllers(path))
     except OSError as error:
         if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
             raise
@@ -185,7 +216,7 @@ def create(tag: str, veid: int, owner: int) -> Cgroup:
             f"cannot make a cgroup in {mount_point()}: {error.strerror}",
             hint="in a container, cgroup2 must be mounted writable: --privileged with --cgroupns=private",
         ) from error
-    for path in (os.path.dirname(outer.path), outer.path, inner):  # whatever the caller's umask
+    for path in (os.path.dirname(outer.path), outer.path, inner, commands):  # whatever the caller's umask
         os.chmod(path, 0o755)  # 6.1 mounts a VE's cgroup2 only for who may search each directory above its root
     for name, value in _BOUNDS.items():
         with open(f"{outer.path}/{name}", "w", encoding="ascii") as file:
@@ -194,6 +225,75 @@ def create(tag: str, veid: int, owner: int) -> Cgroup:
     for name in _DELEGATED:
         os.chown(f"{inner}/{name}", owner, owner)
     return outer
+
+
+def delegate(group: Cgroup) -> None:
+    """Let the VE's root divide what its cgroup has among cgroups of its own, as systemd does for its services.
+
+    Not the pids controller where a kernel (before 6.11) counts a refused fork only in the cgroup that forked, whoever's
+    limit it was: those that the VE made would take the failures along when they go.
+    """
+    local = os.path.exists(f"{group.path}/pids.events.local")
+    _hand_down(group.path, [name for name in controllers(group.path) if local or name != "pids"])
+
+
+def _have_unit() -> None:
+    """Where systemd runs: a unit of it whose cgroup is ours (Delegate=), for as long as the host is up.
+
+    It has no process.  KillMode=process lets its end, as at shutdown, leave VEs to who stops them in their own way.
+    """
+    if not os.path.isdir(_BOOTED) or os.path.lexists(_ACTIVE):
+        return
+    settings = ("Type=oneshot", "RemainAfterExit=yes", "Delegate=yes", "KillMode=process")
+    words = ["systemd-run", "--quiet", f"--unit={UNIT}", "--description=Cgroups of Virtual Environments"]
+    words += [*(f"--property={each}" for each in settings), "true"]
+    if os.path.exists(f"/run/systemd/transient/{UNIT}"):  # somebody has stopped it, and VEs go on in it
+        words = ["systemctl", "start", UNIT]
+    try:
+        done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+        why = done.stderr.strip().replace("\n", "; ") if done.returncode else ""
+    except FileNotFoundError:
+        why = f"{words[0]} is missing"
+    if why and not os.path.lexists(_ACTIVE):  # somebody else may have started it meanwhile
+        raise NotSupported(f"cannot have the unit {UNIT} of systemd: {why}", hint="systemctl status, and journalctl -e")
+
+
+def _down_to(path: str) -> list[str]:
+    """The cgroups from the root to path."""
+    root = mount_point()
+    names = os.path.relpath(path, root).split("/")
+    return ["/".join([root, *names[:count]]) for count in range(len(names) + 1)]
+
+
+def _hand_down(path: str, names: list[str]) -> None:
+    """Enable controllers for the cgroups below this one.
+
+    Where processes are in it (EBUSY: cgroup-v2.rst, "No Internal Process Constraint"), as in the root of a container,
+    they are moved to a leaf first.
+    """
+    with open(f"{path}/cgroup.subtree_control", encoding="ascii") as file:
+        enabled = file.read().split()
+    missing = [name for name in names if name not in enabled]
+    if not missing:
+        return
+    text = " ".join(f"+{name}" for name in missing)
+    for _ in range(100):  # they may fork while we move them, but hardly for ever
+        try:
+            with open(f"{path}/cgroup.subtree_control", "w", encoding="ascii") as file:
+                file.write(text)
+            return
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                raise
+        _move_to_leaf(path)
+    raise NotSupported(f"cannot enable {text} in {path}: processes are in it that cannot be moved")
+
+
+def _move_to_leaf(path: str) -> None:
+    os.makedirs(f"{path}/{LEAF}", exist_ok=True)
+    for pid in Cgroup(path).core.procs:
+        with contextlib.suppress(ProcessLookupError):
+            Cgroup(f"{path}/{LEAF}").take(pid)
 
 
 def remove(tag: str, veid: int) -> None:

@@ -27,7 +27,7 @@ SIZE_MAX = 16 << 20  # bytes; more than a command line can ask for
 
 _EXPECTED = {str: "a string", bool: "true or false", list: "an array of strings", dict: "a table of strings"}
 
-_ANY = Config(1, "any:1")  # a value is tried out in it
+_ANY = Config(1, "any:1", account_only=True)  # a value is tried out in it
 
 # Each key: its TOML type, and what makes one string of it a part of Config's value; str() is the way back.
 KEYS: dict[str, tuple[type, Callable[[str], Any]]] = {
@@ -41,6 +41,11 @@ KEYS: dict[str, tuple[type, Callable[[str], Any]]] = {
     "devices": (list, str),
     "profiles": (list, str),
     "capabilities": (dict, str),
+    "limits": (dict, str),
+    "on_barrier": (dict, str),
+    "on_failure": (dict, str),
+    "area": (str, str),
+    "account_only": (bool, bool),
 }
 
 

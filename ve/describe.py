@@ -5,7 +5,8 @@ import subprocess
 import time
 from typing import Any
 
-from ve import outfit
+from ve import looparea, outfit, quota
+from ve.amounts import UNLIMITED
 from ve.errors import Error
 from ve.facts import Facts
 from ve.ids import IDS
@@ -37,14 +38,31 @@ def describe(instance: Instance) -> dict[str, object]:
         "devices": begun["devices"],
         "profiles": begun["profiles"],
         "capabilities": begun["capabilities"],
+        "limits": begun["limits"],
         "pending": pending(begun, settings),
         "ids": f"{facts.base}-{facts.base + IDS - 1}" if facts else None,
+        "area": settings.area,
+        "disk": _disk(instance),
         "private": None if instance.ephemeral else instance.state.private(instance.veid),
         "log": None if instance.ephemeral else instance.log_path,
         "root": instance.state.root(instance.veid) if instance.shown else None,
         "cgroup": instance.cgroup.path if facts else None,
         "reboot": "from inside it ends the VE; under ve start --foreground it starts it again",
     }
+
+
+def _disk(instance: Instance) -> dict[str, int | None] | None:
+    """Bytes and inodes that are counted of its private area, and what it may have; None where nobody counts."""
+    private = instance.state.private(instance.veid)
+    if looparea.exists(private):
+        taken, size = looparea.held(private)
+        return {"space": taken, "inodes": None, "space_limit": size, "inodes_limit": None}
+    held = quota.held(private)
+    if held is None:
+        return None
+    limits = {"space_limit": held.space_limit, "inodes_limit": held.inodes_limit}
+    found = {name: None if limit >= UNLIMITED else limit for name, limit in limits.items()}
+    return {"space": held.space, "inodes": held.inodes, **found}
 
 
 def begun_with(facts: Facts | None, settings: Config) -> dict[str, Any]:
@@ -55,6 +73,13 @@ def begun_with(facts: Facts | None, settings: Config) -> dict[str, Any]:
     if facts and "asked" in facts.extra:  # an older ve notes less
         asked |= json.loads(facts.extra["asked"])
     return asked
+
+
+def rlimits(facts: Facts) -> dict[str, int]:
+    """Those that a running VE was given at its start, for its commands too."""
+    import json
+
+    return dict(json.loads(facts.extra.get("rlimits", "{}")))
 
 
 def pending(begun: dict[str, Any], settings: Config) -> dict[str, Any]:

@@ -63,7 +63,7 @@ class Middle:
         self.child = -1  # its pidfd
 
     def run(self) -> NoReturn:
-        rlimits.reset()
+        rlimits.reset(self.request["rlimits"])
         self.request["confinement"] = confinement.of(self.request["pid"], self.request["filters"])
         _give_pipes(self.request["pid"])
         ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)

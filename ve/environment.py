@@ -2,20 +2,37 @@
 
 import contextlib
 import subprocess
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Unpack
 
-from ve import actions, describe, diff, explain, files, ids, journal, launch, outfit, process, show, shutdown
-from ve import mounts as given
-from ve.errors import ActionFailed, InvalidValue, Mounted, NotFound, NotRunning
+from ve import (
+    actions,
+    describe,
+    diff,
+    explain,
+    files,
+    ids,
+    journal,
+    launch,
+    ledger,
+    outfit,
+    process,
+    settings,
+    show,
+    shutdown,
+)
+from ve.errors import ActionFailed, Mounted, NotFound, NotRunning
 from ve.facts import Facts
 from ve.foreground import Foreground
 from ve.instance import Instance
+from ve.limits import Words
 from ve.model import Mount
+from ve.outcome import CompletedProcess, ExitCode
 from ve.request import Arguments, Streams
 
 if TYPE_CHECKING:
+    from ve.beancounter import Beancounter
     from ve.selftest import Verdict
 
 
@@ -69,7 +86,7 @@ class Environment(Instance):
         self.refuse_ephemeral("start")
         self.refuse_running("start")
         settings, template = self.config, self.template
-        self.overlay  # noqa: B018 - is it all there?
+        self.require_private()
         if self.shown:
             self._unmount()
         self.clear()
@@ -164,41 +181,38 @@ class Environment(Instance):
         devices: Iterable[str] | None = None,
         profiles: Iterable[str] | None = None,
         capabilities: Mapping[str, str] | None = None,
+        preset: str | None = None,
+        on_barrier: Mapping[str, str] | None = None,
+        on_failure: Mapping[str, str] | None = None,
+        account_only: bool | None = None,
         save: bool = False,
+        **limits: Unpack[Words],
     ) -> list[str]:
-        """Change what was asked for: a running VE's hostname at once, everything for good with save.
+        """Change what was asked for: a running VE's hostname and limits at once, everything for good with save.
 
         Returns the names of those that wait for the next start.  What can neither change now nor is saved is refused
-        with InvalidValue: nothing is accepted and then ignored.
+        with InvalidValue: nothing is accepted and then ignored.  "" takes a limit away.
         """
         asked: dict[str, Any] = {"hostname": hostname, "description": description, "onboot": onboot}
         asked |= {"env": env, "mounts": mounts, "devices": devices}
-        asked |= {"profiles": profiles, "capabilities": capabilities}
-        asked = parsed({key: value for key, value in asked.items() if value is not None})
-        with self.locked(), self.init() as init:
-            before = self.config
-            settings = replace(before, **asked)
-            kept = sorted(asked.keys() - ({"hostname"} if init else set()))
-            if kept and not save:
-                raise InvalidValue(
-                    f"cannot set {', '.join(kept)} of {self.veid} without --save: only its conf file holds that",
-                    hint="add --save",
-                )
-            given.check_given(asked.get("mounts", ()), asked.get("devices", ()))
-            begun = describe.begun_with(init[0] if init else None, before if init else settings)
-            if init and hostname is not None:
-                begun["hostname"] = outfit.hostname(settings)
-                self._set_hostname(init[0], begun)
-            if save:
-                self.save(settings)
-            return sorted(describe.pending(begun, settings).keys() & asked.keys())
+        asked |= {"profiles": profiles, "capabilities": capabilities, "account_only": account_only}
+        asked |= {"on_barrier": on_barrier, "on_failure": on_failure}
+        asked = {name: value for name, value in asked.items() if value is not None}
+        with self.locked():
+            return settings.change(self, settings.parsed(asked) | settings.parsed_limits(limits, preset), save)
 
-    def _set_hostname(self, facts: Facts, begun: dict[str, Any]) -> None:
-        """Of the running VE, and note that it has it; under the VE's lock."""
-        import json
+    # --- what it uses -------------------------------------------------------------------------------------------
 
-        describe.set_hostname(self.veid, facts.pid, begun["hostname"])
-        self.state.write_facts(self.veid, replace(facts, extra=facts.extra | {"asked": json.dumps(begun)}))
+    def beancounters(self) -> "dict[str, Beancounter]":
+        """What it uses, has used and was refused, by the names of ve/beancounter.py; noted in its ledger."""
+        from ve import account
+
+        return account.beancounters([self])[self.veid]
+
+    def reset_beancounters(self) -> None:
+        """Count maxheld and failcnt from now on."""
+        self.refuse_ephemeral("reset the beancounters of")
+        ledger.begin(self.state, self.veid, self.cgroup)
 
     # --- commands inside ----------------------------------------------------------------------------------------
 
@@ -212,9 +226,10 @@ class Environment(Instance):
         check: bool = False,
         login: bool = False,
         **options: Unpack[Streams],
-    ) -> subprocess.CompletedProcess[Any]:
+    ) -> CompletedProcess:
         """subprocess.run for a command inside: its arguments, its CompletedProcess, its exceptions.
 
+        stopped_by of the latter two is "physpages" if the kernel killed the command for want of memory, else None.
         env, cwd and user mean the VE's; timeout, exception or this process's death end the command's whole tree.
         login gives that up for commands that log in (su -, login) where systemd is the init: see ve/execgroup.py.
         """
@@ -243,7 +258,7 @@ class Environment(Instance):
         user: str | None = None,
         cwd: str | None = None,
         env: Mapping[str, str] | None = None,
-    ) -> int:
+    ) -> ExitCode:
         """Run a command with our own stdin, stdout, stderr, terminal and signals, as ssh does; its code, 0..255.
 
         env is added to what commands find there anyway.
@@ -251,11 +266,11 @@ class Environment(Instance):
         with self._target(login=True) as target:
             return process.call(args, target=target, user=user, cwd=cwd, env=env)
 
-    def enter(self) -> int:
+    def enter(self) -> ExitCode:
         """A login shell of its root, the one that its passwd names, on our terminal; the shell's code."""
         return self.call(["/bin/sh", "-c", 'cd 2>/dev/null; exec "${SHELL:-/bin/sh}" -l'], user="0")
 
-    def console(self) -> int:
+    def console(self) -> ExitCode:
         """A login on a new pty of the VE."""
         return self.call(["login"])
 
@@ -264,12 +279,13 @@ class Environment(Instance):
         with self.running("run a command in") as (facts, pidfd):
             if self.cgroup.frozen():
                 raise NotRunning(f"cannot run a command in {self.veid}: it is frozen", hint=f"ve thaw {self.veid}")
-            outside, inside = self.cgroup.path, f"{self.cgroup.path}/init"
+            outside, inside = (f"{self.cgroup.path}/{name}" for name in ("exec", "init"))
             for cgroup in (outside, inside):
                 process.sweep(cgroup)
             filters = outfit.filters(self.state, facts.extra["filter"])
             cgroup = inside if login else outside
-            yield process.Target(pidfd, facts.pid, cgroup, self._variables(facts), self.veid, filters)
+            rlimits = describe.rlimits(facts)
+            yield process.Target(pidfd, facts.pid, cgroup, self._variables(facts), self.veid, filters, rlimits)
 
     def _variables(self, facts: Facts) -> dict[str, str]:
         """What a command finds in its environment: what its start noted, as the conf file may say another by now."""
@@ -304,7 +320,7 @@ class Environment(Instance):
                 return point
             actions.run(self.state, self.veid, "premount", point)
             with contextlib.ExitStack() as undo:
-                show.stopped(self.overlay, point)
+                show.stopped(self.stopped_root(), point)
                 undo.callback(self.hide)
                 actions.run(self.state, self.veid, "mount", point)
                 undo.pop_all()
@@ -352,40 +368,11 @@ class Environment(Instance):
     def diff(self) -> list[diff.Change]:
         """What it changed of its template: A added, C changed, D deleted."""
         self.refuse_ephemeral("compare")
-        return diff.changes(f"{self.state.private(self.veid)}/upper", self.template.path)
+        with self.upper() as upper:
+            return diff.changes(upper, self.template.path)
 
     def log_chunks(self, follow: bool = False) -> Iterator[bytes]:
         """What its init wrote and, while a VE with a journal runs, that; follow goes on until the VE ends."""
         self.refuse_ephemeral("show the log of")
         self.trim_log()
         return journal.chunks(self.log_path, self, follow)
-
-
-def parsed(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of a Config, from such as its maker may give: any iterable or mapping.  InvalidValue."""
-    return {name: _OF_CONFIG[name](name, value) if name in _OF_CONFIG else value for name, value in options.items()}
-
-
-def _several(name: str, values: Any) -> tuple[Any, ...]:
-    if isinstance(values, str):
-        raise InvalidValue(f"cannot use {name} {values!r}: it is one string, not a list of them", f"[{values!r}]")
-    return tuple(values)
-
-
-def _mounts(name: str, values: Any) -> tuple[Mount, ...]:
-    return tuple(Mount.parse(each) if isinstance(each, str) else each for each in _several(name, values))
-
-
-def _mapping(name: str, values: Any) -> dict[str, str]:
-    if not isinstance(values, Mapping):
-        raise InvalidValue(f"cannot use {name} {values!r}: it is not a mapping, such as a dict")
-    return dict(values)
-
-
-_OF_CONFIG: dict[str, Callable[[str, Any], Any]] = {
-    "env": _mapping,
-    "mounts": _mounts,
-    "devices": _several,
-    "profiles": _several,
-    "capabilities": _mapping,
-}

@@ -9,7 +9,7 @@ process ends or closes its channel.  What is then left in the run directory and 
 import contextlib
 import os
 
-from ve import config, ids, launch, process, unionfs
+from ve import config, ids, launch, outfit, process, unionfs
 from ve.environment import Environment
 from ve.model import Config
 from ve.template import Template
@@ -26,7 +26,9 @@ class Ephemeral(Environment):
             undo.callback(self.remove_all)
             self.state.write_conf(self.veid, config.dump(settings), ephemeral=True, new=True)
             if settings.rights.inner or not unionfs.memory_is_enough():
-                unionfs.prepare(self.state.make_dir(self.state.private(self.veid)), template.path)
+                private = self.state.make_dir(self.state.private(self.veid))
+                outfit.limit_disk(private, settings)
+                unionfs.prepare(private, template.path)
             base, *inner = ids.leases(self.state, self.veid, settings.rights.inner, ephemeral=True)
             what = (self.state, settings, template, base, tuple(inner), command)
             self._started = launch.Launch(*what, ephemeral=True)

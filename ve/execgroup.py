@@ -27,7 +27,7 @@ def create(cgroup: str) -> Cgroup:
     """A new one in the directory cgroup."""
     pid = os.getpid()
     group = Cgroup(f"{cgroup}/exec.{pid}.{process_start_time(pid)}.{next(_serial)}")
-    os.mkdir(group.path)
+    os.makedirs(group.path)
     return group
 
 

@@ -17,6 +17,7 @@ import stat
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from ve import enforce, limits
 from ve.errors import NotSupported
 from ve.namespaces import NAMESPACES
 from ve.rights import PROFILES, Profile, profile
@@ -107,7 +108,10 @@ KERNEL = (
     Row("openat2", ("ve cp", "ve set --userpasswd", "--mount"), "safe access to the files of a VE", _NEW_KERNEL),
     Row("fsopen", ("ve mount", "ve cp"), "the files of a VE that is stopped", _NEW_KERNEL),
     Row("idmapped tmpfs", ("--mount of what is on a tmpfs",), "such mounts", "use a kernel from 6.3 on"),
-    Row("inotify", ("ve logs --follow",), "news of a log", "raise sysctl fs.inotify.max_user_instances"),
+    Row(
+        *("inotify", ("ve logs --follow", "ve events --follow"), "news of a log or a cgroup"),
+        "raise sysctl fs.inotify.max_user_instances",
+    ),
     Row("xattrs", ("templates with file capabilities",), "what is in extended attributes", _FILE_SYSTEM),
     Row("device nodes", (), "device nodes of a VE's own: the host's are bound instead", _PRIVILEGED),
     Row("rlimits", (), "the limits of a machine's init: a VE has those of its caller", "run it with CAP_SYS_RESOURCE"),
@@ -155,12 +159,22 @@ def require(settings: Config) -> None:
     if not own_proc():
         cure = next(row.cure for row in KERNEL if row.name == "own /proc")
         raise NotSupported("no own /proc here, and every profile needs it", cure)
+    _require_controllers(settings)
     rows = [profile(name) for name in settings.rights.profiles]
     for each in DEVICES:
         brought_by = next((row for row in rows if each.name in row.devices), None)
         if brought_by and (why := refused(each.name)):
             what = f"cannot give profile {brought_by.name} to the VE: {each.name}: {why}"
             raise NotSupported(what, f"{each.cure}; {without(brought_by, each.name)}")
+
+
+def _require_controllers(settings: Config) -> None:
+    files = settings.resources.asked_files()
+    if not files or settings.account_only:
+        return
+    for controller in enforce.missing(files):
+        named = ", ".join(limits.of_controller(settings.limits, controller))
+        raise NotSupported(f"cannot limit {named}: cgroup2 has no {controller} controller here", enforce.cure())
 
 
 def own_proc() -> bool:

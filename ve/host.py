@@ -5,22 +5,33 @@ import contextlib
 import os
 import random
 import re
+import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
-from ve import config, ids, mounts, ps, unionfs
-from ve.environment import Environment, parsed
+from ve import config, hardware, ids, looparea, mounts, outfit, ps, unionfs
+from ve.amounts import UNLIMITED
+from ve.environment import Environment
 from ve.ephemeral import Ephemeral
 from ve.errors import BrokenConfig, Error, Exists, Locked, NotFound, NotRunning, require_root
 from ve.facilities import require
 from ve.facts import process_start_time
+from ve.limits import Words
 from ve.model import VEID_MAX, Config, Mount, check_veid
+from ve.outcome import ExitCode
+from ve.settings import parsed, parsed_limits
 from ve.staging import full_disk_named
 from ve.state import State
 from ve.template import Template, Templates
+from ve.wholefile import write_whole
 
 if TYPE_CHECKING:
+    from ve.beancounter import Beancounter
     from ve.check import Facility
+    from ve.consistency import Problem
+    from ve.events import Event
+    from ve.load import Load
+    from ve.plan import Sum
     from ve.selftest import Verdict
 
 # Ephemeral VEs take a free number up here, out of the way of those that an admin gives.
@@ -54,16 +65,25 @@ class Host:
         devices: Iterable[str] = (),
         profiles: Iterable[str] = (),
         capabilities: Mapping[str, str] | None = None,
+        preset: str = "",
+        on_barrier: Mapping[str, str] | None = None,
+        on_failure: Mapping[str, str] | None = None,
+        account_only: bool = False,
+        area: str = "",
+        **limits: Unpack[Words],
     ) -> Environment:
         """Make a VE from a template (NAME is its newest version, NAME:VERSION that one), stopped.
 
-        Exists if the VEID or the name is taken, TemplateNotFound, InvalidValue, DiskFull; then nothing is left.
+        area="loop" puts what it changes into a file system of its own, of the size disk.  Exists if the VEID or the
+        name is taken, TemplateNotFound, InvalidValue, DiskFull; then nothing is left.
         """
         check_veid(veid)
         require_root(f"cannot create {veid}")
         options: dict[str, Any] = {"name": name, "hostname": hostname, "description": description, "onboot": onboot}
         options |= {"env": env, "mounts": mounts, "devices": devices}
         options |= {"profiles": profiles, "capabilities": capabilities}
+        options |= {"account_only": account_only, **parsed_limits(limits, preset)}
+        options |= {"on_barrier": on_barrier, "on_failure": on_failure, "area": area}
         environment = Environment(self.state, veid)
         with self.templates.hold(template) as found:
             settings = _config(veid, found.ref, **options)
@@ -99,14 +119,21 @@ class Host:
         devices: Iterable[str] = (),
         profiles: Iterable[str] = (),
         capabilities: Mapping[str, str] | None = None,
+        preset: str = "",
+        on_barrier: Mapping[str, str] | None = None,
+        on_failure: Mapping[str, str] | None = None,
+        account_only: bool = False,
+        **limits: Unpack[Words],
     ) -> Iterator[Ephemeral]:
         """A running VE that leaves nothing and ends with the block, or with this process, however that ends.
 
         What it changes is kept in memory, or in the profile nesting on disk until its end.  command runs under a small
         init in place of the template's own init.
         """
-        options = {"hostname": hostname, "env": env, "mounts": mounts, "devices": devices}
+        options: dict[str, Any] = {"hostname": hostname, "env": env, "mounts": mounts, "devices": devices}
         options |= {"profiles": profiles, "capabilities": capabilities}
+        options |= {"account_only": account_only, **parsed_limits(limits, preset)}
+        options |= {"on_barrier": on_barrier, "on_failure": on_failure}
         environment = self._begin(template, options, None if command is None else tuple(command))
         try:
             yield environment
@@ -124,9 +151,14 @@ class Host:
         devices: Iterable[str] = (),
         profiles: Iterable[str] = (),
         capabilities: Mapping[str, str] | None = None,
+        on_barrier: Mapping[str, str] | None = None,
+        on_failure: Mapping[str, str] | None = None,
         user: str | None = None,
         cwd: str | None = None,
-    ) -> int:
+        preset: str = "",
+        account_only: bool = False,
+        **limits: Unpack[Words],
+    ) -> ExitCode:
         """Run a command in an ephemeral VE, connected to us as Environment.call does it; its code, 0..255.
 
         Without a command the template's own runs, else a shell; user and cwd are the template's unless given.
@@ -140,6 +172,11 @@ class Host:
             devices=devices,
             profiles=profiles,
             capabilities=capabilities,
+            preset=preset,
+            on_barrier=on_barrier,
+            on_failure=on_failure,
+            account_only=account_only,
+            **limits,
         ) as environment:
             of = environment.template
             argv = tuple(command) or of.command or ("/bin/sh",)
@@ -152,6 +189,68 @@ class Host:
             with contextlib.suppress(NotRunning), environment.running("look at") as (facts, _):
                 found += ps.processes(environment.veid, facts, environment.cgroup)
         return found
+
+    def beancounters(self, veid: int | None = None) -> "builtins.list[tuple[Environment, dict[str, Beancounter]]]":
+        """Those of all VEs, or of one, with the VE that has them; see Environment.beancounters."""
+        from ve import account
+
+        environments = [each for each in self.list() if veid in (None, each.veid)]
+        found = account.beancounters(environments)
+        return [(each, found[each.veid]) for each in environments]
+
+    def split(self, parts: int) -> dict[str, str]:
+        """The limits of each of so many equal VEs that this host has room for, as presets have them.
+
+        InvalidValue says how many it has room for, if not for so many.
+        """
+        from ve import plan
+
+        here = hardware.host()
+        return plan.split(here.memory, here.swap, here.cpus, here.disk, parts, here.threads).words()
+
+    def review(self) -> "tuple[builtins.list[tuple[Environment, Problem]], builtins.list[Sum]]":
+        """What is wrong with the limits of each VE, and what VEs hold, are guaranteed and may have of this host."""
+        from ve import consistency, plan
+
+        found: builtins.list[tuple[Environment, Problem]] = []
+        sold = []
+        for environment, table in self.beancounters():
+            with contextlib.suppress(BrokenConfig, NotFound):  # `ve list` says so
+                asked = environment.config.resources
+                found += [(environment, problem) for problem in consistency.problems(asked)]
+                sold.append((environment.veid, asked, {name: bean.held for name, bean in table.items()}))
+        return found, plan.oversold(hardware.host(), sold)
+
+    def loads(self) -> "builtins.list[tuple[Environment, Load]]":
+        """What each VE that runs makes the host do just now."""
+        from ve import load
+
+        return [(each, load.of(each.veid, each.cgroup)) for each in self.list() if each.pid is not None]
+
+    def events(self, veid: int | None = None, *, follow: bool = False, act: bool = False) -> "Iterator[Event]":
+        """What happened to all VEs, or to one, at their barriers and limits since the last call: see ve/events.py.
+
+        follow: go on as it comes.  act: do what on_barrier and on_failure say, as long as the iterator is read; Locked
+        if another process does.  Who acts is told of all that happened, whoever else has read it, and so is who does
+        not.  Each is noted as told once the next one is asked for.
+        """
+        from ve import events
+
+        def those() -> "builtins.list[Environment]":
+            return [each for each in self.list() if veid in (None, each.veid)]
+
+        return events.follow(self.state, those, on=follow, act=act)
+
+    def write_user_beancounters(self, path: str | os.PathLike[str]) -> None:
+        """Write OpenVZ's /proc/user_beancounters of all VEs that run to path, and what it cannot say to PATH.meta.
+
+        Each is whole at any time, and as old as its mtime.
+        """
+        from ve import compat
+
+        tables = [(each.veid, table) for each, table in self.beancounters() if each.pid is not None]
+        write_whole(f"{os.fspath(path)}.meta", compat.meta(tables).encode(), durable=False)
+        write_whole(os.fspath(path), compat.text(tables).encode(), 0o400, durable=False)  # OpenVZ's mode
 
     def check(self) -> "builtins.list[Facility]":
         """Every facility of this host that we use: is it there, and what is lost without it."""
@@ -187,7 +286,11 @@ class Host:
         veid = environment.veid
         private = self.state.make_dir(self.state.private(veid))
         with full_disk_named(f"cannot create {veid}", self.state.path):
-            unionfs.prepare(private, template.path)
+            if settings.area:
+                _make_area(private, settings, template)
+            outfit.limit_disk(private, settings)
+            if not settings.area:
+                unionfs.prepare(private, template.path)
         self.state.make_dir(self.state.root(veid))
         ids.lease(self.state, veid)
         if settings.name:
@@ -220,6 +323,16 @@ class Host:
         return [veid for veid in self.state.veids() if _template_of(self.state, veid) in (ref, None)]
 
 
+def _make_area(private: str, settings: Config, template: Template) -> None:
+    """A loop area, with in it what would be in private."""
+    others = settings.resources.others
+    content = f"{private}/content"
+    os.mkdir(content)
+    unionfs.prepare(content, template.path)
+    looparea.make(private, content, others.get("disk", UNLIMITED), others.get("inodes", 0))
+    shutil.rmtree(content)
+
+
 def _is_left(environment: Environment) -> bool:
     """Is it an ephemeral VE whose init and maker are both gone?  One without facts never ran in this boot."""
     if not environment.ephemeral or environment.pid is not None:
@@ -234,6 +347,7 @@ def _config(veid: int, ref: str, **options: Any) -> Config:
     settings = Config(veid=veid, template=ref, **given)
     mounts.check_given(settings.mounts, settings.devices)
     require(settings)
+    hardware.refuse_beyond(settings.resources)
     return settings
 
 

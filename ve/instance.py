@@ -5,7 +5,22 @@ import os
 import subprocess
 from collections.abc import Iterator
 
-from ve import cgroups, config, files, ids, log, mountinfo, show, shutdown, unionfs
+from ve import (
+    cgroups,
+    config,
+    files,
+    ids,
+    ledger,
+    log,
+    looparea,
+    mountinfo,
+    outfit,
+    quota,
+    show,
+    shutdown,
+    stopped,
+    unionfs,
+)
 from ve.errors import BrokenConfig, Error, InUse, NotFound, NotMounted, NotRunning, NotSupported, Running
 from ve.facts import Facts, home, init_pidfd
 from ve.model import Config, Status
@@ -137,14 +152,37 @@ class Instance:
 
     # --- its files
 
-    @property
-    def overlay(self) -> unionfs.Overlay:
+    def require_private(self) -> str:
+        """Its private area, with all that an overlay needs; NotFound if that is gone."""
         private = self.state.private(self.veid)
+        if looparea.exists(private):
+            return private
         if not os.path.isdir(f"{private}/upper"):
             raise NotFound(f"cannot use {self.veid}: its private area {private} is gone")
         with contextlib.suppress(FileExistsError):  # a backup does not have it
             os.mkdir(f"{private}/work", 0o700)
-        return unionfs.Overlay(self.template.path, f"{private}/upper", f"{private}/work")
+        return private
+
+    def stopped_root(self) -> int:
+        """Its root, while it does not run, as a mount in no mount table; for the caller to close.  Under its lock."""
+        private, template = self.require_private(), self.template.path
+        if looparea.exists(private):
+            return stopped.root(template, private, self.state.scratch())
+        with quota.headroom(private):
+            return unionfs.Overlay(template, f"{private}/upper", f"{private}/work").detached()
+
+    @contextlib.contextmanager
+    def upper(self) -> Iterator[str]:
+        """A path to what it changed, whether it runs or not."""
+        private = self.state.private(self.veid)
+        if not looparea.exists(private):
+            yield f"{private}/upper"
+            return
+        area = looparea.mount(private)
+        try:
+            yield f"/proc/self/fd/{area}/upper"
+        finally:
+            os.close(area)
 
     @contextlib.contextmanager
     def place(self) -> Iterator[files.Place]:
@@ -166,7 +204,7 @@ class Instance:
             if self.shown:
                 root = os.open(self.state.root(self.veid), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
             else:
-                root = self.overlay.detached()
+                root = self.stopped_root()
             held.callback(os.close, root)
             yield files.Place(self.veid, rootfd=root)
 
@@ -188,6 +226,8 @@ class Instance:
         StopFailed names what even SIGKILL does not end.  The facts of an ephemeral VE stay: they say who made it.
         """
         shutdown.end(self.veid, self.cgroup)
+        if not self.ephemeral:
+            ledger.note_end(self.state, self.veid, self.cgroup, outfit.barriers(self.state.read_facts(self.veid)))
         cgroups.remove(self.state.tag, self.veid)
         if not self.ephemeral:
             self.state.remove_facts(self.veid)
@@ -201,9 +241,14 @@ class Instance:
         """Remove everything but the lock that is found under this VEID, whatever made it half; under the VE's lock."""
         self.clear()
         self.state.remove_facts(self.veid)
-        for path in (self.state.private(self.veid), self.state.root(self.veid)):
+        private, root = self.state.private(self.veid), self.state.root(self.veid)
+        for point in (*mountinfo.below(private), *mountinfo.below(root)):
+            raise InUse(f"cannot destroy {self.veid}: something is mounted at {point}", hint=f"umount {point}")
+        quota.release(private)
+        for path in (private, root):
             _remove_tree(self.veid, path)
         ids.release(self.state, self.veid)
+        ledger.remove(self.state, self.veid)
         names = self.state.names(self.veid)
         self.state.retire_actions(self.veid)
         self.state.remove_conf(self.veid)
@@ -212,14 +257,12 @@ class Instance:
 
 
 def _remove_tree(veid: int, path: str) -> None:
-    """By rm(1), which no depth or name of a file stops; InUse if something is mounted in it.
+    """By rm(1), which no depth or name of a file stops; nothing may be mounted in it.
 
     rm would not enter another file system, but a bind mount of the same one it takes for a directory.
     """
     if not os.path.lexists(path):
         return
-    for point in mountinfo.below(path):
-        raise InUse(f"cannot destroy {veid}: something is mounted at {point}", hint=f"umount {point}")
     done = subprocess.run(
         ["rm", "-rf", "--one-file-system", "--preserve-root=all", "--", path],
         stdin=subprocess.DEVNULL,

@@ -18,19 +18,21 @@ from ve import (
     actions,
     cgroups,
     devices,
+    enforce,
     farside,
-    ids,
     init,
     interpreter,
-    log,
     mounts,
-    namespaces,
+    order,
     outfit,
     protections,
+    quota,
     seccomp,
     setup,
+    sharedmemory,
     steps,
 )
+from ve.amounts import UNLIMITED
 from ve.errors import FULL, DiskFull, Error, InvalidValue, NotSupported, StartFailed
 from ve.facilities import require
 from ve.facts import Facts, boot_id, home, process_start_time
@@ -67,6 +69,7 @@ class Launch:
     stay: bool = False
     ephemeral: bool = False
     undo: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+    headroom: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     cgroup: cgroups.Cgroup = field(init=False)
     setup: "subprocess.Popen[bytes]" = field(init=False)
     near: socket.socket = field(init=False)
@@ -168,10 +171,25 @@ def cgroup(launch: Launch) -> None:
     launch.undo.callback(launch.cgroup.kill)
 
 
+def resources(launch: Launch) -> None:
+    """what it may use, taken and read back; below that its root may divide it"""
+    if launch.boots:
+        cgroups.delegate(launch.cgroup)
+    enforce.apply(launch.cgroup, outfit.asked_files(launch.config, launch.state.path), launch.config.account_only)
+
+
 def device_filter(launch: Launch) -> None:
     """the devices that its processes may open"""
     given = map(devices.of, map(mounts.host_device, launch.config.devices + launch.config.rights.devices))
     devices.allow(launch.cgroup.path, outfit.may_open(given))
+
+
+def disk(launch: Launch) -> None:
+    """what it may keep on disk, and until its overlay is mounted what that needs besides"""
+    if private := order.private(launch):
+        outfit.limit_disk(private, launch.config)
+        launch.undo.push(launch.headroom)
+        launch.headroom.enter_context(quota.headroom(private))
 
 
 def setup_process(launch: Launch) -> None:
@@ -183,7 +201,7 @@ def setup_process(launch: Launch) -> None:
     with contextlib.ExitStack() as ours:
         ours.callback(near.close)
         ours.callback(line.close)
-        request = launch.without.change(_request(launch, ours))
+        request = launch.without.change(order.request(launch, ours))
         memory = interpreter.request(request)
         ours.callback(os.close, memory)
         fds = [interpreter.above_stdio(fd, ours) for fd in (memory, near.fileno(), line.fileno())]
@@ -207,6 +225,7 @@ def adopt_init(launch: Launch) -> None:
 def await_root(launch: Launch) -> None:
     """wait for setup"""
     launch.expect(launch.near, "MOUNTED")
+    launch.headroom.close()
 
 
 def await_init(launch: Launch) -> None:
@@ -235,10 +254,18 @@ def facts(launch: Launch) -> None:
             "filter": seccomp.name(launch.without.refusals),
             "env": json.dumps(outfit.environment(launch.config, launch.template)),
             "asked": json.dumps(outfit.asked(launch.config)),
+            "rlimits": json.dumps(launch.config.resources.rlimits()),
         },
     )
     launch.undo.callback(launch.state.remove_facts, veid)
     launch.state.write_facts(veid, facts)
+
+
+def shared_memory(launch: Launch) -> None:
+    """how many pages of System V shared memory it may have"""
+    pages = launch.config.resources.limit("shmpages")
+    if pages < UNLIMITED:
+        sharedmemory.limit(launch.pid, launch.base, pages)
 
 
 def start_action(launch: Launch) -> None:
@@ -260,9 +287,9 @@ def go(launch: Launch) -> None:
         launch.near.close()
 
 
-BEFORE = (host, premount_action, cgroup, device_filter, setup_process)
+BEFORE = (host, premount_action, cgroup, resources, device_filter, disk, setup_process)
 MEANWHILE = (adopt_init, await_root, await_init)  # setup and init take the steps of their own
-AFTER = (facts, start_action, go)
+AFTER = (facts, shared_memory, start_action, go)
 
 
 def plan(launch: Launch) -> list[Step]:
@@ -271,7 +298,7 @@ def plan(launch: Launch) -> list[Step]:
     def of(process: str, steps: Iterable[Callable[..., None]]) -> list[Step]:
         return [Step(process, step.__name__, _text(launch, step)) for step in steps]
 
-    outside = of("setup", (step for step in setup.SETUP if step.__name__ not in _left_out(launch)))
+    outside = of("setup", (step for step in setup.SETUP if step.__name__ not in order.left_out(launch)))
     *inside, execute = of("init", init.INIT)
     return [*of("ve", BEFORE), *outside, *inside, *of("ve", AFTER), execute]
 
@@ -281,100 +308,10 @@ def _text(launch: Launch, step: Callable[..., None]) -> str:
     detail = {
         "cgroup": f"{cgroups.cgroup(launch.state.tag, launch.config.veid).path}",
         "mapped_root": f"{launch.base}",
-        "layers": f"{launch.template.path}, {_private(launch) or 'a tmpfs'}",
+        "layers": f"{launch.template.path}, {order.private(launch) or 'a tmpfs'}",
         "given": ", ".join(map(str, launch.config.mounts)) or "nothing",
         "hostname": outfit.hostname(launch.config),
-        "execute": " ".join(_argv(launch)),
+        "execute": " ".join(order.argv(launch)),
     }.get(step.__name__)
     text = " ".join((step.__doc__ or "").split())
     return f"{text}: {detail}" if detail else text
-
-
-def _argv(launch: Launch) -> list[str]:
-    if launch.boots:
-        return [launch.template.init]
-    command = launch.template.command if launch.command is None else launch.command
-    return ["/" + mounts.SMALL_INIT, *(("--", *command) if command else ("-P",))]  # -P: wait, reap, and no more
-
-
-def _request(launch: Launch, ours: contextlib.ExitStack) -> dict[str, Any]:
-    """What setup is asked for; descriptors made for it are closed with ours."""
-    config, template, boots = launch.config, launch.template, launch.boots
-    stdio = _stdio(launch, ours)
-    maker = os.pidfd_open(os.getpid()) if launch.ephemeral else -1
-    if launch.ephemeral:
-        ours.callback(os.close, maker)
-        maker = interpreter.above_stdio(maker, ours)
-    return {
-        "veid": config.veid,
-        "base": launch.base,
-        "ids": ids.inside((launch.base, *launch.inner)),
-        "state_dir": launch.state.path,
-        "template": template.path,
-        "private": _private(launch),
-        "scratch": launch.state.make_dir(os.path.join(launch.state.run_dir, "scratch")),
-        "cgroup": f"{launch.cgroup.path}/init",
-        "hostname": outfit.hostname(config),
-        "mounts": tuple((mount.source, mount.target, mount.read_only) for mount in config.mounts),
-        "actions": tuple(actions.scripts(launch.state, config.veid, "mount")),
-        "boots": boots,
-        "namespaces": namespaces.NAMES,
-        "own_mounts": mounts.own(boots),
-        "old_root": "",
-        "argv": _argv(launch),
-        "env": outfit.environment(config, template) | {"TERM": _term(launch)},
-        "cwd": "/" if boots else template.cwd or "/",
-        "user": (0, 0) if boots else outfit.user(template),
-        "console": launch.console,
-        "stdio": stdio,
-        "left_out": _left_out(launch),
-        "leaked": (),
-        "ephemeral": launch.ephemeral,
-        "maker": maker,
-        "fault": os.environ.get("VE_FAULT", ""),
-        "fds": tuple({fd for fd in (maker, *stdio) if fd >= 0}),
-        **_rights(launch),
-    }
-
-
-def _rights(launch: Launch) -> dict[str, Any]:
-    rights, refusals = launch.config.rights, launch.without.refusals
-    small_init = "" if launch.boots else outfit.small_init()
-    return {
-        "protection": mounts.protection(
-            rights.proc, rights.sysctls, launch.config.devices + rights.devices, small_init
-        ),
-        "user_namespaces": rights.user_namespaces,
-        "confinement": {
-            "capabilities": rights.mask,
-            "keyring": True,
-            "no_new_privs": rights.no_new_privs,
-            "filters": outfit.filters(launch.state, seccomp.name(refusals), refusals),
-        },
-    }
-
-
-def _left_out(launch: Launch) -> tuple[str, ...]:
-    """Steps that are not for this launch."""
-    wanted = {setup.stay: launch.stay or launch.ephemeral, setup.inner_state: launch.inner}
-    return tuple(step.__name__ for step, is_wanted in wanted.items() if not is_wanted)
-
-
-def _private(launch: Launch) -> str:
-    """Where on disk its changes are; "" for what is kept in memory."""
-    path = launch.state.private(launch.config.veid)
-    return "" if launch.ephemeral and not os.path.isdir(path) else path
-
-
-def _term(launch: Launch) -> str:
-    return os.environ.get("TERM", "linux") if launch.console else "linux"
-
-
-def _stdio(launch: Launch, ours: contextlib.ExitStack) -> tuple[int, ...]:
-    """Descriptors for init's standard ones, -1 for its /dev/null."""
-    if launch.console or launch.ephemeral:
-        return (-1, -1, -1)
-    fd = log.open_for_init(launch.state.log(launch.config.veid), launch.base)
-    ours.callback(os.close, fd)
-    fd = interpreter.above_stdio(fd, ours)
-    return (-1, fd, fd)

@@ -7,8 +7,10 @@ import re
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from ve import rights
+from ve import rights, triggers
 from ve.errors import InvalidValue
+from ve.limits import Limits
+from ve.limits import resolve as resolve_limits
 
 VEID_MIN, VEID_MAX = 1, 2147483644  # vzctl(8): 0 is the host, and a signed 32-bit int holds it
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,62}")
@@ -55,6 +57,9 @@ class Mount:
         return f"{self.source}:{self.target}" + (":ro" if self.read_only else "")
 
 
+AREAS = ("", "loop")
+
+
 @dataclass(frozen=True)
 class Config:
     """What was asked for: the whole of conf/<VEID>.toml."""
@@ -70,6 +75,11 @@ class Config:
     devices: tuple[str, ...] = ()
     profiles: tuple[str, ...] = ()  # of ve/rights.py
     capabilities: dict[str, str] = field(default_factory=dict)  # name -> "on" or "off", whatever the profiles say
+    limits: dict[str, str] = field(default_factory=dict)  # of ve/limits.py
+    on_barrier: dict[str, str] = field(default_factory=dict)  # beancounter -> action, of ve/triggers.py
+    on_failure: dict[str, str] = field(default_factory=dict)
+    area: str = ""  # "loop": what it changes is in a file system of its own
+    account_only: bool = False  # a limit that nothing keeps it to is accepted, and counted
 
     def __post_init__(self) -> None:
         check_veid(self.veid)
@@ -84,14 +94,24 @@ class Config:
         for device in self.devices:
             if not device.startswith("/dev/") or ".." in device.split("/") or not _is_text(device):
                 raise InvalidValue(f"cannot use device {device!r}: it is not a path below /dev")
+        if self.area not in AREAS:
+            raise InvalidValue(f"cannot use area {self.area!r}: there is only {AREAS[1]}")
         if _CONTROL.search(self.description):
             raise InvalidValue("cannot use the description: it has more than one line, or control characters")
+        triggers.check(triggers.BARRIER, self.on_barrier)
+        triggers.check(triggers.FAILURE, self.on_failure)
         self.rights  # noqa: B018 - are there such profiles and capabilities?
+        self.resources  # noqa: B018 - and such limits?
 
     @property
     def rights(self) -> rights.Rights:
         """What its root may do."""
         return rights.resolve(self.profiles, self.capabilities)
+
+    @property
+    def resources(self) -> Limits:
+        """What it may use."""
+        return resolve_limits(self.limits, self.account_only)
 
 
 def check_veid(veid: int) -> int:

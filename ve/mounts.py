@@ -161,9 +161,12 @@ def _clone(path: str) -> int:
     return syscalls.open_tree(syscalls.AT_FDCWD, path, syscalls.OPEN_TREE_CLONE)
 
 
-def own(boots: bool) -> tuple[Row, ...]:
-    """What mount_own shall mount in a VE."""
-    return (*OWN, RUN) if boots else OWN
+def own(boots: bool, ptys: int | None = None) -> tuple[Row, ...]:
+    """What mount_own shall mount in a VE; ptys: how many it may have at once, None for as many as the host."""
+    terminals, *others = OWN
+    if ptys is not None:
+        terminals = (*terminals[:3], f"{terminals[3]},max={ptys}")
+    return (terminals, *others, RUN) if boots else (terminals, *others)
 
 
 def mount_own(rows: Iterable[Row]) -> None:

@@ -9,6 +9,7 @@ Popen and run take subprocess's arguments, return its types and raise its except
 * pid is that of a process of ours on the host, which ends as the command does; host_pid and inside_pid are the
   command's.  send_signal() and terminate() reach the command, kill() its whole tree, also what left its session.
 * enter_timeout bounds the way in, which a VE can hold up; run() takes it out of its timeout.
+* stopped_by says which limit of the VE ended the command, if one did: see ve/outcome.py.
 * A with block that is left by an exception, a timeout of run(), and our own death end the whole tree.  What a command
   leaves in the background when it ends by itself lives on, as that of a login would.
 
@@ -32,6 +33,7 @@ from ve.cgroups import Cgroup
 from ve.errors import CannotExecute, Error, InvalidValue, NotRunning, NotSupported
 from ve.execgroup import sweep
 from ve.facts import ended
+from ve.outcome import CalledProcessError, CompletedProcess, ExitCode, Kills
 from ve.request import Arguments, Options, Target
 
 __all__ = ["Popen", "Target", "call", "run", "shell_code", "sweep"]
@@ -64,6 +66,9 @@ class Popen(subprocess.Popen[Any]):
         self._names = asked.names
         self._channel: socket.socket | None = None
         self._spawned = self._killed = False
+        self.stopped_by: str | None = None  # once it has ended: see ve/outcome.py
+        self.why = ""  # that in words
+        self._kills = Kills(target.cgroup)
         self._cgroup = _make_cgroup(target)
         try:
             self._spawn(asked.data | {"cgroup": os.fsencode(self._cgroup.path)}, asked.streams)
@@ -198,6 +203,8 @@ class Popen(subprocess.Popen[Any]):
             channel.close()
             if self._killed:
                 self._cgroup.wait_empty(execgroup.PATIENCE)
+            else:
+                self.stopped_by, self.why = self._kills.stopped(self.returncode)
             execgroup.set_free(self._cgroup)
 
 
@@ -218,7 +225,7 @@ def run(
     timeout: float | None = None,
     check: bool = False,
     **popen_args: Any,
-) -> subprocess.CompletedProcess[Any]:
+) -> CompletedProcess:
     """subprocess.run for a command inside a VE; a timeout or exception ends its whole tree before it is raised."""
     if input is not None:
         if popen_args.get("stdin") is not None:
@@ -238,8 +245,8 @@ def run(
             raise
         code = process.wait()
     if check and code:
-        raise subprocess.CalledProcessError(code, process.args, stdout, stderr)
-    return subprocess.CompletedProcess(process.args, code, stdout, stderr)
+        raise CalledProcessError(code, process.args, stdout, stderr, process.stopped_by)
+    return CompletedProcess(process.args, code, stdout, stderr, process.stopped_by)
 
 
 def call(
@@ -249,7 +256,7 @@ def call(
     user: str | int | None = None,
     cwd: str | None = None,
     env: Mapping[str, str] | None = None,
-) -> int:
+) -> ExitCode:
     """Run a command with our standard descriptors as ssh would: its exit code, or 128+N if signal N ended it.
 
     With terminals as stdin and stdout it gets a pty of its own.  Otherwise a terminal of ours is never handed to the
@@ -271,10 +278,11 @@ def call(
         with process:
             signals.go_to(process)
             if process.terminal is not None:
-                return process.attach()
-            if ours:
+                process.attach()
+            elif ours:
                 _relay(process)
-            return shell_code(process.wait())
+            code = shell_code(process.wait())
+            return ExitCode.of(code, process.stopped_by, process.why)
 
 
 class _Signals:

@@ -5,7 +5,7 @@ import os
 import stat
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias, TypedDict
 
 from ve import terminal
@@ -24,6 +24,7 @@ class Target:
     env: Mapping[str, str]  # what a command has in its environment if nobody says otherwise
     veid: int
     filters: tuple[bytes, ...]  # of system calls, for seccomp(2)
+    rlimits: Mapping[str, int] = field(default_factory=dict)  # that it was given at its start, by name
 
 
 class Options(TypedDict, total=False):
@@ -92,6 +93,7 @@ def make(args: Arguments, target: Target, streams: dict[str, Any], pty: bool, op
         "caller": os.getpid(),
         "pid": target.pid,
         "filters": target.filters,
+        "rlimits": dict(target.rlimits),
     }
     user, group = _who(options.get("user"), options.get("group"))
     data |= {"user": _identity(user), "group": _identity(group)}

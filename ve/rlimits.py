@@ -14,6 +14,10 @@ from resource import RLIM_INFINITY as INFINITY
 
 from ve._linux import syscalls
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 MIB = 1 << 20
 LOCKS = 10  # RLIMIT_LOCKS, of no effect since Linux 2.4, but shown
 # getrlimit(2): soft and hard.  INIT_RLIMITS of the kernel; NOFILE as systemd gives it, since select(2) stops at 1024.
@@ -37,13 +41,18 @@ TIMER_SLACK = 50_000  # nanoseconds, prctl(2)
 BY_THREADS = (resource.RLIMIT_NPROC, resource.RLIMIT_SIGPENDING)  # half of the threads that the host can have
 
 
-def reset() -> None:
+def reset(asked: Mapping[str, int]) -> None:
     """Take the limits, priorities, CPUs and OOM score of a machine's own init, for us and whom we start.
 
-    Where CAP_SYS_RESOURCE or CAP_SYS_NICE is missing, as in a VE, nothing goes beyond what its caller may have.
+    asked: what is to be the hard limit of a resource instead, by the names of getrlimit(2).  Where CAP_SYS_RESOURCE or
+    CAP_SYS_NICE is missing, as in a VE, nothing goes beyond what its caller may have.
     """
     half = _threads() // 2
-    for number, limits in (RLIMITS | dict.fromkeys(BY_THREADS, (half, half))).items():
+    usual = RLIMITS | dict.fromkeys(BY_THREADS, (half, half))
+    for name, most in asked.items():
+        number = getattr(resource, name)
+        usual[number] = (min(usual[number][0], most), most)
+    for number, limits in usual.items():
         _set(number, *limits)
     syscalls.personality(0)
     syscalls.prctl(syscalls.PR_SET_TIMERSLACK, TIMER_SLACK)

@@ -57,6 +57,8 @@ def main(request_fd: int, near: int, line: int) -> NoReturn:
     if request["ephemeral"]:
         _be_init_in_between()
     launch = Launch(request, near, line)
+    if request["area"]:
+        from ve import looparea  # noqa: F401 - few have one, and later it could not be found
     farside.forget_imports()
     go(SETUP, launch, launch.near)
 
@@ -67,13 +69,14 @@ def own_mounts(launch: Launch) -> None:
     mounts.make_slave()
     scratch = launch.request["scratch"]
     base = launch.request["base"]
-    syscalls.mount("ve", scratch, "tmpfs", syscalls.MS_NODEV | syscalls.MS_NOSUID, f"mode=755,uid={base},gid={base}")
+    options = f"mode=755,uid={base},gid={base}{launch.request['scratch_limits']}"
+    syscalls.mount("ve", scratch, "tmpfs", syscalls.MS_NODEV | syscalls.MS_NOSUID, options)
     os.chdir(scratch)
 
 
 def limits(launch: Launch) -> None:
     """the resource limits, nice value and OOM score of a machine's own init, whatever who starts the VE has"""
-    rlimits.reset()
+    rlimits.reset(launch.request["rlimits"])
 
 
 def mapped_root(launch: Launch) -> None:
@@ -123,9 +126,13 @@ def layers(launch: Launch) -> None:
     for name in ("template", "private", "root"):
         os.mkdir(name, 0o755)
     request = launch.request
-    for name in ("template", "private"):
-        if request[name]:
-            _attach(unionfs.layer(request["state_dir"], request[name], request["base"], launch.userns), name)
+    if request["area"]:
+        launch.private = os.path.abspath("area")
+        os.mkdir("area", 0o755)
+        _attach(_area(request["private"]), "area")
+    for name, path in (("template", request["template"]), ("private", launch.private)):
+        if path:
+            _attach(unionfs.layer(request["state_dir"], path, request["base"], launch.userns), name)
     if not request["private"]:  # thrown away with this tmpfs, which belongs to the mapped root already
         unionfs.prepare("private", "template")
 
@@ -148,9 +155,7 @@ def inner_state(launch: Launch) -> None:
     """a state dir for VEs in it, with the ids of each"""
     _, *inner = launch.request["ids"]
     if inner:
-        nested.prepare(
-            f"{launch.request['private']}/inner", launch.userns, inner, mounts.buried(launch.request["boots"])
-        )
+        nested.prepare(f"{launch.private}/inner", launch.userns, inner, mounts.buried(launch.request["boots"]))
 
 
 def mount_action(launch: Launch) -> None:
@@ -272,6 +277,12 @@ def _go_home(launch: Launch, only: int) -> None:
         except SyscallError as error:
             if (error.errno, flag) != (errno.EPERM, syscalls.CLONE_NEWTIME):
                 raise
+
+
+def _area(private: str) -> int:
+    from ve import looparea
+
+    return looparea.mount(private)
 
 
 def _attach(mount: int, point: str) -> None:

@@ -16,7 +16,6 @@ from contextlib import ExitStack, suppress
 from ve import farside, interpreter, mountinfo, procfs
 from ve._linux import syscalls
 from ve.errors import Error, InUse
-from ve.unionfs import Overlay
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,9 +26,8 @@ _LOOKS = ("cwd", "root", "exe")
 _FOREIGN = syscalls.MOUNT_ATTR_NOSUID | syscalls.MOUNT_ATTR_NODEV  # a VE's setuid programs are none of the host's
 
 
-def stopped(overlay: Overlay, point: str) -> None:
-    """Mount the root of a stopped VE at point, a directory."""
-    root = overlay.detached()
+def stopped(root: int, point: str) -> None:
+    """Mount the root of a stopped VE, a detached mount that is closed then, at point, a directory."""
     try:
         syscalls.mount_setattr(root, _FOREIGN)
         syscalls.move_mount(root, syscalls.AT_FDCWD, point)

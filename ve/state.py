@@ -1,7 +1,7 @@
 """Where things are and who holds them: the state dir, locks, names, and the facts of this boot.
 
     <state dir>/  template/  private/<VEID>/{upper,work,log}  root/<VEID>/  conf/<VEID>.toml
-                  name/<NAME> -> VEID      lease/<VEID>: its host ids (ve/ids.py)
+                  name/<NAME> -> VEID      lease/<VEID>: its host ids (ve/ids.py)      ubc/<VEID>: what it used
     <run dir>/    <VEID>: facts    <VEID>.toml: the config of an ephemeral VE    lock/<VEID>    lease/<VEID>
 
 A name is a symlink: symlink(2) fails when there is one, so making it is the check that it is free.  A file is written
@@ -59,6 +59,9 @@ class State:
     def log(self, veid: int) -> str:
         return os.path.join(self.private(veid), "log")
 
+    def ledger(self, veid: int) -> str:
+        return os.path.join(self.path, "ubc", str(veid))
+
     def root(self, veid: int) -> str:
         return os.path.join(self.path, "root", str(veid))
 
@@ -93,6 +96,10 @@ class State:
                         os.mkdir(step, 0o700)
                 os.stat(os.path.join(path, "."))  # what exists may be something else
         return path
+
+    def scratch(self) -> str:
+        """An empty directory, to mount on in a mount namespace of one's own."""
+        return self.make_dir(os.path.join(self.run_dir, "scratch"))
 
     # Locks.
 

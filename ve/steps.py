@@ -37,6 +37,7 @@ class Launch:
         self.request = request
         self.near = _socket.socket(fileno=near)  # setup's channel to launch
         self.line = _socket.socket(fileno=line)  # init's channel to launch
+        self.private = request["private"]  # where its changes are; "" for what is kept in memory
         self.pid = 0  # of init, as setup sees it
         self.pidfd = -1
         self.userns = -1

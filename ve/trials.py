@@ -214,7 +214,7 @@ def cgroups(request: Request) -> str:
     """Ours is beside that of init, which is the root here."""
     with open("/proc/self/cgroup", encoding="utf-8") as file:
         [path] = [line.rstrip("\n").partition("::")[2] for line in file if line.startswith("0::")]
-    return "" if path.startswith("/../exec.") else f"it sees the host's tree: this process is at {path}"
+    return "" if path.startswith("/../exec/exec.") else f"it sees the host's tree: this process is at {path}"
 
 
 def mounts(request: Request) -> str:

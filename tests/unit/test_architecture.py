@@ -14,14 +14,18 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 # stands left of it on its own line: a mechanism may have several rooms, and never knows another of its level.
 LEVELS = (
     (
-        "ve._linux ve._linux.syscalls ve._linux.visits",
+        "ve._linux ve._linux.syscalls ve._linux.visits ve._linux.quotas ve._linux.loops",
         "ve._linux.libcrypt",
         "ve._linux.ioctls",
     ),
     ("ve.errors ve.rights ve.amounts ve.beancounter ve.limits ve.triggers ve.model", "ve.mountinfo", "ve.procfs"),
     (
         "ve.namespaces",
-        "ve.cgroups",
+        "ve.cgroups ve.enforce ve.blockdevice ve.load ve.watch",
+        "ve.quota",
+        "ve.looparea",
+        "ve.oom",
+        "ve.compat",
         "ve.unionfs ve.diff",
         "ve.mounts",
         "ve.network",
@@ -44,19 +48,20 @@ LEVELS = (
     ),
     ("ve.facilities ve.ground ve.probes ve.check",),
     (
-        "ve.steps ve.actions ve.outfit ve.protections ve.nested ve.init ve.setup ve.launch",
-        "ve.command ve.enter ve.trials ve.execgroup ve.request ve.process",
+        "ve.steps ve.actions ve.outfit ve.protections ve.nested ve.init ve.setup ve.order ve.launch",
+        "ve.command ve.enter ve.trials ve.execgroup ve.request ve.outcome ve.process",
         "ve.inside ve.files",
+        "ve.stopped",
         "ve.show",
         "ve.ps",
         "ve.shutdown",
     ),
     (
-        "ve.journal ve.instance ve.describe ve.places ve.answers ve.explain ve.selftest "
-        "ve.foreground ve.environment ve.ephemeral ve.host",
+        "ve.journal ve.ledger ve.instance ve.describe ve.settings ve.places ve.answers ve.explain ve.selftest "
+        "ve.account ve.react ve.events ve.foreground ve.environment ve.ephemeral ve.host",
     ),
     ("ve",),
-    ("ve._output ve._completion ve._options ve._session cli",),
+    ("ve._output ve._completion ve._limit_options ve._options ve._session ve._app ve._ubc ve._top ve._plan cli",),
 )
 # name -> (level, line, place on the line)
 PLACES = {
@@ -72,8 +77,9 @@ HOMES = {
     "pyseccomp": {"ve.seccomp"},
     "pyroute2": {"ve.network"},
     "tomli_w": {"ve.config", "ve.template"},
-    "typer": {"cli", "ve._completion", "ve._options", "ve._output"},
-    "rich": {"cli", "ve._output"},
+    "typer": {"ve._app", "ve._limit_options", "ve._completion", "ve._options", "ve._output"},
+    "rich": {"ve._output", "ve._top"},
+    "textual": {"ve._top"},
 }
 MODULES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path

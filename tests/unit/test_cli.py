@@ -94,6 +94,11 @@ class World:
                 SimpleNamespace(veid=101, pid=1, host_pid=7, uid=0, command="init\n"),
                 SimpleNamespace(veid=102, pid=1, host_pid=9, uid=0, command="init"),
             ],
+            "events": [
+                ve.Event(967000000.5, 101, "numproc", "failure", 3, "was refused", "log"),
+                ve.Event(967000001.0, 101, "oomguarpages", "oom", 42, "killed \x1b[2J"),
+                ve.Event(967000002.0, 102, "", "error", 0, "cannot read it"),
+            ],
             "check": [SimpleNamespace(**OVERLAY)],
         }
         self.templates = Fake("Templates", self)
@@ -193,6 +198,19 @@ CALLS: list[tuple[str, list[tuple[str, tuple[Any, ...], dict[str, Any]]]]] = [
     ("status 101", [("get", (101,), {}), ("describe", (), {})]),
     ("explain red mount bpf", [("get", ("red",), {}), ("explain", ("mount",), {}), ("explain", ("bpf",), {})]),
     ("ps 101", [("get", (101,), {}), ("ps", (), {})]),
+    ("events", [("events", (None,), {"follow": False, "act": False})]),
+    ("events red -f --act -q", [("get", ("red",), {}), ("events", (101,), {"follow": True, "act": True})]),
+    (
+        "set 101 --on-barrier memory:raise:20% --on-barrier numproc:run:/a:b --on-failure '' --save",
+        [
+            ("get", (101,), {}),
+            (
+                "set",
+                (),
+                {"on_barrier": {"memory": "raise:20%", "numproc": "run:/a:b"}, "on_failure": {}, "save": True},
+            ),
+        ],
+    ),
     ("mount 101", [("get", (101,), {}), ("mount", (), {})]),
     ("umount 101", [("get", (101,), {}), ("umount", (), {})]),
     ("cp ./a:b 101:/c", [("get", (101,), {}), ("copy_in", ("./a:b", "/c"), {"archive": False})]),
@@ -237,6 +255,16 @@ def test_options_of_exec_end_where_the_command_begins(line: str, world: World) -
     assert cli.main(shlex.split(line)) == 37
     command, user, cwd, env = EXEC[line]
     assert world.calls == [("get", (101,), {}), ("call", (command,), {"user": user, "cwd": cwd, "env": env})]
+
+
+def test_a_command_that_the_kernel_killed(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("call", "enter", "console", "run"):
+        world.answers[name] = ve.ExitCode.of(137, "physpages", "physpages 64M was used up")
+    for line, who in {"exec 101 ls": "101", "enter 101": "101", "console 101": "101", "run busybox": "busybox"}.items():
+        assert cli.main(line.split()) == 137
+        assert capsys.readouterr().err == f"ve: {who}: killed by the kernel: physpages 64M was used up\n"
+        assert cli.main(["-q", *line.split()]) == 137
+        assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("line", ["--state-dir /d list", "list"])
@@ -288,6 +316,15 @@ SHOWN = {
     ),
     "ps": "VEID  PID  HOSTPID  UID  COMMAND\n101   1    7        0    init\\n\n102   1    9        0    init\n",
     "ps 101": "VEID  PID  HOSTPID  UID  COMMAND\n101   1    7        0    init\\n\n",
+    "events": (
+        "2000-08-23T03:06:40.500Z 101 numproc failure: was refused\n"
+        "2000-08-23T03:06:41.000Z 101 oomguarpages oom: killed \\x1b[2J\n"
+        "2000-08-23T03:06:42.000Z 102 error: cannot read it\n"
+    ),
+    "events -q": (
+        "2000-08-23T03:06:40.500Z 101 numproc failure: was refused\n"
+        "2000-08-23T03:06:42.000Z 102 error: cannot read it\n"
+    ),
     "diff 101": "A  /etc/a\\x1bb\nD  /bin/c\n",
     "mount 101": "/var/lib/ve/root/101\n",
     "start --dry-run 101": "PROCESS  NAME    TEXT\nlaunch   cgroup  make it\n",

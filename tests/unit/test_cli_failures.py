@@ -14,7 +14,7 @@ import typer
 
 import cli
 import ve
-from ve import _options, _session, errors
+from ve import _app, _options, _session, errors
 from ve import _output as out
 
 VE = str(Path(sys.executable).with_name("ve"))
@@ -52,6 +52,10 @@ VERBS = {
     "exec": "exec 101 ls",
     "list": "list",
     "ps": "ps",
+    "ubc": "ubc",
+    "top": "top",
+    "plan": "plan --check",
+    "events": "events",
     "check": "check",
     "selftest": "selftest",
     "cp": "cp a 101:b",
@@ -68,7 +72,7 @@ VERBS = {
 def test_every_verb_has_an_example_and_is_tried_here() -> None:
     assert set(VERBS) == set(_options.EXAMPLES)
     names = {command.name for command in cli.app.registered_commands}
-    names |= {f"template {command.name}" for command in cli.templates.registered_commands}
+    names |= {f"template {command.name}" for command in _app.templates.registered_commands}
     assert names == set(VERBS)
 
 
@@ -107,6 +111,7 @@ SENTENCES = {
     "console": "log in to 101",
     "cp": "copy files of 101",
     "diff": "compare 101",
+    "events": "watch VEs",
     "exec": "run a command in 101",
     "explain": "explain the rights of 101",
     "list": "list VEs",
@@ -119,6 +124,9 @@ SENTENCES = {
     "template build": "build template busybox",
     "template list": "list templates",
     "template remove": "remove template busybox",
+    "plan": "plan this host",
+    "top": "watch VEs",
+    "ubc": "read the beancounters of VEs",
     "umount": "unmount 101",
 }
 
@@ -249,7 +257,8 @@ KNOWN_ELSEWHERE = {
     "check -v": "see ve check --help",
     "run --cap-add net_admin busybox": "--capability NAME:on",
     "set 101 --features nfs:on": "--profile NAME",
-    "set 101 --memory 1G --save": "there are no limits yet",
+    "set 101 --ram 1G --save": "--memory SIZE",
+    "create 101 --pids-limit 5": "--processes N",
     "create 101 --publish 80:80": "a VE has no network but lo yet",
     "explain --format json 101 mount": "--json",
     "doctor": "ve check",

@@ -21,6 +21,7 @@ import ve
 from tests.manual import exit_codes, section
 from ve import _output as out
 from ve import config, distributions, errors, mounts, namespaces, rights, rootfs, shutdown
+from ve.beancounter import RESOURCES
 from ve.foreground import Foreground
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -43,7 +44,9 @@ VERBS = dict(verbs(APP))
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_each_verb_has_its_place_with_all_its_options(verb: str) -> None:
-    words = re.findall(r"(?<![\w-])--?[a-zA-Z][\w-]*", section(verb))
+    text = section(verb) + (section("Limits") + section("Beancounters") if "(#limits)" in section(verb) else "")
+    text += " ".join(f"--{row.name}" for row in RESOURCES if f"`{row.name}`" in text)
+    words = re.findall(r"(?<![\w-])--?[a-zA-Z][\w-]*", text)
     options = [word for each in VERBS[verb].params for word in (*each.opts, *each.secondary_opts) if word[0] == "-"]
     assert set(words) >= set(options)
 
@@ -93,6 +96,17 @@ def test_synopses(verb: str) -> None:
 def test_conf_keys_with_their_types() -> None:
     rows = dict(re.findall(r"^\| `(\w+)` \| ([^|]*) \|", section("The conf file"), re.MULTILINE))
     assert rows == {"version": "integer"} | {key: TYPES[kind] for key, (kind, _) in config.KEYS.items()}
+
+
+def test_beancounters() -> None:
+    text = section("Beancounters").replace("`", "")
+    assert re.findall(r"^\| (\w+) \| (pages|bytes|items) \| ([\w ]+) \| (.*) \|$", text, re.MULTILINE) == [
+        (row.name, row.unit, row.grade, row.held or "-") for row in RESOURCES
+    ]
+    others = [(row.name, row.barrier or "-", row.limit or "-", row.failcnt or "-") for row in RESOURCES]
+    assert re.findall(r"^\| (\w+) \| (.*) \| (.*) \| (.*) \|$", text.partition("What the kernel does")[2], re.M)[
+        1:
+    ] == [row for row in others if row[1:] != ("-", "-", "-")]
 
 
 def test_halt_words() -> None:
@@ -176,7 +190,20 @@ def test_states() -> None:
 # ---- the library ----------------------------------------------------------------------------------------------------
 
 CLASSES = (ve.Host, ve.Environment, ve.Ephemeral, ve.Templates, Foreground, ve.Popen)
-RECORDS = (ve.Explanation, ve.Verdict, ve.Process, ve.Facility, ve.Change, ve.Step, ve.Template)
+RECORDS = (
+    ve.Beancounter,
+    ve.Event,
+    ve.Load,
+    ve.Problem,
+    ve.Sum,
+    ve.Explanation,
+    ve.Verdict,
+    ve.Process,
+    ve.Facility,
+    ve.Change,
+    ve.Step,
+    ve.Template,
+)
 PROPERTIES = ("veid", "name", "status", "pid", "config", "template", "ephemeral", "log_path")
 
 

@@ -2,6 +2,7 @@
 
 import os
 import re
+import select
 import subprocess
 import threading
 import time
@@ -138,13 +139,20 @@ def test_the_unit_that_starts_and_stops_a_hosts_ves(make: Make, debian: str, hos
     command.parent.mkdir(parents=True)
     for path in command.parents[:3]:
         path.chmod(0o755)
-    command.write_text('#!/bin/sh\necho "$@" >>/calls\nexit 43\n')
+    command.write_text('#!/bin/sh\necho "$@" >>/calls\n[ $1 = events ] && exec sleep infinity\nexit 43\n')
     command.chmod(0o755)
     env.start()
     booted(env, host_dir)
-    assert witness.shell(env, "cat /calls; systemctl is-active ve") == "start --onboot\nactive\n"
+    begun = "start --onboot\nevents --act --follow --quiet\n"
+    assert witness.shell(env, "cat /calls; systemctl is-active ve") == f"{begun}active\n"
+    witness.shell(env, "systemctl kill --kill-whom=main --signal=KILL ve")  # which stops no VE
+    deadline = time.monotonic() + DEADLINE
+    while witness.shell(env, "cat /calls") != f"{begun}{begun}":
+        assert time.monotonic() < deadline, "it is not started again"
+        select.select([], [], [], 0.1)
     assert env.stop(DEADLINE)
-    assert (host_dir / f"private/{env.veid}/upper/calls").read_text() == "start --onboot\nstop --all\n"
+    calls = (host_dir / f"private/{env.veid}/upper/calls").read_text()
+    assert calls == f"{begun}{begun}stop --all\n"
 
 
 @pytest.mark.any_kernel

@@ -1,0 +1,156 @@
+"""Each wall, as somebody in the VE meets it, and as the kernel's files count it."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import ve
+from tests.verbs import commandline, witness
+
+PAGE = 4096
+MIB = 1 << 20
+Limited = Callable[..., "ve.Environment"]
+
+
+def eaten(env: "ve.Environment", *words: object, user: str = "root") -> tuple[int, str]:
+    """How many it got, and the error that ended it."""
+    done = env.run(["/eat", *map(str, words)], capture_output=True, text=True, user=user)
+    assert done.returncode == 0, done
+    count, error = done.stdout.split()
+    return int(count), error
+
+
+def counter(host_dir: Path, env: "ve.Environment", file: str, key: str = "") -> int:
+    """A number in a file of its cgroup."""
+    text = (commandline.cgroup(host_dir, env.veid) / file).read_text()
+    found = re.search(rf"^{key} ([0-9]+)$", text, re.MULTILINE) if key else re.search("[0-9]+", text)
+    assert found, (file, text)
+    return int(found[1] if key else found[0])
+
+
+def refused_forks(host_dir: Path, env: "ve.Environment") -> int:
+    local = commandline.cgroup(host_dir, env.veid) / "pids.events.local"
+    return counter(host_dir, env, "pids.events.local" if local.exists() else "pids.events", "max")
+
+
+def test_a_fork_bomb_stops_at_numproc(host_dir: Path, limited: Limited) -> None:
+    env, neighbour = limited(numproc="60"), limited()
+    with env.popen(["/eat", "process", "500", "hold"], stdin=-1, stdout=-1, text=True) as bomb:
+        assert bomb.stdout and bomb.stdin
+        got, error = bomb.stdout.readline().split()
+        assert error == "EAGAIN"
+        assert counter(host_dir, env, "pids.current") == 60
+        assert 40 < int(got) < 60  # less its init and what else runs
+        bean = env.beancounters()["numproc"]
+        assert (bean.held, bean.maxheld, bean.barrier, bean.limit) == (60, 60, 60, 60)
+        assert not bean.sampled
+        assert bean.failcnt == refused_forks(host_dir, env) > 0
+        assert eaten(neighbour, "process", 100) == (100, "0")
+        bomb.stdin.close()
+        bomb.wait()
+
+
+def test_numproc_counts_all_users_of_a_ve(host_dir: Path, limited: Limited) -> None:
+    env = limited(numproc="60")
+    with env.popen(["/eat", "process", "30", "hold"], stdin=-1, stdout=-1, text=True, user=1000) as first:
+        assert first.stdout and first.stdin and first.stdout.readline() == "30 0\n"
+        got, error = eaten(env, "process", 100, user="1001")
+        assert error == "EAGAIN"
+        assert got < 30
+        first.stdin.close()
+        first.wait()
+
+
+def test_an_allocation_over_memory_is_killed(host_dir: Path, limited: Limited) -> None:
+    env, neighbour = limited(memory="64M", swap="0"), limited()
+    done = env.run(["/eat", "memory", str(128 * MIB // PAGE)], capture_output=True)
+    assert done.returncode == -9
+    assert counter(host_dir, env, "memory.max") == 64 * MIB
+    assert counter(host_dir, env, "memory.events", "oom_kill") == 1
+    beans = env.beancounters()
+    assert beans["physpages"].limit == 64 * MIB // PAGE
+    assert beans["physpages"].failcnt == counter(host_dir, env, "memory.events.local", "max") > 0
+    assert beans["oomguarpages"].failcnt == 1
+    assert beans["physpages"].maxheld == -(-counter(host_dir, env, "memory.peak") // PAGE)
+    assert witness.shell(env, "echo it goes on") == "it goes on\n"
+    assert eaten(neighbour, "memory", 1000) == (1000, "0")
+
+
+def test_oom_ve_ends_all_of_it(host_dir: Path, limited: Limited) -> None:
+    env = limited(memory="64M", swap="0", oom="ve")
+    env.run(["/eat", "memory", str(128 * MIB // PAGE)], capture_output=True)
+    witness.wait_stopped(env)
+
+
+def test_a_barrier_slows_and_is_no_wall(host_dir: Path, limited: Limited) -> None:
+    env = limited(physpages=f"{8 * MIB // PAGE}:{256 * MIB // PAGE}")
+    assert counter(host_dir, env, "memory.high") == 8 * MIB
+    assert eaten(env, "memory", 10 * MIB // PAGE) == (10 * MIB // PAGE, "0")
+    assert counter(host_dir, env, "memory.events", "high") > 0
+    assert counter(host_dir, env, "memory.events", "oom_kill") == 0
+
+
+def test_numpty_is_the_number_that_was_set(limited: Limited) -> None:
+    env = limited(numpty="3")
+    assert eaten(env, "pty", 10) == (3, "ENOSPC")
+    with env.popen(["/eat", "pty", "2", "hold"], stdin=-1, stdout=-1, text=True) as first:
+        assert first.stdout and first.stdin and first.stdout.readline() == "2 0\n"
+        assert env.beancounters()["numpty"].held == 2
+        assert eaten(env, "pty", 10, user="1000") == (1, "ENOSPC")
+        first.stdin.close()
+        first.wait()
+
+
+def test_numsiginfo_is_the_number_that_was_set_for_all_users(limited: Limited) -> None:
+    env = limited(numsiginfo="20")
+    with env.popen(["/eat", "queued", "15", "hold"], stdin=-1, stdout=-1, text=True, user=1000) as first:
+        assert first.stdout and first.stdin and first.stdout.readline() == "15 0\n"
+        assert env.beancounters()["numsiginfo"].held == 15
+        assert eaten(env, "queued", 100, user="1001") == (5, "EAGAIN")
+        first.stdin.close()
+        first.wait()
+    assert eaten(env, "queued", 100) == (20, "EAGAIN")
+
+
+def test_lockedpages_is_the_limit_of_each_process(limited: Limited) -> None:
+    env = limited(lockedpages="16")
+    assert eaten(env, "locked", 100) == (16, "ENOMEM")
+    assert eaten(env, "locked", 100, user="1000") == (16, "ENOMEM")
+
+
+def test_nofile_is_the_limit_of_each_process(limited: Limited) -> None:
+    env = limited(nofile="32")
+    got, error = eaten(env, "file", 100)
+    assert (got, error) == (29, "EMFILE")  # and three standard descriptors
+
+
+def test_shmpages_is_the_number_that_was_set(limited: Limited) -> None:
+    env = limited(shmpages="25")
+    assert eaten(env, "shared", 100) == (25, "ENOSPC")
+    assert eaten(env, "shared", 100, user="1000") == (25, "ENOSPC")
+    witness.says_no(env, "echo 1000 >/proc/sys/kernel/shmall")
+
+
+def cached(host_dir: Path, env: "ve.Environment") -> int:
+    return counter(host_dir, env, "memory.stat", "file")
+
+
+def test_a_guarantee_holds_against_a_neighbour(host_dir: Path, limited: Limited) -> None:
+    """All VEs together get 96 MiB, and one reads more than that: the page cache of who has a guarantee stays."""
+    all_of_them = commandline.cgroup(host_dir, 0).parent
+    guaranteed, other, greedy = limited(vmguarpages="24M"), limited(), limited()
+    assert int((all_of_them / "memory.low").read_text()) == 24 * MIB
+    fill = "dd if=/dev/zero of=/file bs=1M count=%d conv=fsync 2>/dev/null; cat /file >/dev/null"
+    try:
+        (all_of_them / "memory.max").write_text(str(96 * MIB))
+        for env in (guaranteed, other):
+            witness.shell(env, fill % 16)
+        before = cached(host_dir, guaranteed)
+        assert before > 12 * MIB
+        witness.shell(greedy, fill % 200)
+        assert cached(host_dir, guaranteed) > before * 0.9
+        assert cached(host_dir, other) < before * 0.5
+    finally:
+        (all_of_them / "memory.max").write_text("max")
+    guaranteed.set(vmguarpages="")
+    assert int((all_of_them / "memory.low").read_text()) == 0

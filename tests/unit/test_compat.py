@@ -1,0 +1,76 @@
+"""/proc/user_beancounters, as programs that know OpenVZ read it."""
+
+import re
+from dataclasses import replace
+
+from ve import compat
+from ve.amounts import UNLIMITED
+from ve.beancounter import RESOURCES, Beancounter
+
+# What a kernel of OpenVZ printed, 2.6.32, the first lines of VE 101.
+OPENVZ = """\
+Version: 2.5
+       uid  resource                     held              maxheld              barrier                limit              failcnt
+      101:  kmemsize                  2743719              3105223             14372700             14790164                    0
+            lockedpages                     0                    0                 2048                 2048                    0
+            privvmpages                  5123                 6281                65536                69632                    0
+            shmpages                     1312                 1328                21504                21504                    0
+            dummy                           0                    0                    0                    0                    0
+            numproc                        14                   19                  240                  240                    3
+"""  # noqa: E501
+
+SHOWN = {
+    "kmemsize": (2743719, 3105223, 14372700, 14790164, 0),
+    "lockedpages": (0, 0, 2048, 2048, 0),
+    "privvmpages": (5123, 6281, 65536, 69632, 0),
+    "shmpages": (1312, 1328, 21504, 21504, 0),
+    "numproc": (14, 19, 240, 240, 3),
+}
+
+
+def table() -> dict[str, Beancounter]:
+    empty = Beancounter("", "", "", None, None, False, UNLIMITED, UNLIMITED, None)
+    beans = {row.name: replace(empty, name=row.name, unit=row.unit, grade=row.grade) for row in RESOURCES}
+    for name, (held, maxheld, barrier, limit, failcnt) in SHOWN.items():
+        beans[name] = replace(
+            beans[name], held=held, maxheld=maxheld, barrier=barrier, limit=limit, failcnt=failcnt, sampled=True
+        )
+    return beans
+
+
+def parse(text: str) -> dict[int, dict[str, list[int]]]:
+    """As vzubc and Munin's plugin do: split at blanks, VEID where a word ends in a colon."""
+    lines = text.splitlines()
+    assert lines[0] == "Version: 2.5"
+    assert lines[1].split() == ["uid", "resource", "held", "maxheld", "barrier", "limit", "failcnt"]
+    found: dict[int, dict[str, list[int]]] = {}
+    for line in lines[2:]:
+        words = line.split()
+        if words[0].endswith(":"):
+            found[veid := int(words.pop(0)[:-1])] = {}
+        found[veid][words[0]] = [int(word) for word in words[1:]]
+    return found
+
+
+def test_byte_for_byte() -> None:
+    assert compat.text([(101, table())]).startswith(OPENVZ)
+
+
+def test_unlimited_is_long_max_and_what_nobody_knows_is_nothing() -> None:
+    assert parse(compat.text([(101, table())]))[101]["numfile"] == [0, 0, 2**63 - 1, 2**63 - 1, 0]
+
+
+def test_every_ve_has_every_line() -> None:
+    text = compat.text([(101, table()), (2147483644, table())])
+    found = parse(text)
+    assert list(found) == [101, 2147483644]
+    assert len(text.splitlines()) == 2 + 2 * 24
+    assert {*found[101]} == {row.name for row in RESOURCES} - {"swappages"} | {"dummy"}
+    assert all(re.fullmatch(r"( {10}|[ 0-9]{9,10}:)  [a-z]+ *( +\d+){5}", line) for line in text.splitlines()[2:])
+
+
+def test_what_is_not_known_is_said_beside_it() -> None:
+    lines = compat.meta([(101, table())]).splitlines()
+    assert "101 numfile failcnt unknown" in lines
+    assert "101 numproc maxheld sampled" in lines
+    assert not any(line.startswith("101 numproc failcnt") for line in lines)

@@ -1,0 +1,132 @@
+"""Counters that survive: lives that end, resets, peaks that the kernel forgets or does not."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ve.ledger import Ledger, crossed, reset, seen
+
+
+def test_the_first_look() -> None:
+    after = seen(Ledger(), "a", {"numproc": 3, "numfile": 9}, {"numproc": 5}, {"numproc": 2})
+    assert after.maxheld == {"numproc": 5, "numfile": 9}
+    assert after.sampled == ("numfile",)
+    assert after.failcnt("numproc") == 2
+    assert after.failcnt("numfile") == 0
+
+
+def test_the_same_life_seen_again_counts_once() -> None:
+    once = seen(Ledger(), "a", {}, {}, {"numproc": 2})
+    assert seen(once, "a", {}, {}, {"numproc": 2}) == once
+    assert seen(once, "a", {}, {}, {"numproc": 7}).failcnt("numproc") == 7
+
+
+def test_lives_add_up() -> None:
+    ledger = Ledger()
+    for life, failures, peak in (("a", 2, 50), ("b", 0, 20), ("c", 5, 30)):
+        ledger = seen(ledger, life, {"numproc": 1}, {"numproc": peak}, {"numproc": failures})
+    assert ledger.failcnt("numproc") == 7
+    assert ledger.maxheld == {"numproc": 50}
+    assert ledger.sampled == ()
+
+
+def test_a_reset_forgets_and_counts_on() -> None:
+    before = seen(Ledger(), "a", {"numproc": 3}, {"numproc": 50}, {"numproc": 4})
+    begun = reset(before, 1000.0, {"numproc": 50})
+    assert (begun.since, begun.failcnt("numproc"), begun.maxheld) == (1000.0, 0, {})
+    after = seen(begun, "a", {"numproc": 4}, {"numproc": 50}, {"numproc": 6})
+    assert after.failcnt("numproc") == 2
+    assert after.maxheld == {"numproc": 4}  # 50 was before
+    assert after.sampled == ("numproc",)  # so this is only what was seen
+    higher = seen(after, "a", {"numproc": 4}, {"numproc": 51}, {"numproc": 6})
+    assert (higher.maxheld, higher.sampled) == ({"numproc": 51}, ())  # and this is the kernel's word again
+
+
+def test_a_reset_is_forgotten_with_the_life_that_it_was_in() -> None:
+    begun = reset(seen(Ledger(), "a", {"numproc": 3}, {"numproc": 50}, {"numproc": 4}), 1.0, {"numproc": 50})
+    after = seen(begun, "b", {"numproc": 2}, {"numproc": 7}, {"numproc": 1})
+    assert after.failcnt("numproc") == 1
+    assert after.maxheld == {"numproc": 7}
+
+
+def test_what_was_only_seen_stays_marked() -> None:
+    old = seen(Ledger(), "a", {"numproc": 9}, {}, {})  # a kernel without pids.peak
+    new = seen(old, "b", {"numproc": 3}, {"numproc": 5}, {})
+    assert (new.maxheld, new.sampled) == ({"numproc": 9}, ("numproc",))
+
+
+Lives = st.lists(st.lists(st.integers(0, 5), min_size=1, max_size=5), max_size=6)
+
+
+@given(Lives)
+def test_nothing_is_lost_that_was_seen_and_nothing_counts_twice(lives: list[list[int]]) -> None:
+    """However often somebody looks: each life's counter only grows, and its last value is what it comes to."""
+    ledger, total = Ledger(), 0
+    for number, steps in enumerate(lives):
+        count = 0
+        for step in steps:
+            count += step
+            ledger = seen(ledger, f"life {number}", {}, {}, {"numproc": count})
+            assert ledger.failcnt("numproc") == total + count
+        total += count
+    assert ledger.failcnt("numproc") == total
+
+
+def step(
+    before: Ledger,
+    held: int,
+    *,
+    life: str = "a",
+    peak: int | None = None,
+    barrier: int | None = 50,
+    over: dict[str, int] | None = None,
+) -> Ledger:
+    """A look at numproc."""
+    amounts = {"numproc": held}
+    now = seen(before, life, amounts, {} if peak is None else {"numproc": peak}, {})
+    return crossed(before, now, amounts, {} if barrier is None else {"numproc": barrier}, over or {})
+
+
+def test_a_crossing_is_counted_once_until_it_is_over() -> None:
+    ledger, counts = Ledger(), []
+    for held in (50, 51, 60, 51, 46, 55, 44, 50, 51):
+        ledger = step(ledger, held)
+        counts.append(ledger.crossings.get("numproc", 0))
+    assert counts == [0, 1, 1, 1, 1, 1, 1, 1, 2]  # at 46 it is not over yet: 9/10 of 50 is 45
+    assert ledger.above == ("numproc",)
+    assert ledger.counts() == {"barrier numproc": 2}
+
+
+def test_a_crossing_between_two_looks_is_known_by_the_peak_or_the_kernel_s_count() -> None:
+    by_peak = step(step(Ledger(), 10, peak=20), 10, peak=51)
+    assert (by_peak.crossings, by_peak.above) == ({"numproc": 1}, ())
+    assert step(by_peak, 10, peak=51).crossings == {"numproc": 1}
+    by_count = step(step(Ledger(), 10, over={"numproc": 0}), 10, over={"numproc": 7})
+    assert (by_count.crossings, by_count.above) == ({"numproc": 1}, ())
+    assert step(by_count, 10, over={"numproc": 7}).crossings == {"numproc": 1}
+    assert step(by_count, 10, over={"numproc": 9}).crossings == {"numproc": 2}
+
+
+def test_what_the_kernel_holds_at_a_barrier_is_one_crossing() -> None:
+    ledger = Ledger()
+    for held, count in ((49, 3), (48, 10), (50, 90), (47, 300)):
+        ledger = step(ledger, held, over={"numproc": count})
+    assert ledger.crossings == {"numproc": 1}
+
+
+def test_another_life_crosses_anew() -> None:
+    first = step(Ledger(), 60, over={"numproc": 7})
+    assert step(first, 60, life="b", over={"numproc": 1}).crossings == {"numproc": 2}
+    assert step(first, 10, life="b", over={"numproc": 0}).crossings == {"numproc": 1}
+
+
+def test_a_barrier_that_is_raised_ends_the_crossing() -> None:
+    above = step(Ledger(), 60)
+    assert step(above, 60, barrier=100).above == ()
+    assert step(above, 60, barrier=None).above == ()
+    assert step(step(above, 60, barrier=100), 101, barrier=100).crossings == {"numproc": 2}
+
+
+def test_a_reset_counts_crossings_anew_but_not_the_one_that_goes_on() -> None:
+    begun = reset(step(Ledger(told={"told": {"barrier numproc": 1}}), 60), 1.0, {})
+    assert (begun.crossings, begun.above, begun.told) == ({}, ("numproc",), {"told": {}})
+    assert step(begun, 60).crossings == {}

@@ -1,0 +1,126 @@
+"""ve ubc, and what refuses a limit where no controller is: on any kernel."""
+
+import json
+import os
+import re
+import stat
+from pathlib import Path
+
+import pytest
+
+import ve
+from tests.conftest import cgroup_root
+from tests.verbs import commandline, witness
+from tests.verbs.conftest import Make
+from ve.beancounter import RESOURCES
+
+NAMES = [row.name for row in RESOURCES]
+
+
+def controllers() -> list[str]:
+    return (cgroup_root() / "cgroup.controllers").read_text().split()
+
+
+def test_each_resource_of_each_ve(host_dir: Path, env: "ve.Environment", make: Make) -> None:
+    stopped = make(numproc="100", account_only=True)
+    rows = json.loads(commandline.output(host_dir, "ubc", "--json"))
+    of = {veid: [row for row in rows if row["veid"] == veid] for veid in (env.veid, stopped.veid)}
+    assert [row["name"] for row in of[env.veid]] == NAMES == [row["name"] for row in of[stopped.veid]]
+    assert {row["held"] for row in of[stopped.veid]} == {None}
+    [numproc] = [row for row in of[stopped.veid] if row["name"] == "numproc"]
+    assert (numproc["barrier"], numproc["limit"]) == (100, 100)
+    if "pids" in controllers():
+        [numproc] = [row for row in of[env.veid] if row["name"] == "numproc"]
+        assert numproc["held"] == int((commandline.cgroup(host_dir, env.veid) / "pids.current").read_text())
+
+
+def test_a_table_for_people(host_dir: Path, env: "ve.Environment") -> None:
+    header, *lines = commandline.output(host_dir, "ubc", env.veid).splitlines()
+    assert header.split() == ["VEID", "RESOURCE", "HELD", "MAXHELD", "BARRIER", "LIMIT", "FAILCNT"]
+    assert lines[0].split()[:2] == [str(env.veid), "kmemsize"]
+    assert [line.split()[0] for line in lines[1:]] == NAMES[1:]
+
+
+def test_list_has_them_by_vzlist_s_names(host_dir: Path, make: Make) -> None:
+    env = make(numproc="50:100", account_only=True)
+    line = commandline.output(host_dir, "list", "-H", "-o", "veid,numproc.b,numproc.l,numproc,kmemsize.f")
+    assert f"{env.veid}  50  100  -  -" in re.sub(" {2,}", "  ", line).splitlines()
+
+
+def test_openvz_s_file(host_dir: Path, env: "ve.Environment", tmp_path: Path) -> None:
+    """Only VEs that run; whole, whoever reads it meanwhile; only root reads it."""
+    file = tmp_path / "user_beancounters"
+    file.write_text("old")
+    assert commandline.output(host_dir, "ubc", "--compat", file) == ""
+    lines = file.read_text().splitlines()
+    assert lines[0] == "Version: 2.5"
+    assert any(line.split()[:2] == [f"{env.veid}:", "kmemsize"] for line in lines)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o400
+    assert f"{env.veid} numfile failcnt unknown" in Path(f"{file}.meta").read_text().splitlines()
+    assert sorted(os.listdir(tmp_path)) == ["user_beancounters", "user_beancounters.meta"]
+
+
+@pytest.mark.any_kernel
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("--numfile", "100"), "cannot limit numfile: it is only counted; a file that several"),
+        (("--numproc", "200:100"), "cannot use numproc '200:100': its barrier 200 is above its limit 100"),
+        (("--numproc", "-5"), "cannot use numproc '-5': it is negative"),
+        (("--numproc", "5k"), "cannot use numproc '5k': it is a count, which has no suffix"),
+        (("--memory", "5X"), "cannot use memory '5X': it is not a number with"),
+        (("--memory", "1G", "--physpages", "5"), "cannot use both memory and physpages: they are the same"),
+        (("--account-only", "--memory", "4000G"), "cannot limit physpages to 4000G: this host has"),
+        (("--account-only", "--cpus", "5000"), "cannot limit cpus to 5000: this host has"),
+        (("--account-only", "--cpuset", "0,4095"), "cannot use cpuset 0,4095: this host has no CPU 4095"),
+        (("--account-only", "--processes", "99999999"), "cannot limit numproc to 99999999: this host has"),
+    ],
+    ids=lambda value: value[-1] if isinstance(value, tuple) else "",
+)
+def test_what_no_host_gives_is_refused_by_name(
+    host_dir: Path, words: tuple[str, ...], sentence: str, host: "ve.Host"
+) -> None:
+    with witness.nothing_changes(host_dir):
+        done = commandline.run(host_dir, "create", 3999, "--template", "busybox", *words)
+    assert done.returncode == 20, done
+    assert done.stderr.startswith(f"ve: {sentence}"), done
+    assert len(done.stderr.splitlines()) <= 2
+
+
+@pytest.mark.any_kernel
+def test_a_limit_is_refused_where_its_controller_is_missing(host_dir: Path, make: Make, host: "ve.Host") -> None:
+    """As on a hybrid host; without limits the VE starts, and where it is only to be counted."""
+    if "memory" in controllers():
+        env = make(memory="64M")
+        env.start()
+        assert (commandline.cgroup(host_dir, env.veid) / "memory.max").read_text() == f"{64 << 20}\n"
+        return
+    with witness.nothing_changes(host_dir):
+        hint = witness.refused(
+            *(host_dir, 5, "cannot limit memory: cgroup2 has no memory controller here"),
+            *("create", 3999, "--template", "busybox", "--memory", "64M", "--cpus", "1"),
+        )
+    assert "cgroup_no_v1=all on the kernel command line" in hint
+    env = make(memory="64M", account_only=True)
+    env.start()
+    assert env.status == ve.Status.RUNNING
+
+
+def test_reset_is_noted(host_dir: Path, env: "ve.Environment") -> None:
+    said = commandline.run(host_dir, "ubc", env.veid, "--reset").stderr
+    assert said == f"{env.veid}: counts from now on\n"
+    since = json.loads((host_dir / f"ubc/{env.veid}").read_text())["since"]
+    assert since > 1.6e9
+
+
+def test_a_ledger_of_a_newer_ve_is_not_touched(host_dir: Path, make: Make) -> None:
+    env = make()
+    env.start()
+    env.beancounters()
+    ledger = host_dir / f"ubc/{env.veid}"
+    ledger.write_text('{"version": 2, "more": 1}')
+    done = commandline.run(host_dir, "ubc", env.veid)
+    assert done.returncode == 14
+    assert f"cannot read {ledger}: its version 2 is not 1" in done.stderr
+    env.stop(fast=True)
+    assert ledger.read_text() == '{"version": 2, "more": 1}'

@@ -1,0 +1,93 @@
+"""What the verbs of cli.py are hung on, and how one of them is run."""
+
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import typer
+
+from ve import _completion as completion
+from ve import _options as opt
+from ve import _output as out
+from ve._session import Session, interruptible, stand_on_firm_ground
+
+PLAIN: dict[str, Any] = {"rich_markup_mode": None, "pretty_exceptions_enable": False, "add_completion": False}
+
+app = typer.Typer(
+    **PLAIN,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="ve help VERB has options and examples of each.",
+)
+templates = typer.Typer(**PLAIN, invoke_without_command=True)
+app.add_typer(templates, name="template")
+
+
+class Context(typer.Context):
+    """What typer gives each verb."""
+
+    obj: Session
+
+
+def verb(name: str, cls: type[opt.Verb] = opt.Verb) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Make a function a verb; its docstring is the help."""
+    group = templates if name.startswith("template ") else app
+    return group.command(name.removeprefix("template "), cls=cls, epilog=opt.examples(name))
+
+
+def choose(ctx: Context, suffix: str = "") -> None:
+    """Note the verb for the error sentences; without one, show the help and fail."""
+    if not ctx.invoked_subcommand:
+        print(ctx.get_help(), file=sys.stderr)
+        raise typer.Exit(2)
+    ctx.obj.verb = ctx.invoked_subcommand + suffix
+
+
+@app.callback()
+def globals_(
+    ctx: Context,
+    state_dir: opt.StateDir = None,
+    quiet: opt.Quiet = False,
+    show_completion: opt.ShowCompletion = None,
+    version: opt.Version = False,
+) -> None:
+    """Virtual Environments: isolated groups of processes with their own root, init and users."""
+    if version or show_completion:
+        print(f"ve {out.version()}" if version else completion.script(show_completion or ""), flush=True)
+        raise typer.Exit
+    ctx.obj.state_dir, ctx.obj.quiet = state_dir, quiet
+    choose(ctx)
+
+
+@templates.callback()
+def template_(ctx: Context) -> None:
+    """Templates: the read-only file systems that VEs are made from."""
+    choose(ctx, " template")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command line and return its exit code."""
+    stand_on_firm_ground()
+    if "_VE_COMPLETE" in os.environ:
+        completion.answer(app)
+    here = Session(opt.spelled_out(sys.argv[1:] if argv is None else argv))
+    command = typer.main.get_command(app)
+    try:
+        with interruptible(), command.make_context("ve", list(here.words), obj=here) as ctx:
+            code = command.invoke(ctx)
+        print(end="", flush=True)
+    except typer.Exit as done:
+        code = done.exit_code
+    except (Exception, KeyboardInterrupt) as error:
+        code = here.report(error)
+    mute()
+    return code or 0
+
+
+def mute() -> None:
+    """Let go of a stdout that cannot take what it still holds, or the interpreter would complain when it ends."""
+    try:
+        print(end="", flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,289 @@
+"""What a VE's beancounters came to since somebody reset them, over restarts of the VE and of the host.
+
+    <state dir>/ubc/<VEID>      the ledger; when it was last written to is when somebody last looked
+    <run dir>/ubc               held by who looks and writes
+
+The kernel's counters die with the cgroup.  We remove that ourselves, and look before: so of a VE that
+ended between two looks, its peaks and failures are in its cgroup still.  What a power cut takes is what came since the
+last look.  An ephemeral VE has no ledger: its counters end with it.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field, replace
+
+from ve import lock
+from ve.amounts import ITEMS
+from ve.beancounter import RESOURCES, Files, Reading, Resource, is_file
+from ve.cgroups import Cgroup
+from ve.errors import BrokenConfig, DiskFull, Locked, NotSupported
+from ve.facts import boot_id
+from ve.state import State
+from ve.wholefile import read_small, write_whole
+
+VERSION = 1
+PATIENCE = 10.0  # seconds to wait for who looks at all VEs, which takes less than one
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """Numbers by resource, each in its own unit.
+
+    life: the cgroup that last is of.  maxheld: of all lives; sampled: where that is only the most that somebody saw.
+    ended: failures of the lives before, and less than 0 for those of this one that were reset.  last: failures of this
+    life.  forgotten: this life's peaks when they were reset, which the kernel goes on telling.
+    crossings: how often it went over its barrier; above: what has not come back since.  over: the kernel's own counts
+    of being over it, in this life.  told: by reader, the counts() that it has been told.
+    """
+
+    since: float = 0.0  # of the reset, in seconds of the epoch
+    life: str = ""
+    maxheld: dict[str, int] = field(default_factory=dict)
+    sampled: tuple[str, ...] = ()
+    ended: dict[str, int] = field(default_factory=dict)
+    last: dict[str, int] = field(default_factory=dict)
+    forgotten: dict[str, int] = field(default_factory=dict)
+    crossings: dict[str, int] = field(default_factory=dict)
+    above: tuple[str, ...] = ()
+    over: dict[str, int] = field(default_factory=dict)
+    told: dict[str, dict[str, int]] = field(default_factory=dict)
+
+    def failcnt(self, name: str) -> int:
+        return self.ended.get(name, 0) + self.last.get(name, 0)
+
+    def counts(self) -> dict[str, int]:
+        """Of all that is an event: how often, by "barrier NAME" and "failure NAME"."""
+        crossed = {f"barrier {name}": count for name, count in self.crossings.items()}
+        return crossed | {f"failure {name}": self.failcnt(name) for name in sorted({*self.ended, *self.last})}
+
+
+def seen(
+    before: Ledger, life: str, held: Mapping[str, int], peaks: Mapping[str, int], failures: Mapping[str, int]
+) -> Ledger:
+    """The ledger after a look at this life: what it holds, the peaks and failures that the kernel tells of it."""
+    ended, forgotten = dict(before.ended), dict(before.forgotten)
+    if life != before.life:
+        forgotten = {}
+        for name, count in before.last.items():
+            ended[name] = ended.get(name, 0) + count
+    most, sampled = dict(before.maxheld), {*before.sampled}
+    for name, value in held.items():
+        peak = peaks.get(name, 0)
+        told = name in peaks and (name not in forgotten or peak > forgotten[name])
+        now = max(value, peak) if told else value
+        if now > most.get(name, -1):
+            most[name] = now
+            sampled = sampled - {name} if told else sampled | {name}
+        elif not told:
+            sampled.add(name)
+    return replace(
+        before,
+        life=life,
+        maxheld=most,
+        sampled=tuple(sorted(sampled)),
+        ended=ended,
+        last=dict(failures),
+        forgotten=forgotten,
+    )
+
+
+def crossed(
+    before: Ledger, now: Ledger, held: Mapping[str, int], barriers: Mapping[str, int], over: Mapping[str, int]
+) -> Ledger:
+    """What a look comes to with its crossings; over: how often the kernel says that each was over its barrier.
+
+    One crossing lasts until a look sees less than 9/10 of the barrier: what the kernel holds there goes to and fro.
+    """
+    same = now.life == before.life
+    above, crossings = {*before.above} if same else set(), dict(before.crossings)
+    for name, barrier in barriers.items():
+        grown = over.get(name, 0) > (before.over.get(name, 0) if same else 0)
+        risen = now.maxheld.get(name, 0) > barrier >= before.maxheld.get(name, 0)
+        beyond = held.get(name, 0) > barrier or grown or risen
+        if beyond and name not in above:
+            crossings[name] = crossings.get(name, 0) + 1
+        if not is_near(held.get(name, 0), barrier):
+            above.discard(name)
+        elif beyond:
+            above.add(name)
+    above &= barriers.keys()
+    return replace(now, crossings=crossings, above=tuple(sorted(above)), over=dict(over))
+
+
+def is_near(held: int, wall: int) -> bool:
+    """Is a barrier or limit still being met that was met before?"""
+    return 10 * held >= 9 * wall
+
+
+def reset(before: Ledger, now: float, peaks: Mapping[str, int]) -> Ledger:
+    """Count from now on; peaks: those of the life that goes on."""
+    ended = {name: -count for name, count in before.last.items()}
+    kept = Ledger(since=now, life=before.life, above=before.above, over=before.over)
+    told: dict[str, dict[str, int]] = {reader: {} for reader in before.told}
+    return replace(kept, ended=ended, last=before.last, forgotten=dict(peaks), told=told)
+
+
+# --- the kernel's numbers -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Look:
+    """What the kernel tells of one VE at this moment."""
+
+    life: str  # "" if it has no cgroup
+    reading: Reading
+    samples: Mapping[str, int]
+
+    def held(self, row: Resource) -> int | None:
+        return self.reading.number(row.held, row.unit) if is_file(row.held) else self.samples.get(row.name)
+
+    def peaks(self) -> dict[str, int]:
+        """Of each resource of which the kernel keeps the maximum."""
+        found = {row.name: self.reading.number(row.maxheld, row.unit) for row in RESOURCES if row.maxheld}
+        return {name: value for name, value in found.items() if value is not None}
+
+    def over(self) -> dict[str, int]:
+        """Of each resource of which the kernel counts how often it was over the barrier that the kernel has."""
+        found = {row.name: self.reading.number(row.crossed, ITEMS) for row in RESOURCES if row.crossed}
+        return {name: value for name, value in found.items() if value is not None}
+
+    def met(self, barriers: Mapping[str, int]) -> dict[str, int]:
+        """Of over(), those whose barrier it is: physpages and privvmpages share one, the lower."""
+        taken = {row.name: self.reading.number(row.barrier, row.unit) for row in RESOURCES if row.crossed}
+        return {name: count for name, count in self.over().items() if barriers.get(name) == taken[name]}
+
+    def failures(self) -> dict[str, int]:
+        """Of each resource of which the kernel counts them."""
+        found = {row.name: self.reading.number(row.failcnt, ITEMS) for row in RESOURCES if row.failcnt}
+        return {name: value for name, value in found.items() if value is not None}
+
+
+def note(
+    state: State,
+    veid: int,
+    group: Cgroup,
+    samples: Mapping[str, int],
+    barriers: Mapping[str, int],
+    *,
+    memory: Ledger | None = None,
+) -> tuple[Look, Ledger]:
+    """Look at a VE's cgroup and note in its ledger what is seen; memory: that of an ephemeral VE, which has no file.
+
+    A disk that is full or read only keeps nobody from looking: the next look sees it again.
+    """
+    if memory is not None:
+        look = _look(group, samples)
+        return look, _after(memory, look, barriers)
+    with held(state):
+        look, before = _look(group, samples), load(state, veid)
+        now = _after(before, look, barriers)
+        with suppress(DiskFull, NotSupported):
+            save(state, veid, before, now)
+        return look, now
+
+
+def note_end(state: State, veid: int, group: Cgroup, barriers: Mapping[str, int]) -> None:
+    """The same of a cgroup that is about to be removed; a ledger that cannot be read keeps no VE from ending."""
+    if group.exists():
+        with suppress(BrokenConfig, Locked):
+            note(state, veid, group, {}, barriers)
+
+
+def tell(state: State, veid: int, reader: str, counts: Mapping[str, int]) -> None:
+    """Note that a reader has been told so many of each event."""
+    with held(state), suppress(DiskFull, NotSupported):
+        before = load(state, veid)
+        if before.told.get(reader) != counts and state.exists(veid):
+            save(state, veid, before, replace(before, told=before.told | {reader: dict(counts)}))
+
+
+def begin(state: State, veid: int, group: Cgroup) -> None:
+    """Count from now on."""
+    with held(state):
+        look = _look(group, {})
+        known = Ledger()
+        with suppress(BrokenConfig):
+            known = load(state, veid)
+        above = known.above if known.life == look.life else ()
+        before = Ledger(life=look.life, last=look.failures(), above=above, over=look.over(), told=known.told)
+        save(state, veid, Ledger(), reset(before, time.time(), look.peaks()))
+
+
+def _look(group: Cgroup, samples: Mapping[str, int]) -> Look:
+    try:
+        life = f"{boot_id()}:{os.stat(group.path).st_ino}"
+    except FileNotFoundError:
+        life = ""
+    return Look(life, Reading(Files(group)), samples)
+
+
+def _after(before: Ledger, look: Look, barriers: Mapping[str, int]) -> Ledger:
+    if not look.life:
+        return before
+    amounts = {row.name: value for row in RESOURCES if (value := look.held(row)) is not None}
+    now = seen(before, look.life, amounts, look.peaks(), look.failures())
+    return replace(crossed(before, now, amounts, barriers, look.met(barriers)), over=look.over())
+
+
+# --- on disk --------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def held(state: State) -> Iterator[None]:
+    """Keep who else looks or resets away, so that no failure is counted twice or lost; Locked after 10 seconds."""
+    path = os.path.join(state.make_dir(state.run_dir), "ubc")
+    with state.writing():
+        fd = lock.acquire(path, 0, PATIENCE)
+    try:
+        yield
+    finally:
+        os.close(fd)
+
+
+def load(state: State, veid: int) -> Ledger:
+    """An empty one if nobody has looked yet; BrokenConfig if what is there was not written by us, or by a newer ve."""
+    import json  # only who counts pays for it
+
+    data = read_small(state.ledger(veid))
+    if not data:
+        return Ledger()
+    try:
+        table = json.loads(data)
+        version = table.pop("version")
+        if version == VERSION:
+            return Ledger(**table | {name: tuple(table.get(name, ())) for name in ("sampled", "above")})
+        why, hint = f"its version {version} is not {VERSION}", "upgrade ve"
+    except (ValueError, KeyError, TypeError, AttributeError):
+        why, hint = "it is not a ledger", "ve ubc --reset begins a new one"
+    raise BrokenConfig(f"cannot read {state.ledger(veid)}: {why}", hint)
+
+
+def looked(state: State, veid: int) -> float | None:
+    """When somebody last looked, in seconds of the epoch; None if nobody has."""
+    try:
+        return os.stat(state.ledger(veid)).st_mtime
+    except FileNotFoundError:
+        return None
+
+
+def save(state: State, veid: int, before: Ledger, now: Ledger) -> None:
+    """Write it whole, if it has changed; note that somebody has looked.  Held."""
+    import json
+
+    path = state.ledger(veid)
+    if now == before and os.path.exists(path):
+        os.utime(path)
+        return
+    state.make_dir(os.path.dirname(path))
+    with state.writing():
+        write_whole(path, json.dumps({"version": VERSION, **asdict(now)}).encode())
+
+
+def remove(state: State, veid: int) -> None:
+    """Of a VE that is destroyed."""
+    with suppress(FileNotFoundError):
+        os.unlink(state.ledger(veid))

@@ -1,0 +1,219 @@
+"""Changing what was asked for: what a running VE takes at once, what a conf file keeps, and what waits for a start."""
+
+import contextlib
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from ve import (
+    describe,
+    enforce,
+    hardware,
+    limits,
+    looparea,
+    mounts,
+    outfit,
+    presets,
+    ptys,
+    quota,
+    sharedmemory,
+    triggers,
+)
+from ve.amounts import UNLIMITED
+from ve.beancounter import BY_NAME
+from ve.errors import Error, InUse, InvalidValue, NotSupported
+from ve.facilities import require
+from ve.facts import Facts
+from ve.instance import Instance
+from ve.model import Config, Mount, Status
+
+Undo = contextlib.ExitStack
+_AT_START = ("nofile", *(name for name, row in BY_NAME.items() if not row.live))  # of limits, for the init's processes
+
+
+def change(instance: Instance, asked: dict[str, Any], save: bool) -> list[str]:
+    """Change these values of its Config; the names of those that wait for the next start.  Under the VE's lock.
+
+    InvalidValue if something can neither change now nor is saved; then nothing has changed.
+    """
+    with instance.init() as init, contextlib.ExitStack() as undo:
+        before = instance.config
+        wanted = _changed(before, asked)
+        facts = init[0] if init else None
+        begun = describe.begun_with(facts, before if facts else wanted)
+        _refuse_lost(instance.veid, _waiting(asked, facts is not None), save)
+        mounts.check_given(asked.get("mounts", ()), asked.get("devices", ()))
+        if asked.keys() & {"limits", "account_only"}:
+            require(wanted)
+            hardware.refuse_beyond(limits.resolve(limits.merged({}, asked.get("limits", {})), account_only=True))
+        now = _take(instance, facts, before, begun, asked, undo) if facts else begun
+        if {*quota.WORDS} & asked.get("limits", {}).keys():
+            _limit_disk(instance, begun["limits"] if facts else before.limits, now["limits"], wanted.account_only, undo)
+        if facts and now != begun:
+            _note(instance, facts, now)
+        if save:
+            instance.save(wanted)
+        undo.pop_all()
+        return _late(now, wanted, asked)
+
+
+def _changed(before: Config, asked: Mapping[str, Any]) -> Config:
+    """Limits are added to those that there are; all else takes the place of what there was."""
+    asked = dict(asked)
+    if "limits" in asked:
+        asked["limits"] = limits.merged(before.limits, asked["limits"])
+    return replace(before, **asked)
+
+
+def _waiting(asked: Mapping[str, Any], running: bool) -> list[str]:
+    """What only a start gives to the VE, as it was asked for."""
+    if not running:
+        return sorted({*asked} - {"limits"} | {*asked.get("limits", ())})
+    at_start = [name for name in asked.get("limits", ()) if limits.canonical(name) in _AT_START]
+    return sorted([*(asked.keys() - {"hostname", "limits", "account_only"}), *at_start])
+
+
+def _late(begun: dict[str, Any], wanted: Config, asked: Mapping[str, Any]) -> list[str]:
+    """What the VE has not got yet of what was asked for."""
+    late = describe.pending(begun, wanted).keys() & asked.keys() - {"limits"}
+    of_limits = [name for name in asked.get("limits", ()) if begun["limits"].get(name) != wanted.limits.get(name)]
+    return sorted([*late, *of_limits])
+
+
+def _refuse_lost(veid: int, waiting: list[str], save: bool) -> None:
+    if waiting and not save:
+        why = "only its conf file holds that"
+        raise InvalidValue(f"cannot set {', '.join(waiting)} of {veid} without --save: {why}", hint="add --save")
+
+
+def _take(
+    instance: Instance,
+    facts: Facts,
+    before: Config,
+    begun: dict[str, Any],
+    asked: Mapping[str, Any],
+    undo: Undo,
+) -> dict[str, Any]:
+    """Give a running VE what it can have now; what it has from now on."""
+    now = dict(begun)
+    if "hostname" in asked:
+        now["hostname"] = outfit.hostname(replace(before, hostname=asked["hostname"]))
+        describe.set_hostname(instance.veid, facts.pid, now["hostname"])
+        undo.callback(describe.set_hostname, instance.veid, facts.pid, begun["hostname"])
+    if "limits" in asked:
+        live = {name: text for name, text in asked["limits"].items() if limits.canonical(name) not in _AT_START}
+        now["limits"] = limits.merged(begun["limits"], live)
+        _limit(instance, facts, begun, now, asked.get("account_only", before.account_only), undo)
+    return now
+
+
+def _limit(
+    instance: Instance, facts: Facts, begun: dict[str, Any], now: dict[str, Any], account_only: bool, undo: Undo
+) -> None:
+    """Give a running VE the limits that have changed."""
+    old, new = (limits.resolve(each["limits"], account_only) for each in (begun, now))
+    disk = old.on_disk or new.on_disk
+    before, after = (outfit.cgroup_files(each, instance.state.path, disk=disk) for each in (old, new))
+    after = {**dict.fromkeys(before, limits.WEIGHT), **after}  # what is not there any more is a weight
+    changed = [name for name in after if after[name] != before.get(name)]
+    undo.callback(enforce.apply, instance.cgroup, {name: before[name] for name in changed if name in before}, True)
+    enforce.apply(instance.cgroup, {name: after[name] for name in changed}, account_only)
+    for name, set_limit in _IN_NAMESPACES.items():
+        if new.limit(name) != old.limit(name):
+            undo.callback(set_limit, facts, old.limit(name))
+            set_limit(facts, new.limit(name))
+
+
+def _set_shmpages(facts: Facts, pages: int) -> None:
+    sharedmemory.limit(facts.pid, facts.base, pages)
+
+
+def _set_ptys(facts: Facts, most: int) -> None:
+    try:
+        ptys.limit(facts.pid, facts.base, outfit.devpts(most, facts.base))
+    except OSError as error:
+        raise Error(f"cannot set numpty: its /dev/pts cannot be changed from outside: {error.strerror}") from error
+
+
+_IN_NAMESPACES: dict[str, Callable[[Facts, int], None]] = {"shmpages": _set_shmpages, "numpty": _set_ptys}
+
+
+def _limit_disk(
+    instance: Instance,
+    old: Mapping[str, str],
+    new: Mapping[str, str],
+    account_only: bool,
+    undo: contextlib.ExitStack,
+) -> None:
+    """Let its private area hold what the new limits allow, running or stopped."""
+    private, running = instance.state.private(instance.veid), instance.pid is not None
+    if not os.path.isdir(private):
+        why = "its changes are kept in memory, and limited from the start"
+        raise NotSupported(f"cannot set the disk limits of {instance.veid}: {why}", "ve run --disk 1G --inodes 10000")
+    if looparea.exists(private):
+        _resize(instance, old, new, undo)
+        return
+    undo.callback(quota.apply, private, limits.resolve(old, account_only=True), True, running)
+    quota.apply(private, limits.resolve(new, account_only), account_only, running)
+
+
+def _resize(instance: Instance, old: Mapping[str, str], new: Mapping[str, str], undo: contextlib.ExitStack) -> None:
+    """Of a loop area, which is of the size of --disk, for good."""
+    before, after = (limits.resolve(each, account_only=True).others for each in (old, new))
+    what, private = f"cannot resize the loop area of {instance.veid}", instance.state.private(instance.veid)
+    if before.get("inodes") != after.get("inodes"):
+        raise NotSupported(f"{what}: it has the inodes that it was made with", "ve cp -a moves files to another VE")
+    if instance.status is not Status.STOPPED:
+        raise InUse(f"{what}: it is in use", f"ve stop {instance.veid}; ve set {instance.veid} --disk SIZE --save")
+    looparea.resize(private, after.get("disk", UNLIMITED))
+    undo.callback(looparea.resize, private, before["disk"])
+
+
+def _note(instance: Instance, facts: Facts, now: dict[str, Any]) -> None:
+    """That the running VE has it."""
+    import json  # only who changes a running VE pays for it
+
+    noted = replace(facts, extra=facts.extra | {"asked": json.dumps(now)})
+    instance.state.write_facts(instance.veid, noted)
+
+
+def parsed(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a Config, from such as its maker may give: any iterable or mapping.  InvalidValue."""
+    return {name: _OF_CONFIG[name](name, value) if name in _OF_CONFIG else value for name, value in options.items()}
+
+
+def _several(name: str, values: Any) -> tuple[Any, ...]:
+    if isinstance(values, str):
+        raise InvalidValue(f"cannot use {name} {values!r}: it is one string, not a list of them", f"[{values!r}]")
+    return tuple(values)
+
+
+def _mounts(name: str, values: Any) -> tuple[Mount, ...]:
+    return tuple(Mount.parse(each) if isinstance(each, str) else each for each in _several(name, values))
+
+
+def _mapping(name: str, values: Any) -> dict[str, str]:
+    if not isinstance(values, Mapping):
+        raise InvalidValue(f"cannot use {name} {values!r}: it is not a mapping, such as a dict")
+    return dict(values)
+
+
+_OF_CONFIG: dict[str, Callable[[str, Any], Any]] = {
+    "env": _mapping,
+    "mounts": _mounts,
+    "devices": _several,
+    "profiles": _several,
+    "capabilities": _mapping,
+    "on_barrier": lambda name, value: triggers.by_resource(triggers.BARRIER, _mapping(name, value)),
+    "on_failure": lambda name, value: triggers.by_resource(triggers.FAILURE, _mapping(name, value)),
+}
+
+
+def parsed_limits(given: Mapping[str, Any], preset: str | None = None) -> dict[str, Any]:
+    """The same of limits, those of a preset being given where no other is; none at all if none was given."""
+    words = limits.words({name: value for name, value in given.items() if value is not None})
+    if preset:
+        there = {limits.canonical(name) for name in words}
+        words |= {name: text for name, text in presets.load(preset).items() if limits.canonical(name) not in there}
+    return {"limits": words} if words else {}
