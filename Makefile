@@ -92,6 +92,10 @@ test-native: setup-test ## every test on this kernel
 test-vm: setup-vm ## what depends on the kernel on a stock one, emulated and slow: KERNEL=6.1, 6.12 or 7
 	@$(BIN)/python -m tests.vm $(KERNEL) $(PYTEST_ARGS)
 
+.PHONY: test-long
+test-long: setup-vm ## what takes the stock kernel so long that make test-vm leaves it out
+	@$(BIN)/python -m tests.vm $(KERNEL) tests/limits -m long $(PYTEST_ARGS)
+
 .PHONY: clean
 clean: ## remove what make made here, downloaded kernels included
 	rm -rf $(VENV) .cache build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -74,7 +74,7 @@ class Disk:
         return self.projects()[int(line.split()[0])]
 
 
-@pytest.fixture(scope="module", params=[*MAKE])
+@pytest.fixture(scope="module", params=["ext4", pytest.param("xfs", marks=pytest.mark.long)])
 def disk(request: pytest.FixtureRequest, _test_dir: Path) -> Iterator[Disk]:
     with tempfile.TemporaryDirectory(dir=_test_dir) as name:
         place = Path(name)
@@ -172,6 +172,7 @@ def test_it_changes_while_the_ve_runs_and_below_what_it_holds(disk: Disk, make: 
     assert disk.project(env).limit == 0
 
 
+@pytest.mark.long
 def test_what_cannot_be_saved_changes_nothing(disk: Disk, make: Make) -> None:
     env = make(disk="20M")
     sh(f"chattr +i {disk.dir}/conf")
@@ -237,6 +238,7 @@ def test_state_dirs_on_one_file_system_do_not_share_projects(disk: Disk, make: M
         conftest._forget_state_dir(other)
 
 
+@pytest.mark.long
 def test_a_restored_backup_is_counted_and_limited_again(disk: Disk, make: Make) -> None:
     env = make(disk="20M", inodes=300)
     deep = "mkdir /deep; cd /deep; for i in $(seq 150); do mkdir d; cd d; done; touch leaf"
@@ -261,6 +263,7 @@ def test_a_restored_backup_is_counted_and_limited_again(disk: Disk, make: Make) 
     assert not (private / "remade").exists()
 
 
+@pytest.mark.long
 def test_where_the_file_system_only_counts_the_cure_helps(disk: Disk, _test_dir: Path) -> None:
     """And where it does not even count, as it was made or mounted without; as the hint says it."""
     make = {"ext4": "mkfs.ext4 -q", "xfs": "mkfs.xfs -q"}[disk.kind]

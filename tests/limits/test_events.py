@@ -73,6 +73,7 @@ def test_an_oom_kill_says_who(host_dir: Path, limited: Limited) -> None:
     assert witness.shell(neighbour, "echo it goes on") == "it goes on\n"
 
 
+@pytest.mark.long
 def test_an_oom_kill_that_the_log_has_lost_is_unknown(host_dir: Path, limited: Limited) -> None:
     env = limited(memory="64M", swap="0")
     env.run(["/eat", "memory", OVER], capture_output=True)
@@ -103,6 +104,7 @@ def test_the_result_of_a_command_says_what_stopped_it(limited: Limited) -> None:
     assert env.run(["false"]).stopped_by is None
 
 
+@pytest.mark.long
 def test_the_command_line_says_what_stopped_a_command(host_dir: Path, limited: Limited, eat: Path) -> None:
     env = limited(memory="64M", swap="0")
     done = commandline.run(host_dir, "exec", env.veid, "/eat", "memory", OVER)
@@ -131,6 +133,7 @@ def test_failures_are_told_with_their_number_and_once(host_dir: Path, limited: L
     assert shapes(told(host_dir, str(env.veid))) == [("numproc", "failure")]
 
 
+@pytest.mark.long
 def test_what_happened_in_lives_that_nobody_looked_at(host_dir: Path, limited: Limited) -> None:
     env = limited(numproc="40", physpages=BARRIER)
     failures = 0
@@ -147,6 +150,7 @@ def test_what_happened_in_lives_that_nobody_looked_at(host_dir: Path, limited: L
     assert told(host_dir) == []
 
 
+@pytest.mark.long
 def test_the_barrier_that_was_asked_for_is_the_one_that_is_told(host_dir: Path, limited: Limited) -> None:
     """privvmpages and physpages share one file of the kernel's."""
     env = limited(privvmpages=BARRIER)
@@ -155,6 +159,7 @@ def test_the_barrier_that_was_asked_for_is_the_one_that_is_told(host_dir: Path, 
         assert shapes(told(host_dir)) == [("privvmpages", "barrier")]
 
 
+@pytest.mark.long
 def test_a_barrier_that_no_file_counts(host_dir: Path, limited: Limited) -> None:
     env = limited(numproc="20:60")
     with following(host_dir) as events:
@@ -165,6 +170,7 @@ def test_a_barrier_that_no_file_counts(host_dir: Path, limited: Limited) -> None
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", event["time"])
 
 
+@pytest.mark.long
 def test_those_that_start_later_are_followed_by_the_same_descriptor(host_dir: Path, make: Make, eat: Path) -> None:
     envs = [make(numproc="40") for _ in range(2)]
     with following(host_dir) as events:
@@ -228,6 +234,7 @@ def test_a_fork_bomb_freezes_its_ve(host_dir: Path, limited: Limited) -> None:
         bomb.wait()
 
 
+@pytest.mark.long
 def test_a_barrier_raises_itself_until_the_ve_stops(host_dir: Path, limited: Limited) -> None:
     env = limited(physpages=BARRIER, on_barrier={"memory": "raise:50%"})
     conf = (host_dir / f"conf/{env.veid}.toml").read_text()
@@ -242,6 +249,7 @@ def test_a_barrier_raises_itself_until_the_ve_stops(host_dir: Path, limited: Lim
     assert counter(host_dir, env, "memory.high") == 8 * MIB
 
 
+@pytest.mark.long
 def test_what_was_before_somebody_acted_is_told_only(host_dir: Path, limited: Limited) -> None:
     env = limited(numproc="40", on_failure={"numproc": "freeze"})
     assert eaten(env, "process", 100)[1] == "EAGAIN"
@@ -254,6 +262,7 @@ def test_what_was_before_somebody_acted_is_told_only(host_dir: Path, limited: Li
     env.thaw()
 
 
+@pytest.mark.long
 def test_an_action_that_fails_is_told_and_the_rest_goes_on(host_dir: Path, limited: Limited) -> None:
     broken = limited(numproc="40", on_failure={"numproc": "run:/nonexistent"})
     failing = limited(numproc="40", on_failure={"numproc": "run:/bin/false"})
@@ -268,6 +277,7 @@ def test_an_action_that_fails_is_told_and_the_rest_goes_on(host_dir: Path, limit
     ]
 
 
+@pytest.mark.long
 def test_quiet_has_what_an_action_was_chosen_for(host_dir: Path, limited: Limited) -> None:
     chosen, other = limited(numproc="40", on_failure={"numproc": "log"}), limited(numproc="40")
     for env in (chosen, other):
@@ -275,6 +285,7 @@ def test_quiet_has_what_an_action_was_chosen_for(host_dir: Path, limited: Limite
     assert [(each["veid"], each["kind"]) for each in told(host_dir, "--quiet")] == [(chosen.veid, "failure")]
 
 
+@pytest.mark.long
 def test_two_do_not_act_at_once(host_dir: Path, limited: Limited) -> None:
     limited()
     with following(host_dir, "--act") as events:

@@ -20,7 +20,7 @@ from tests.vm import kernel
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 GUEST = Path(__file__).with_name("guest.sh")
-TESTS = ["tests/kernel", "tests/verbs", "tests/limits", "tests/attacks", "-m", "not any_kernel"]
+TESTS = ["tests/kernel", "tests/verbs", "tests/limits", "tests/attacks", "-m", "not any_kernel and not long"]
 LIMIT = 65 * 60.0  # seconds
 BOOT = 3 * 60.0  # seconds that the guest may take besides its tests
 
