@@ -541,4 +541,5 @@ def test_a_file_system_that_never_answers_stops_nobody() -> None:
         assert EVERY_NAME - names_told(pid) == {"numpty"}
         look = f"import os; from ve import ptys; ptys._handle(os.open('/proc/{pid}/root', os.O_PATH), {BASE}, 'seen')"
         done = subprocess.run([sys.executable, "-c", look], stderr=subprocess.PIPE, text=True, timeout=100)
-        assert "BlockingIOError: [Errno 11] the way there is not in the kernel's memory" in done.stderr
+        # Of the VE's root, as who it is walked, 6.1 first says that it may not search there.
+        assert re.search(r"\[Errno 11\] the way there is not in the kernel's memory|\[Errno 13\]", done.stderr)
