@@ -59,12 +59,7 @@ class Cgroup:
 
     def populated(self) -> bool:
         """Is any process in it or below?"""
-        try:
-            return bool(self.core.events["populated"])
-        except OSError as error:
-            if error.errno not in _GONE:
-                raise
-            return False
+        return self._is("populated")
 
     def take(self, pid: int) -> None:
         """Move a process into it; ProcessLookupError if it has ended."""
@@ -72,12 +67,7 @@ class Cgroup:
             file.write(str(pid))
 
     def frozen(self) -> bool:
-        try:
-            return bool(self.core.events["frozen"])
-        except OSError as error:
-            if error.errno not in _GONE:
-                raise
-            return False
+        return self._is("frozen")
 
     def freeze(self, frozen: bool) -> None:
         """Stop all its processes, or let them go on; returns when the kernel says it is so."""
@@ -109,6 +99,15 @@ class Cgroup:
             with _directory(self.path) as fd:
                 _remove_below(fd)
             os.rmdir(self.path)
+
+    def _is(self, key: str) -> bool:
+        """What a line of cgroup.events says; of one that is gone nothing is so."""
+        try:
+            return bool(self.core.events[key])
+        except OSError as error:
+            if error.errno not in _GONE:
+                raise
+            return False
 
     def _wait(self, key: str, value: int, timeout: float | None) -> bool:
         """Wait for a line of cgroup.events; each change of the file is a POLLPRI (cgroup-v2.rst)."""
@@ -191,6 +190,23 @@ def home() -> str:
     return f"{mount_point()}/system.slice/{UNIT}" if os.path.isdir(_BOOTED) else mount_point()
 
 
+def have_home() -> str:
+    """The same, made to be there; NotSupported if systemd does not delegate a unit."""
+    path = home()
+    _have_unit()
+    os.makedirs(path, exist_ok=True)
+    return path
+
+
+def above(group: Cgroup) -> list[str]:
+    """The cgroups that it is in, less the root: the nearest first."""
+    root, path, found = mount_point(), os.path.dirname(group.path), list[str]()
+    while path != root:
+        found.append(path)
+        path = os.path.dirname(path)
+    return found
+
+
 def cgroup(tag: str, veid: int) -> Cgroup:
     """The cgroup of a VE, whether it exists or not."""
     return Cgroup(f"{home()}/{tag}/{veid}")
@@ -204,10 +220,10 @@ def create(tag: str, veid: int, owner: int) -> Cgroup:
     outer = cgroup(tag, veid)
     inner, commands = (f"{outer.path}/{name}" for name in PLACES)
     try:
-        _have_unit()
+        have_home()
         _make(inner)
         _make(commands)
-        for path in _down_to(os.path.dirname(outer.path)):
+        for path in (mount_point(), *reversed(above(outer))):
             _hand_down(path, controllers(path))
     except OSError as error:
         if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
@@ -256,13 +272,6 @@ def _have_unit() -> None:
         why = f"{words[0]} is missing"
     if why and not os.path.lexists(_ACTIVE):  # somebody else may have started it meanwhile
         raise NotSupported(f"cannot have the unit {UNIT} of systemd: {why}", hint="systemctl status, and journalctl -e")
-
-
-def _down_to(path: str) -> list[str]:
-    """The cgroups from the root to path."""
-    root = mount_point()
-    names = os.path.relpath(path, root).split("/")
-    return ["/".join([root, *names[:count]]) for count in range(len(names) + 1)]
 
 
 def _hand_down(path: str, names: list[str]) -> None:

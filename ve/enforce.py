@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from ve.amounts import UNLIMITED
 from ve.beancounter import Files
-from ve.cgroups import CONTROLLERS, PLACES, Cgroup, controllers, mount_point
+from ve.cgroups import CONTROLLERS, PLACES, Cgroup, above, controllers, mount_point
 from ve.errors import Error, InvalidValue, NotSupported
 from ve.limits import cpu_numbers
 
@@ -49,23 +49,25 @@ def _guarantee(group: Cgroup, files: Mapping[str, int | str]) -> None:
         for name in _GUARANTEES:
             if name in files and os.path.exists(f"{group.path}/{place}/{name}"):
                 _write(Cgroup(f"{group.path}/{place}"), name, files[name])
-    above = os.path.dirname(group.path)
-    while above != mount_point():
+    for path in above(group):
         for name in _GUARANTEES:
-            parent, attribute = Files(Cgroup(above)), name.replace(".", "_")
-            for _ in range(_TRIES):
-                total = min(sum(_guaranteed(above, attribute)), UNLIMITED)
-                if getattr(parent, attribute) == total:
-                    break
-                setattr(parent, attribute, total)
-        above = os.path.dirname(above)
+            _sum_up(path, name.replace(".", "_"))
 
 
-def _guaranteed(above: str, attribute: str) -> Iterator[int]:
-    for name in os.listdir(above):
-        if os.path.isdir(f"{above}/{name}"):
+def _sum_up(path: str, attribute: str) -> None:
+    parent = Files(Cgroup(path))
+    for _ in range(_TRIES):
+        total = min(sum(_guaranteed(path, attribute)), UNLIMITED)
+        if getattr(parent, attribute) == total:
+            break
+        setattr(parent, attribute, total)
+
+
+def _guaranteed(path: str, attribute: str) -> Iterator[int]:
+    for name in os.listdir(path):
+        if os.path.isdir(f"{path}/{name}"):
             with contextlib.suppress(OSError):  # one that is just going
-                yield getattr(Files(Cgroup(f"{above}/{name}")), attribute)
+                yield getattr(Files(Cgroup(f"{path}/{name}")), attribute)
 
 
 def missing(files: Iterable[str]) -> list[str]:

@@ -41,7 +41,7 @@ class Watch:
 
     def __init__(self, tag: str) -> None:
         """NotSupported if this host has no watches left, or no cgroup2."""
-        self._tag, self._root = tag, cgroups.mount_point()
+        self._tag, self._root = tag, cgroups.have_home()
         self._top = f"{self._root}/{tag}"
         self._veids: dict[int, int] = {}  # by watch descriptor of one of FILES
         self._above = self._there = -1

@@ -15,6 +15,11 @@ from tests.verbs import commandline, test_debian, witness
 from tests.verbs.conftest import Make
 
 UNIT = "ve-host.service"
+# One who waits for events hears of it there.
+WATCH = (
+    'import subprocess; from ve.watch import Watch; watch = Watch("ve"); '
+    'subprocess.run(["ve", "stop", "--fast", "5"], check=True); print(watch.wait(60))'
+)
 # A VE in it, of nothing but busybox.
 INNER = """
 set -e
@@ -72,5 +77,5 @@ def test_the_cgroups_are_in_a_delegated_unit(host_dir: Path, machine: "ve.Enviro
     login(machine, "ve restart --fast 5 2>/dev/null")
     assert inner(machine) == "5  running"
     assert "active" in witness.shell(machine, f"systemctl is-active {UNIT}")
-    login(machine, "ve stop --fast 5")
+    assert login(machine, f"{sys.executable} -c '{WATCH}'") == "{5}\n"
     assert inner(machine) == "5  stopped"
