@@ -8,6 +8,7 @@ from ve import describe, ledger, limits, outfit, sample
 from ve.amounts import UNLIMITED, Bound
 from ve.beancounter import RESOURCES, Beancounter, Resource, is_file
 from ve.errors import BrokenConfig, NotFound
+from ve.facts import Facts
 from ve.instance import Instance
 from ve.ledger import Ledger, Look
 
@@ -22,43 +23,41 @@ def looks(
 ) -> dict[int, tuple[dict[str, Beancounter], Ledger]]:
     """The same with their ledgers; memory: those of ephemeral VEs, which only who goes on looking can remember."""
     instances = list(instances)
-    running = {instance.veid: _running(instance) for instance in instances}
-    samples = sample.many([each for each in running.values() if each])
-    taken = dict(zip([veid for veid, each in running.items() if each], samples, strict=True))
-    return {
-        each.veid: _of(each, taken.get(each.veid, {}), running[each.veid] is not None, memory) for each in instances
-    }
+    facts = {instance.veid: _facts(instance) for instance in instances}
+    subjects = {each.veid: _subject(each, of) for each in instances if (of := facts[each.veid])}
+    samples = dict(zip(subjects, sample.many([*subjects.values()]), strict=True))
+    return {each.veid: _of(each, facts[each.veid], samples.get(each.veid, {}), memory) for each in instances}
 
 
-def _running(instance: Instance) -> sample.Subject | None:
-    """What to look at for what no cgroup counts; None if the VE does not run."""
+def _facts(instance: Instance) -> Facts | None:
+    """None if the VE does not run."""
     with instance.init() as init:
-        if init is None:
-            return None
-        facts, _ = init
-        return sample.Subject(facts.pid, facts.base, tuple(instance.cgroup.pids()))
+        return init[0] if init else None
+
+
+def _subject(instance: Instance, facts: Facts) -> sample.Subject:
+    """What to look at for what no cgroup counts."""
+    return sample.Subject(facts.pid, facts.base, tuple(instance.cgroup.pids()))
 
 
 def _of(
-    instance: Instance, samples: Mapping[str, int], runs: bool, memory: Mapping[int, Ledger]
+    instance: Instance, facts: Facts | None, samples: Mapping[str, int], memory: Mapping[int, Ledger]
 ) -> tuple[dict[str, Beancounter], Ledger]:
     state, veid = instance.state, instance.veid
     look, past = ledger.note(
-        *(state, veid, instance.cgroup, samples, outfit.barriers(state.read_facts(veid))),
+        *(state, veid, instance.cgroup, samples, outfit.barriers(facts or state.read_facts(veid))),
         memory=memory.get(veid, Ledger()) if instance.ephemeral else None,
     )
-    asked = _asked(instance)
+    asked, runs = _asked(instance, facts), facts is not None
     return {row.name: _beancounter(row, look, past, asked.bound(row.name), runs) for row in RESOURCES}, past
 
 
-def _asked(instance: Instance) -> limits.Limits:
+def _asked(instance: Instance, facts: Facts | None) -> limits.Limits:
     """What it has been given, if it runs; else what its next start gives."""
     try:
-        settings = instance.config
+        begun = describe.begun_with(facts, instance.config)
     except (BrokenConfig, NotFound):
         return limits.Limits()
-    with instance.init() as init:
-        begun = describe.begun_with(init[0] if init else None, settings)
     return limits.resolve(begun["limits"], account_only=True)
 
 
