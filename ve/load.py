@@ -6,7 +6,8 @@ import re
 import time
 from dataclasses import dataclass
 
-from ve.beancounter import Files
+from ve.amounts import BYTES, ITEMS
+from ve.beancounter import Files, Reading
 from ve.cgroups import Cgroup
 from ve.errors import SPENT
 
@@ -35,15 +36,15 @@ class Load:
 
 def of(veid: int, group: Cgroup) -> Load:
     files = Files(group)
-    traffic = _traffic(_text(files, "io.stat"))
-    counted = _number(_text(files, "pids.current"))
+    reading = Reading(files)
+    counted = reading.number("pids.current", ITEMS)
     return Load(
         veid,
         time.monotonic(),
         len(group.pids()) if counted is None else counted,
-        _number(_text(files, "cpu.stat"), "usage_usec "),
-        _number(_text(files, "memory.current")),
-        *traffic,
+        reading.number("cpu.stat:usage_usec", ITEMS),
+        reading.number("memory.current", BYTES),
+        *_traffic(_text(files, "io.stat")),
         *(_pressure(_text(files, f"{what}.pressure")) for what in ("cpu", "memory", "io")),
     )
 
@@ -56,11 +57,6 @@ def _text(files: Files, name: str) -> str | None:
         if error.errno in SPENT:
             raise
         return None
-
-
-def _number(text: str | None, before: str = "") -> int | None:
-    found = re.search(rf"^{before}([0-9]+)$", text or "", re.MULTILINE)
-    return int(found[1]) if found else None
 
 
 def _traffic(text: str | None) -> tuple[int | None, int | None]:

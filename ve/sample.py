@@ -22,9 +22,9 @@ from dataclasses import dataclass, field
 
 from ve import netfilter, procfs, ptys, sockets
 from ve._linux import syscalls, visits
+from ve.amounts import PAGE
 from ve.errand import in_a_thread
 
-_PAGE = os.sysconf("SC_PAGE_SIZE")
 _LOCKS_MOST = 1 << 20  # bytes of /proc/locks; the kernel finds its place in the list anew for each page of it
 _STATUS_MOST, _STATUS_EACH = 1 << 20, 1 << 12  # bytes of all its processes, and of each; 65536 groups are 400 KB
 _SLOTS_MOST = 4096  # of a table of descriptors that is counted one by one
@@ -103,7 +103,7 @@ def _processes(view: _View) -> dict[str, int]:
             locked += _number(status, b"VmLck")
             private += _number(status, b"VmData") + _number(status, b"VmStk")
             files += _files(process, _number(status, b"FDSize"))
-    return {"lockedpages": locked * 1024 // _PAGE, "privvmpages": private * 1024 // _PAGE, "numfile": files}
+    return {"lockedpages": locked * 1024 // PAGE, "privvmpages": private * 1024 // PAGE, "numfile": files}
 
 
 def _files(process: int, slots: int) -> int:
