@@ -9,7 +9,6 @@ from typing import Any
 
 from ve import _options as opt
 from ve import _output as out
-from ve import _plan as planned
 from ve import _ubc as beans
 from ve import errors
 from ve._app import Context, app, main, verb
@@ -253,6 +252,8 @@ def plan(ctx: Context, split: opt.Split = None, check: opt.CheckPlan = False, as
 
     The exit code of --check is 1 if a VE's configuration is wrong or this host is oversold.
     """
+    from ve import _plan as planned  # the other verbs do without
+
     host = ctx.obj.host("this host")
     if (split is None) == (not check):
         raise errors.InvalidValue("cannot plan: one of --split and --check says what", hint="ve plan --help")
