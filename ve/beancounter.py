@@ -2,8 +2,8 @@
 
 RESOURCES is the whole of it; code everywhere else loops over the rows.  A source is a file of cgroup v2 (FILE, or
 FILE:KEY for one line of it; A + B, or `A or B` where older kernels have B only) or, where cgroup v2 does not count, the
-name of what ve/sample.py looks at.  Semantics and
-order are those of OpenVZ's kernel/bc; cgroup files are those of Documentation/admin-guide/cgroup-v2.rst.
+name of what ve/sample.py looks at.  Semantics and order are those of OpenVZ's kernel/bc; cgroup files are those of
+Documentation/admin-guide/cgroup-v2.rst.
 
 A barrier is a warning: to cross it is an event.  A limit is a wall where the row names what enforces it; where none
 does, a limit is only accepted for counting who is above it (account only).

@@ -3,9 +3,9 @@
     <state dir>/ubc/<VEID>      the ledger; when it was last written to is when somebody last looked
     <run dir>/ubc               held by who looks and writes
 
-The kernel's counters die with the cgroup.  We remove that ourselves, and look before: so of a VE that
-ended between two looks, its peaks and failures are in its cgroup still.  What a power cut takes is what came since the
-last look.  An ephemeral VE has no ledger: its counters end with it.
+The kernel's counters die with the cgroup.  We remove that ourselves, and look before: so of a VE that ended between two
+looks, its peaks and failures are in its cgroup still.  What a power cut takes is what came since the last look.  An
+ephemeral VE has no ledger: its counters end with it.
 """
 
 from __future__ import annotations
@@ -260,14 +260,6 @@ def load(state: State, veid: int) -> Ledger:
     except (ValueError, KeyError, TypeError, AttributeError):
         why, hint = "it is not a ledger", "ve ubc --reset begins a new one"
     raise BrokenConfig(f"cannot read {state.ledger(veid)}: {why}", hint)
-
-
-def looked(state: State, veid: int) -> float | None:
-    """When somebody last looked, in seconds of the epoch; None if nobody has."""
-    try:
-        return os.stat(state.ledger(veid)).st_mtime
-    except FileNotFoundError:
-        return None
 
 
 def save(state: State, veid: int, before: Ledger, now: Ledger) -> None:

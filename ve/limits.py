@@ -1,8 +1,8 @@
 """What a VE may use, as it is asked for: names and values, and what they come to.
 
-Each beancounter can be asked for by its name, BARRIER:LIMIT; the words that most people need are SIMPLE.  Both ways to
-say the same thing are one thing: to give both is refused.  What was asked for stays text, as the conf file has it; it
-is checked here.  What it comes to are files of the VE's cgroup, resource limits, and what its start hands on.
+Each beancounter can be asked for by its name, BARRIER:LIMIT; the words that most people need are ALIASES and OTHERS.
+Both ways to say the same thing are one thing: to give both is refused.  What was asked for stays text, as the conf file
+has it; it is checked here.  What it comes to are files of the VE's cgroup, resource limits, and what a start hands on.
 """
 
 from __future__ import annotations

@@ -144,7 +144,7 @@ def _limit_disk(
     old: Mapping[str, str],
     new: Mapping[str, str],
     account_only: bool,
-    undo: contextlib.ExitStack,
+    undo: Undo,
 ) -> None:
     """Let its private area hold what the new limits allow, running or stopped."""
     private, running = instance.state.private(instance.veid), instance.pid is not None
@@ -158,7 +158,7 @@ def _limit_disk(
     quota.apply(private, limits.resolve(new, account_only), account_only, running)
 
 
-def _resize(instance: Instance, old: Mapping[str, str], new: Mapping[str, str], undo: contextlib.ExitStack) -> None:
+def _resize(instance: Instance, old: Mapping[str, str], new: Mapping[str, str], undo: Undo) -> None:
     """Of a loop area, which is of the size of --disk, for good."""
     before, after = (limits.resolve(each, account_only=True).others for each in (old, new))
     what, private = f"cannot resize the loop area of {instance.veid}", instance.state.private(instance.veid)
