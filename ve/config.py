@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from ve.errors import BrokenConfig, InvalidValue, NotFound
+from ve.errors import BrokenConfig, InvalidValue, NotFound, nearest
 from ve.model import Config, Mount
 
 VERSION = 1
@@ -148,7 +148,7 @@ def _config(table: dict[str, Any], veid: int) -> Config:
         raise _Broken(why, "upgrade ve", ("version",))
     for key in table:
         if key not in KEYS:
-            raise _Broken(f"key {key}: there is no such key", _nearest(key), (key,))
+            raise _Broken(f"key {key}: there is no such key", nearest(key, KEYS), (key,))
     if "template" not in table:
         raise _Broken("key template: is missing")
     try:
@@ -184,10 +184,3 @@ def _parts(key: str, raw: object) -> Iterator[tuple[Any, str, Any]]:
         yield from ((index, f"{key}[{index}]", part) for index, part in enumerate(raw))
     else:
         yield key, key, raw
-
-
-def _nearest(key: str) -> str:
-    import difflib  # only who mistypes pays for it
-
-    near = difflib.get_close_matches(key, KEYS, 1)
-    return f"did you mean {near[0]}?" if near else f"there are {', '.join(KEYS)}"

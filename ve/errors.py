@@ -27,8 +27,14 @@ A message is a phrase that completes "ve: ": "cannot start 101: ...". What the k
 the OSError it is; only cli.py prints or exits.
 """
 
+from __future__ import annotations
+
 import errno
 import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 FULL = (errno.ENOSPC, errno.EDQUOT)  # what the kernel says where we say DiskFull
 NOT_THERE = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENODEV, errno.ENOLCK)  # and where this host lacks something
@@ -66,6 +72,15 @@ EXIT_CODES = {
     141: "nobody reads its stdout any more",
     143: "ended by SIGTERM, likewise",
 }
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """A hint for who mistypes: the nearest of what there is, or else all of it."""
+    import difflib  # only who mistypes pays for it
+
+    known = list(known)
+    near = difflib.get_close_matches(word, known, 1)
+    return f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
 
 
 class Error(Exception):

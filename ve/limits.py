@@ -15,7 +15,7 @@ from typing import Any, TypeAlias, TypedDict
 from ve import amounts
 from ve.amounts import PAGE, UNLIMITED, Bound
 from ve.beancounter import BY_NAME
-from ve.errors import InvalidValue
+from ve.errors import InvalidValue, nearest
 
 CPU_PERIOD = 100_000  # microseconds, the kernel's own default of cpu.max
 WEIGHT, WEIGHTS = 100, range(1, 10_001)  # cgroup-v2.rst: of cpu.weight and io.weight
@@ -241,11 +241,7 @@ def of_controller(asked: Mapping[str, str], controller: str) -> list[str]:
 def canonical(name: str) -> str:
     """The beancounter that a word stands for, or the word itself; InvalidValue names the nearest one."""
     if name not in NAMES:
-        import difflib  # only who mistypes pays for it
-
-        near = difflib.get_close_matches(name, NAMES, 1)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(NAMES)}"
-        raise InvalidValue(f"cannot limit {name}: there is no such resource", hint)
+        raise InvalidValue(f"cannot limit {name}: there is no such resource", nearest(name, NAMES))
     return ALIASES[name][0] if name in ALIASES else name
 
 

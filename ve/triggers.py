@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from ve import limits
 from ve.beancounter import BY_NAME, RESOURCES, Resource
-from ve.errors import InvalidValue
+from ve.errors import InvalidValue, nearest
 
 BARRIER, FAILURE = "barrier", "failure"
 KINDS = (BARRIER, FAILURE)
@@ -35,11 +35,7 @@ def canonical(name: str) -> str:
     """The beancounter that a word such as memory stands for; InvalidValue names the nearest one."""
     target = limits.canonical(name) if name in limits.ALIASES else name
     if target not in BY_NAME:
-        import difflib  # only who mistypes pays for it
-
-        near = difflib.get_close_matches(name, BY_NAME, 1)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(BY_NAME)}"
-        raise InvalidValue(f"cannot watch {name}: there is no such resource", hint)
+        raise InvalidValue(f"cannot watch {name}: there is no such resource", nearest(name, BY_NAME))
     return target
 
 
