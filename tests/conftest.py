@@ -7,6 +7,7 @@
     env        a running VE of the template busybox on `host`
     debian     the name of a Debian template on `host`: systemd is its init (slow: only for what needs systemd)
     containers the name of another, with Docker, Podman and file systems in user space (large)
+    hostnet    a network namespace that plays the host, where VEs with addresses are started: see tests/hostnet.py
 
 VE_TEST_DIR says where state dirs go, and beside them the leases of host ids (pytest's own temporary directory
 otherwise); with CI=true or VE_TESTS_MUST_RUN=1 a skip is a failure, unless its reason is in ALLOWED_SKIPS.
@@ -23,6 +24,7 @@ import tempfile
 import time
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -30,6 +32,9 @@ import ve
 from tests.debian import archive
 from tests.debian import containers as debian_with_containers
 from ve import errors
+
+if TYPE_CHECKING:
+    from tests.hostnet import HostNet
 
 ALLOWED_SKIPS: frozenset[str] = frozenset()  # reasons, as regular expressions that match the whole of one
 MUST_RUN = os.environ.get("CI") == "true" or os.environ.get("VE_TESTS_MUST_RUN") == "1"
@@ -296,6 +301,15 @@ def debian(host: "ve.Host") -> str:
 @pytest.fixture(scope="session")
 def containers(host: "ve.Host") -> str:
     return host.templates.add("containers", str(debian_with_containers())).ref
+
+
+@pytest.fixture
+def hostnet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "Iterator[HostNet]":
+    from tests import hostnet  # which needs this module
+
+    monkeypatch.setenv("VE_NETWORK_DIR", os.fspath(tmp_path / "network"))
+    with hostnet.made() as network:
+        yield network
 
 
 # ---- no silent skips ------------------------------------------------------------------------------------------------

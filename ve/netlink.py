@@ -1,4 +1,4 @@
-"""Dumps over netlink(7): what the kernel tells of all things of a kind, message by message, of which none is kept.
+"""netlink(7): what the kernel is asked to do, and what it tells of all things of a kind, of which nothing is kept.
 
 pyroute2 has this too, for 200 ms at its import and an object for each attribute of a hundred thousand sockets.
 """
@@ -57,6 +57,19 @@ def dump(channel: socket.socket, kind: int, request: bytes) -> Iterator[memoryvi
                 return
             yield body
             at += _aligned(size)
+
+
+def ask(channel: socket.socket, *messages: bytes) -> None:
+    """Have the kernel do all of these, which ask for acknowledgements, in their order; OSError is its first refusal.
+
+    It does not stop at one that it refuses.  It never waits: the kernel has answered when it has taken them.
+    """
+    if not messages:
+        return
+    channel.send(b"".join(messages))
+    bodies = [channel.recv(_MOST, socket.MSG_DONTWAIT)[_NLMSGHDR.size :] for _ in messages]
+    for body in bodies:
+        _check(memoryview(body))
 
 
 def attributes(body: memoryview, at: int = 0) -> Iterator[tuple[int, memoryview]]:

@@ -17,7 +17,7 @@ import struct
 import subprocess
 import sys
 import termios
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +36,12 @@ def words(state_dir: Path, *args: Word) -> list[str | bytes]:
     return [str(VE), "--state-dir", str(state_dir), *given]
 
 
-def run(state_dir: Path, *args: Word, **options: Any) -> "subprocess.CompletedProcess[str]":
-    """Its exit code and what it printed; stdin is at its end unless given."""
+def run(state_dir: Path, *args: Word, before: Iterable[str] = (), **options: Any) -> "subprocess.CompletedProcess[str]":
+    """Its exit code and what it printed; stdin is at its end unless given.  before: words that stand before it."""
     if "input" not in options:
         options.setdefault("stdin", subprocess.DEVNULL)
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "timeout": PATIENCE} | options
-    done = subprocess.run(words(state_dir, *args), check=False, **options)
+    done = subprocess.run([*before, *words(state_dir, *args)], check=False, **options)
     assert _is_documented(args, done.returncode), (args, done.returncode, done.stderr)
     return done
 

@@ -1,0 +1,198 @@
+"""What rtnetlink(7) is asked for: links, addresses, routes and neighbours, as messages for ve/netlink.py to send.
+
+pyroute2 knows how each looks.  Its package imports all of itself, 200 ms, at the import of any part; of the classes of
+its messages alone it is 30.
+"""
+
+import ipaddress
+import os
+import socket
+import sys
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
+from types import ModuleType
+from typing import Any
+
+from ve import netlink
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+# <linux/rtnetlink.h>, <linux/netlink.h>, <linux/if.h>
+NEWLINK, DELLINK, GETLINK = 16, 17, 18
+NEWADDR, DELADDR = 20, 21
+NEWROUTE, DELROUTE, GETROUTE = 24, 25, 26
+NEWNEIGH, DELNEIGH = 28, 29
+NEWLINKPROP, DELLINKPROP = 108, 109
+_REQUEST, _ACK, _EXCL, _CREATE = 0x1, 0x4, 0x200, 0x400
+NEW = _CREATE | _EXCL  # EEXIST if there is one
+IFF_UP, IFF_NOARP = 0x1, 0x80
+NTF_PROXY = 0x8
+NUD_PERMANENT = 0x80
+_RT_TABLE_MAIN, _RTPROT_STATIC, _RTN_UNICAST = 254, 4, 1
+_SCOPE_UNIVERSE, _SCOPE_LINK = 0, 253
+_IFA_F_NODAD, _IFA_F_NOPREFIXROUTE = 0x02, 0x200
+_ADDR_GEN_NONE = 1  # IN6_ADDR_GEN_MODE_NONE: no address but those that we give it
+
+Attributes = Sequence[tuple[str, Any]]
+
+
+# --- links --------------------------------------------------------------------------------------------------------
+
+
+def new_pair(name: str, peer: str, netns: int, mac: str, flags: int = 0, peer_mac: str = "") -> bytes:
+    """A veth(4) pair: name here, peer born in the network namespace that netns is a descriptor of.  Both are down.
+
+    Without peer_mac both have the same, which is right where neither asks for it (IFF_NOARP).
+    """
+    inside = [("IFLA_IFNAME", peer), ("IFLA_ADDRESS", peer_mac or mac), ("IFLA_NET_NS_FD", netns)]
+    born = {"flags": flags, "change": flags, "attrs": inside}
+    info = [("IFLA_INFO_KIND", "veth"), ("IFLA_INFO_DATA", {"attrs": [("VETH_INFO_PEER", born)]})]
+    attributes = [("IFLA_IFNAME", name), ("IFLA_ADDRESS", mac), _info(info)]
+    return link(NEWLINK, attributes, flags=flags, change=flags, how=NEW)
+
+
+def alternative_name(name: str, other: str, kind: int = NEWLINKPROP) -> bytes:
+    """A further name, of up to 127 characters, that the interface is found by; EEXIST if another one has it."""
+    given = ("IFLA_PROP_LIST", {"attrs": [("IFLA_ALT_IFNAME", other)]})
+    return link(kind, [("IFLA_IFNAME", name), given], how=NEW if kind == NEWLINKPROP else 0)
+
+
+def no_own_address(index: int) -> bytes:
+    """It will have no link-local IPv6 address but those that it is given."""
+    inet6 = {"attrs": [("IFLA_INET6_ADDR_GEN_MODE", _ADDR_GEN_NONE)]}
+    return link(NEWLINK, [("IFLA_AF_SPEC", {"attrs": [("AF_INET6", inet6)]})], index=index)
+
+
+def up(index: int) -> bytes:
+    return link(NEWLINK, [], index=index, flags=IFF_UP, change=IFF_UP)
+
+
+def delete(index: int) -> bytes:
+    return link(DELLINK, [], index=index)
+
+
+def delete_named(other: str) -> bytes:
+    """The same by an alternative name; ENODEV if there is none."""
+    return link(DELLINK, [("IFLA_ALT_IFNAME", other)])
+
+
+def link(kind: int, attributes: Attributes, *, index: int = 0, flags: int = 0, change: int = 0, how: int = 0) -> bytes:
+    fields = {"index": index, "flags": flags, "change": change}
+    return _message("ifinfmsg", kind, how, fields, attributes)
+
+
+def _info(attributes: Attributes) -> tuple[str, Any]:
+    return "IFLA_LINKINFO", {"attrs": attributes}
+
+
+# --- addresses, routes, neighbours ----------------------------------------------------------------------------------
+
+
+def address(kind: int, index: int, given: Address, length: int | None = None, *, local: bool = False) -> bytes:
+    """NEWADDR or DELADDR of an interface; local: to talk to who is on the same link, and no further.
+
+    No duplicate address detection: it would keep the address useless for a second, and nobody else is on the link.
+    """
+    fields = {
+        "family": _FAMILIES[given.version],
+        "prefixlen": given.max_prefixlen if length is None else length,
+        "scope": _SCOPE_LINK if local else _SCOPE_UNIVERSE,
+        "index": index,
+    }
+    attributes: list[tuple[str, Any]] = [("IFA_LOCAL", str(given)), ("IFA_ADDRESS", str(given))]
+    if given.version == 6:
+        attributes.append(("IFA_FLAGS", _IFA_F_NODAD))
+    return _message("ifaddrmsg", kind, NEW if kind == NEWADDR else 0, fields, attributes)
+
+
+def route(kind: int, index: int, to: Network, gateway: Address | None = None, *, local: bool = False) -> bytes:
+    """NEWROUTE, which says EEXIST if there is one to just there, or DELROUTE, through this interface."""
+    fields = {
+        "family": _FAMILIES[to.version],
+        "dst_len": to.prefixlen,
+        "table": _RT_TABLE_MAIN,
+        "proto": _RTPROT_STATIC,
+        "type": _RTN_UNICAST,
+        "scope": _SCOPE_LINK if local and to.version == 4 else _SCOPE_UNIVERSE,
+    }
+    attributes: list[tuple[str, Any]] = [("RTA_OIF", index)]
+    if to.prefixlen:
+        attributes.append(("RTA_DST", str(to.network_address)))
+    if gateway:
+        attributes.append(("RTA_GATEWAY", str(gateway)))
+    return _message("rtmsg", kind, NEW if kind == NEWROUTE else 0, fields, attributes)
+
+
+def host_route(kind: int, index: int, to: Address) -> bytes:
+    """The same to one address: a lease, which the kernel gives to one interface and takes back with it."""
+    return route(kind, index, ipaddress.ip_network(to), local=True)
+
+
+def neighbour(kind: int, index: int, to: Address, *, flags: int = 0, mac: str = "") -> bytes:
+    """NEWNEIGH or DELNEIGH: where an address is, or with NTF_PROXY that we answer for it."""
+    fields = {"family": _FAMILIES[to.version], "ifindex": index, "state": NUD_PERMANENT, "flags": flags}
+    attributes: list[tuple[str, Any]] = [("NDA_DST", str(to))]
+    if mac:
+        attributes.append(("NDA_LLADDR", mac))
+    return _message("ndmsg", kind, _CREATE if kind == NEWNEIGH else 0, fields, attributes)
+
+
+_FAMILIES = {4: int(socket.AF_INET), 6: int(socket.AF_INET6)}
+
+
+# --- pyroute2 -------------------------------------------------------------------------------------------------------
+
+
+def message(kind: int, flags: int, what: Any, fields: Mapping[str, Any], attributes: Attributes) -> bytes:
+    """One request, of a class of pyroute2's messages, that the kernel answers."""
+    made = what()
+    made["header"]["type"] = kind
+    made["header"]["flags"] = _REQUEST | _ACK | flags
+    for name, value in fields.items():
+        made[name] = value
+    made["attrs"] = list(attributes)
+    made.encode()
+    return bytes(made.data)
+
+
+def _message(name: str, kind: int, flags: int, fields: Mapping[str, Any], attributes: Attributes) -> bytes:
+    return message(kind, flags, getattr(part(f"netlink.rtnl.{name}"), name), fields, attributes)
+
+
+@cache
+def part(name: str) -> ModuleType:
+    """A module of pyroute2's, without the rest of it where nobody else is there to see how."""
+    if "pyroute2" in sys.modules or threading.active_count() > 1:
+        return import_module(f"pyroute2.{name}")
+    with _bare_package("pyroute2"):
+        return import_module(f"pyroute2.{name}")
+
+
+@contextmanager
+def _bare_package(name: str) -> Iterator[None]:
+    """Let parts of a package be imported as if its __init__ were empty; who imports it later has it whole."""
+    there = find_spec(name)
+    if there is None or there.origin is None:
+        raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+    bare = ModuleType(name)
+    bare.__path__ = [os.path.dirname(there.origin)]
+    sys.modules[name] = bare
+    try:
+        yield
+    finally:
+        for each in [each for each in sys.modules if each.partition(".")[0] == name]:
+            del sys.modules[each]
+
+
+# --- the kernel -----------------------------------------------------------------------------------------------------
+
+
+def ask(*messages: bytes) -> None:
+    """Have the kernel do all of these in the network namespace of the calling thread; OSError is its first refusal."""
+    with netlink.connect(socket.NETLINK_ROUTE) as channel:
+        netlink.ask(channel, *messages)
