@@ -2,7 +2,7 @@
 
 import contextlib
 import subprocess
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -26,8 +26,7 @@ from ve.errors import ActionFailed, Mounted, NotFound, NotRunning
 from ve.facts import Facts
 from ve.foreground import Foreground
 from ve.instance import Instance
-from ve.limits import Words
-from ve.model import Mount
+from ve.options import Options, parsed
 from ve.outcome import CompletedProcess, ExitCode
 from ve.request import Arguments, Streams
 
@@ -170,36 +169,14 @@ class Environment(Instance):
                 if old != name:
                     self.state.release_name(old, self.veid)
 
-    def set(
-        self,
-        *,
-        hostname: str | None = None,
-        description: str | None = None,
-        onboot: bool | None = None,
-        env: Mapping[str, str] | None = None,
-        mounts: Iterable[Mount | str] | None = None,
-        devices: Iterable[str] | None = None,
-        profiles: Iterable[str] | None = None,
-        capabilities: Mapping[str, str] | None = None,
-        preset: str | None = None,
-        on_barrier: Mapping[str, str] | None = None,
-        on_failure: Mapping[str, str] | None = None,
-        account_only: bool | None = None,
-        save: bool = False,
-        **limits: Unpack[Words],
-    ) -> list[str]:
+    def set(self, *, save: bool = False, **options: Unpack[Options]) -> list[str]:
         """Change what was asked for: a running VE's hostname and limits at once, everything for good with save.
 
         Returns the names of those that wait for the next start.  What can neither change now nor is saved is refused
         with InvalidValue: nothing is accepted and then ignored.  "" takes a limit away.
         """
-        asked: dict[str, Any] = {"hostname": hostname, "description": description, "onboot": onboot}
-        asked |= {"env": env, "mounts": mounts, "devices": devices}
-        asked |= {"profiles": profiles, "capabilities": capabilities, "account_only": account_only}
-        asked |= {"on_barrier": on_barrier, "on_failure": on_failure}
-        asked = {name: value for name, value in asked.items() if value is not None}
         with self.locked():
-            return settings.change(self, settings.parsed(asked) | settings.parsed_limits(limits, preset), save)
+            return settings.change(self, parsed(options), save)
 
     # --- what it uses -------------------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ import os
 import random
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Unpack
 
 from ve import config, hardware, ids, looparea, mounts, outfit, ps, unionfs
@@ -16,10 +16,9 @@ from ve.ephemeral import Ephemeral
 from ve.errors import BrokenConfig, Error, Exists, Locked, NotFound, NotRunning, require_root
 from ve.facilities import require
 from ve.facts import process_start_time
-from ve.limits import Words
-from ve.model import VEID_MAX, Config, Mount, check_veid
+from ve.model import VEID_MAX, Config, check_veid
+from ve.options import Common, Options, parsed
 from ve.outcome import ExitCode
-from ve.settings import parsed, parsed_limits
 from ve.staging import full_disk_named
 from ve.state import State
 from ve.template import Template, Templates
@@ -57,20 +56,8 @@ class Host:
         *,
         template: str,
         name: str = "",
-        hostname: str = "",
-        description: str = "",
-        onboot: bool = False,
-        env: Mapping[str, str] | None = None,
-        mounts: Iterable[Mount | str] = (),
-        devices: Iterable[str] = (),
-        profiles: Iterable[str] = (),
-        capabilities: Mapping[str, str] | None = None,
-        preset: str = "",
-        on_barrier: Mapping[str, str] | None = None,
-        on_failure: Mapping[str, str] | None = None,
-        account_only: bool = False,
         area: str = "",
-        **limits: Unpack[Words],
+        **options: Unpack[Options],
     ) -> Environment:
         """Make a VE from a template (NAME is its newest version, NAME:VERSION that one), stopped.
 
@@ -79,14 +66,9 @@ class Host:
         """
         check_veid(veid)
         require_root(f"cannot create {veid}")
-        options: dict[str, Any] = {"name": name, "hostname": hostname, "description": description, "onboot": onboot}
-        options |= {"env": env, "mounts": mounts, "devices": devices}
-        options |= {"profiles": profiles, "capabilities": capabilities}
-        options |= {"account_only": account_only, **parsed_limits(limits, preset)}
-        options |= {"on_barrier": on_barrier, "on_failure": on_failure, "area": area}
         environment = Environment(self.state, veid)
         with self.templates.hold(template) as found:
-            settings = _config(veid, found.ref, **options)
+            settings = _config(veid, found.ref, {**options, "name": name, "area": area})
             with self.state.lock(veid), contextlib.ExitStack() as undo:
                 if self.state.exists(veid):
                     raise Exists(f"cannot create {veid}: it exists", hint="ve list shows all")
@@ -113,27 +95,13 @@ class Host:
         template: str,
         *,
         command: Sequence[str] | None = None,
-        hostname: str = "",
-        env: Mapping[str, str] | None = None,
-        mounts: Iterable[Mount | str] = (),
-        devices: Iterable[str] = (),
-        profiles: Iterable[str] = (),
-        capabilities: Mapping[str, str] | None = None,
-        preset: str = "",
-        on_barrier: Mapping[str, str] | None = None,
-        on_failure: Mapping[str, str] | None = None,
-        account_only: bool = False,
-        **limits: Unpack[Words],
+        **options: Unpack[Common],
     ) -> Iterator[Ephemeral]:
         """A running VE that leaves nothing and ends with the block, or with this process, however that ends.
 
         What it changes is kept in memory, or in the profile nesting on disk until its end.  command runs under a small
         init in place of the template's own init.
         """
-        options: dict[str, Any] = {"hostname": hostname, "env": env, "mounts": mounts, "devices": devices}
-        options |= {"profiles": profiles, "capabilities": capabilities}
-        options |= {"account_only": account_only, **parsed_limits(limits, preset)}
-        options |= {"on_barrier": on_barrier, "on_failure": on_failure}
         environment = self._begin(template, options, None if command is None else tuple(command))
         try:
             yield environment
@@ -145,39 +113,15 @@ class Host:
         template: str,
         command: Sequence[str] = (),
         *,
-        hostname: str = "",
-        env: Mapping[str, str] | None = None,
-        mounts: Iterable[Mount | str] = (),
-        devices: Iterable[str] = (),
-        profiles: Iterable[str] = (),
-        capabilities: Mapping[str, str] | None = None,
-        on_barrier: Mapping[str, str] | None = None,
-        on_failure: Mapping[str, str] | None = None,
         user: str | None = None,
         cwd: str | None = None,
-        preset: str = "",
-        account_only: bool = False,
-        **limits: Unpack[Words],
+        **options: Unpack[Common],
     ) -> ExitCode:
         """Run a command in an ephemeral VE, connected to us as Environment.call does it; its code, 0..255.
 
         Without a command the template's own runs, else a shell; user and cwd are the template's unless given.
         """
-        with self.ephemeral(
-            template,
-            command=(),
-            hostname=hostname,
-            env=env,
-            mounts=mounts,
-            devices=devices,
-            profiles=profiles,
-            capabilities=capabilities,
-            preset=preset,
-            on_barrier=on_barrier,
-            on_failure=on_failure,
-            account_only=account_only,
-            **limits,
-        ) as environment:
+        with self.ephemeral(template, command=(), **options) as environment:
             of = environment.template
             argv = tuple(command) or of.command or ("/bin/sh",)
             return environment.call(argv, user=user or of.user or None, cwd=cwd or of.cwd or None)
@@ -308,7 +252,7 @@ class Host:
         """A running ephemeral VE under a number that nobody has; the template is held, or nobody can remove it."""
         while True:
             environment = Ephemeral(self.state, random.choice(EPHEMERAL_VEIDS))
-            settings = _config(environment.veid, template.ref, **options)
+            settings = _config(environment.veid, template.ref, options)
             try:
                 with self.state.lock(environment.veid, 0):
                     if not self.state.exists(environment.veid):
@@ -341,10 +285,9 @@ def _is_left(environment: Environment) -> bool:
     return facts is None or process_start_time(facts.maker_pid) != facts.maker_start
 
 
-def _config(veid: int, ref: str, **options: Any) -> Config:
+def _config(veid: int, ref: str, options: Mapping[str, Any]) -> Config:
     """A Config from create's arguments, which need not be of its very types; InvalidValue for what the host lacks."""
-    given = parsed({name: value for name, value in options.items() if value})
-    settings = Config(veid=veid, template=ref, **given)
+    settings = Config(veid=veid, template=ref, **parsed(options))
     mounts.check_given(settings.mounts, settings.devices)
     require(settings)
     hardware.refuse_beyond(settings.resources)

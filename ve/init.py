@@ -11,7 +11,7 @@ import os
 import struct
 import termios
 
-from ve import farside, mounts, namespaces, network, privileges
+from ve import farside, loopback, mounts, namespaces, privileges
 from ve._linux import ioctls, syscalls
 from ve.confinement import confine
 from ve.errors import Error
@@ -59,9 +59,9 @@ def hostname(launch: Launch) -> None:
     _socket.sethostname(launch.request["hostname"])
 
 
-def loopback(launch: Launch) -> None:
+def lo(launch: Launch) -> None:
     """lo up: 127.0.0.1 and ::1"""
-    network.loopback_up()
+    loopback.up()
 
 
 def session(launch: Launch) -> None:
@@ -114,7 +114,7 @@ INIT = (
     lock_mounts,
     own_file_systems,
     hostname,
-    loopback,
+    lo,
     session,
     descriptors,
     ready,

@@ -70,7 +70,7 @@ PROTECTIONS = (
         "sockets",
         "its sockets, abstract ones too, its interfaces and addresses are its own",
         "network namespace",
-        Without(namespaces=("net",), steps=("loopback",)),
+        Without(namespaces=("net",), steps=("lo",)),
     ),
     Protection(
         "ipc",

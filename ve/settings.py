@@ -14,11 +14,9 @@ from ve import (
     looparea,
     mounts,
     outfit,
-    presets,
     ptys,
     quota,
     sharedmemory,
-    triggers,
 )
 from ve.amounts import UNLIMITED
 from ve.beancounter import BY_NAME
@@ -26,7 +24,7 @@ from ve.errors import Error, InUse, InvalidValue, NotSupported
 from ve.facilities import require
 from ve.facts import Facts
 from ve.instance import Instance
-from ve.model import Config, Mount, Status
+from ve.model import Config, Status
 
 Undo = contextlib.ExitStack
 _AT_START = ("nofile", *(name for name, row in BY_NAME.items() if not row.live))  # of limits, for the init's processes
@@ -176,44 +174,3 @@ def _note(instance: Instance, facts: Facts, now: dict[str, Any]) -> None:
 
     noted = replace(facts, extra=facts.extra | {"asked": json.dumps(now)})
     instance.state.write_facts(instance.veid, noted)
-
-
-def parsed(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of a Config, from such as its maker may give: any iterable or mapping.  InvalidValue."""
-    return {name: _OF_CONFIG[name](name, value) if name in _OF_CONFIG else value for name, value in options.items()}
-
-
-def _several(name: str, values: Any) -> tuple[Any, ...]:
-    if isinstance(values, str):
-        raise InvalidValue(f"cannot use {name} {values!r}: it is one string, not a list of them", f"[{values!r}]")
-    return tuple(values)
-
-
-def _mounts(name: str, values: Any) -> tuple[Mount, ...]:
-    return tuple(Mount.parse(each) if isinstance(each, str) else each for each in _several(name, values))
-
-
-def _mapping(name: str, values: Any) -> dict[str, str]:
-    if not isinstance(values, Mapping):
-        raise InvalidValue(f"cannot use {name} {values!r}: it is not a mapping, such as a dict")
-    return dict(values)
-
-
-_OF_CONFIG: dict[str, Callable[[str, Any], Any]] = {
-    "env": _mapping,
-    "mounts": _mounts,
-    "devices": _several,
-    "profiles": _several,
-    "capabilities": _mapping,
-    "on_barrier": lambda name, value: triggers.by_resource(triggers.BARRIER, _mapping(name, value)),
-    "on_failure": lambda name, value: triggers.by_resource(triggers.FAILURE, _mapping(name, value)),
-}
-
-
-def parsed_limits(given: Mapping[str, Any], preset: str | None = None) -> dict[str, Any]:
-    """The same of limits, those of a preset being given where no other is; none at all if none was given."""
-    words = limits.words({name: value for name, value in given.items() if value is not None})
-    if preset:
-        there = {limits.canonical(name) for name in words}
-        words |= {name: text for name, text in presets.load(preset).items() if limits.canonical(name) not in there}
-    return {"limits": words} if words else {}

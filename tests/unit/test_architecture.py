@@ -18,7 +18,11 @@ LEVELS = (
         "ve._linux.libcrypt",
         "ve._linux.ioctls",
     ),
-    ("ve.errors ve.rights ve.amounts ve.beancounter ve.limits ve.triggers ve.model", "ve.mountinfo", "ve.procfs"),
+    (
+        "ve.errors ve.rights ve.amounts ve.beancounter ve.limits ve.triggers ve.model",
+        "ve.mountinfo",
+        "ve.procfs",
+    ),
     (
         "ve.namespaces",
         "ve.cgroups ve.enforce ve.blockdevice ve.load ve.watch",
@@ -28,7 +32,7 @@ LEVELS = (
         "ve.compat",
         "ve.unionfs ve.diff",
         "ve.mounts",
-        "ve.network",
+        "ve.loopback",
         "ve.farside ve.privileges",
         "ve.seccomp",
         "ve.devices",
@@ -57,8 +61,8 @@ LEVELS = (
         "ve.shutdown",
     ),
     (
-        "ve.journal ve.ledger ve.instance ve.describe ve.settings ve.places ve.answers ve.explain ve.selftest "
-        "ve.account ve.react ve.events ve.foreground ve.environment ve.ephemeral ve.host",
+        "ve.journal ve.ledger ve.instance ve.describe ve.options ve.settings ve.places ve.answers ve.explain "
+        "ve.selftest ve.account ve.react ve.events ve.foreground ve.environment ve.ephemeral ve.host",
     ),
     ("ve",),
     ("ve._output ve._completion ve._limit_options ve._options ve._session ve._app ve._ubc ve._top ve._plan cli",),

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from ve.errors import InvalidValue
 from ve.model import VEID_MAX, Config, Mount, check_hostname, check_name, check_template, check_veid
-from ve.settings import parsed
+from ve.options import parsed
 
 
 @pytest.mark.parametrize("veid", [0, -1, VEID_MAX + 1, 2**64])

@@ -1,0 +1,83 @@
+"""What may be asked of a VE: the keywords of create, set, ephemeral and run, and the values of a Config for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from ve import limits, presets, triggers
+from ve.errors import InvalidValue
+from ve.limits import Words
+from ve.model import Mount
+
+
+class Common(Words, total=False):
+    """What a VE of any kind may be given; the rest are its limits."""
+
+    hostname: str
+    env: Mapping[str, str]
+    mounts: Iterable[Mount | str]
+    devices: Iterable[str]
+    profiles: Iterable[str]
+    capabilities: Mapping[str, str]
+    preset: str  # limits by the name of a preset, or by a path with a slash; those given besides come first
+    on_barrier: Mapping[str, str]
+    on_failure: Mapping[str, str]
+    account_only: bool
+
+
+class Options(Common, total=False):
+    """And one that stays."""
+
+    description: str
+    onboot: bool
+
+
+def parsed(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a Config, from such as its maker may give: any iterable or mapping.  InvalidValue.
+
+    What is None was not given.  Limits are those that were given, and those of a preset where no other is.
+    """
+    known = {name: value for name, value in options.items() if value is not None}
+    preset = known.pop("preset", "")
+    rest = {name: known.pop(name) for name in [*known] if name not in _FIELDS}
+    found = {name: _OF_CONFIG[name](name, value) if name in _OF_CONFIG else value for name, value in known.items()}
+    if words := _limits(rest, preset):
+        found["limits"] = words
+    return found
+
+
+def _limits(given: Mapping[str, Any], preset: str) -> dict[str, str]:
+    words = limits.words(given)
+    if preset:
+        there = {limits.canonical(name) for name in words}
+        words |= {name: text for name, text in presets.load(preset).items() if limits.canonical(name) not in there}
+    return words
+
+
+def _several(name: str, values: Any) -> tuple[Any, ...]:
+    if isinstance(values, str):
+        raise InvalidValue(f"cannot use {name} {values!r}: it is one string, not a list of them", f"[{values!r}]")
+    return tuple(values)
+
+
+def _mounts(name: str, values: Any) -> tuple[Mount, ...]:
+    return tuple(Mount.parse(each) if isinstance(each, str) else each for each in _several(name, values))
+
+
+def _mapping(name: str, values: Any) -> dict[str, str]:
+    if not isinstance(values, Mapping):
+        raise InvalidValue(f"cannot use {name} {values!r}: it is not a mapping, such as a dict")
+    return dict(values)
+
+
+_FIELDS = {"name", "area", *Options.__annotations__} - {*Words.__annotations__}
+_OF_CONFIG: dict[str, Callable[[str, Any], Any]] = {
+    "env": _mapping,
+    "mounts": _mounts,
+    "devices": _several,
+    "profiles": _several,
+    "capabilities": _mapping,
+    "on_barrier": lambda name, value: triggers.by_resource(triggers.BARRIER, _mapping(name, value)),
+    "on_failure": lambda name, value: triggers.by_resource(triggers.FAILURE, _mapping(name, value)),
+}
