@@ -260,6 +260,14 @@ Profiles = Annotated[
         autocompletion=lambda: [(row.name, row.text) for row in PROFILES],
     ),
 ]
+Addresses = Annotated[
+    Texts,
+    typer.Option(
+        "--ip",
+        metavar="ADDRESS",
+        help="An address, or auto[:POOL][:sticky] for one of a pool, while it runs or for good; repeatable.",
+    ),
+]
 Capabilities = Annotated[
     Texts,
     typer.Option("--capability", metavar="NAME:on|off", help="One capability more or less; repeatable."),
@@ -275,6 +283,7 @@ SETTINGS: dict[str, tuple[Any, Callable[[Any], Any]]] = {
     "devices": (Devices, listed),
     "profiles": (Profiles, listed),
     "capabilities": (Capabilities, switches),
+    "addresses": (Addresses, listed),
     "preset": (Preset, str),
     **{name: (limit(name), str) for name in limits.NAMES},
     "on_barrier": (OnBarrier, reactions),

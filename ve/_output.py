@@ -34,7 +34,7 @@ def setting(name: str) -> Callable[[Any], Any]:
 
 
 LIST = fields("veid", "name", "status", "pid", "ephemeral") | {
-    "addresses": lambda env: [],  # until a VE can have some
+    "addresses": lambda env: env.addresses,
     "template": setting("config.template"),
     "hostname": setting("hostname"),
     "onboot": setting("config.onboot"),

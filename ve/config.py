@@ -44,6 +44,7 @@ KEYS: dict[str, tuple[type, Callable[[str], Any]]] = {
     "limits": (dict, str),
     "on_barrier": (dict, str),
     "on_failure": (dict, str),
+    "addresses": (list, str),
     "area": (str, str),
     "account_only": (bool, bool),
 }

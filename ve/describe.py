@@ -5,7 +5,7 @@ import subprocess
 import time
 from typing import Any
 
-from ve import looparea, outfit, quota
+from ve import looparea, network, outfit, quota
 from ve.amounts import UNLIMITED
 from ve.errors import Error
 from ve.facts import Facts
@@ -29,7 +29,7 @@ def describe(instance: Instance) -> dict[str, object]:
         "uptime": _uptime(facts.start_time) if facts else None,
         "template": begun["template"],
         "hostname": hostname,
-        "addresses": [],
+        "addresses": network.addresses(facts, settings.addresses),
         "description": settings.description,
         "onboot": settings.onboot,
         "ephemeral": instance.ephemeral,

@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Unpack
 
-from ve import config, hardware, ids, looparea, mounts, outfit, ps, unionfs
+from ve import config, hardware, ids, looparea, mounts, network, outfit, ps, unionfs
 from ve.amounts import UNLIMITED
 from ve.environment import Environment
 from ve.ephemeral import Ephemeral
@@ -237,6 +237,7 @@ class Host:
                 unionfs.prepare(private, template.path)
         self.state.make_dir(self.state.root(veid))
         ids.lease(self.state, veid)
+        network.claim(self.state, veid, settings.addresses)
         if settings.name:
             self.state.claim_name(settings.name, veid)
         self.state.write_conf(veid, config.dump(settings), new=True)

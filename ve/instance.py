@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from ve import (
     cgroups,
+    claims,
     config,
     files,
     ids,
@@ -14,6 +15,7 @@ from ve import (
     log,
     looparea,
     mountinfo,
+    network,
     outfit,
     quota,
     show,
@@ -88,6 +90,12 @@ class Instance:
         """The host's pid of its init; None if it does not run."""
         with self.init() as init:
             return init[0].pid if init else None
+
+    @property
+    def addresses(self) -> list[str]:
+        """Those that it has while it runs; of another, those that it was given for good."""
+        with self.init() as init:
+            return network.addresses(init[0] if init else None, () if init else self.config.addresses)
 
     @property
     def log_path(self) -> str:
@@ -226,6 +234,7 @@ class Instance:
         StopFailed names what even SIGKILL does not end.  The facts of an ephemeral VE stay: they say who made it.
         """
         shutdown.end(self.veid, self.cgroup)
+        network.disconnect(self.state, self.veid)
         if not self.ephemeral:
             ledger.note_end(self.state, self.veid, self.cgroup, outfit.barriers(self.state.read_facts(self.veid)))
         cgroups.remove(self.state.tag, self.veid)
@@ -248,6 +257,7 @@ class Instance:
         for path in (private, root):
             _remove_tree(self.veid, path)
         ids.release(self.state, self.veid)
+        claims.release(self.state, self.veid)
         ledger.remove(self.state, self.veid)
         names = self.state.names(self.veid)
         self.state.retire_actions(self.veid)

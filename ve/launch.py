@@ -23,6 +23,7 @@ from ve import (
     init,
     interpreter,
     mounts,
+    network,
     order,
     outfit,
     protections,
@@ -77,6 +78,7 @@ class Launch:
     pid: int = 0  # of init, and
     start_time: int = 0  # with it one process for ever
     terminal: int = -1  # the master of the console's pty
+    given: network.Given = field(default_factory=network.Given)
     without: protections.Without = field(init=False)  # what the tests of selftest take out
 
     def __post_init__(self) -> None:
@@ -222,6 +224,21 @@ def adopt_init(launch: Launch) -> None:
     launch.start_time = process_start_time(launch.pid) or launch.fail("adopt_init", "the launch was killed")
 
 
+def interface(launch: Launch) -> None:
+    """its interface, and its addresses: leased for as long as it runs"""
+    config = launch.config
+    if not config.addresses:
+        return
+    launch.undo.callback(network.disconnect, launch.state, config.veid)
+    pidfd = os.pidfd_open(launch.pid)
+    try:
+        launch.given = network.connect(
+            launch.state, config.veid, config.addresses, pidfd, launch.pid, ephemeral=launch.ephemeral
+        )
+    finally:
+        os.close(pidfd)
+
+
 def await_root(launch: Launch) -> None:
     """wait for setup"""
     launch.expect(launch.near, "MOUNTED")
@@ -255,6 +272,7 @@ def facts(launch: Launch) -> None:
             "env": json.dumps(outfit.environment(launch.config, launch.template)),
             "asked": json.dumps(outfit.asked(launch.config)),
             "rlimits": json.dumps(launch.config.resources.rlimits()),
+            **launch.given.noted(),
         },
     )
     launch.undo.callback(launch.state.remove_facts, veid)
@@ -288,7 +306,7 @@ def go(launch: Launch) -> None:
 
 
 BEFORE = (host, premount_action, cgroup, resources, device_filter, disk, setup_process)
-MEANWHILE = (adopt_init, await_root, await_init)  # setup and init take the steps of their own
+MEANWHILE = (adopt_init, interface, await_root, await_init)  # setup and init take the steps of their own
 AFTER = (facts, shared_memory, start_action, go)
 
 
@@ -300,7 +318,8 @@ def plan(launch: Launch) -> list[Step]:
 
     outside = of("setup", (step for step in setup.SETUP if step.__name__ not in order.left_out(launch)))
     *inside, execute = of("init", init.INIT)
-    return [*of("ve", BEFORE), *outside, *inside, *of("ve", AFTER), execute]
+    linked = of("ve", (interface,) if launch.config.addresses else ())
+    return [*of("ve", BEFORE), *outside, *linked, *inside, *of("ve", AFTER), execute]
 
 
 def _text(launch: Launch, step: Callable[..., None]) -> str:
@@ -311,6 +330,7 @@ def _text(launch: Launch, step: Callable[..., None]) -> str:
         "layers": f"{launch.template.path}, {order.private(launch) or 'a tmpfs'}",
         "given": ", ".join(map(str, launch.config.mounts)) or "nothing",
         "hostname": outfit.hostname(launch.config),
+        "interface": ", ".join(launch.config.addresses),
         "execute": " ".join(order.argv(launch)),
     }.get(step.__name__)
     text = " ".join((step.__doc__ or "").split())

@@ -10,7 +10,7 @@ import struct
 from collections.abc import Iterator
 
 # <linux/netlink.h>
-_NLM_F_REQUEST, _NLM_F_DUMP = 0x1, 0x300
+_NLM_F_REQUEST, _NLM_F_ACK, _NLM_F_DUMP = 0x1, 0x4, 0x300
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
 _NLA_TYPE_MASK = 0x3FFF
 _NLMSGHDR = struct.Struct("=IHHII")  # length, type, flags, sequence number, port
@@ -70,6 +70,20 @@ def ask(channel: socket.socket, *messages: bytes) -> None:
     bodies = [channel.recv(_MOST, socket.MSG_DONTWAIT)[_NLMSGHDR.size :] for _ in messages]
     for body in bodies:
         _check(memoryview(body))
+
+
+def request(kind: int, body: bytes) -> bytes:
+    """One for ask()."""
+    return _NLMSGHDR.pack(_NLMSGHDR.size + len(body), kind, _NLM_F_REQUEST | _NLM_F_ACK, 0, 0) + body
+
+
+def get(channel: socket.socket, kind: int, body: bytes) -> memoryview:
+    """The one message that the kernel answers a question with; OSError is its refusal."""
+    channel.send(_NLMSGHDR.pack(_NLMSGHDR.size + len(body), kind, _NLM_F_REQUEST, 0, 0) + body)
+    answer = memoryview(channel.recv(_MOST, socket.MSG_DONTWAIT))
+    if _NLMSGHDR.unpack_from(answer)[1] == _NLMSG_ERROR:
+        _check(answer[_NLMSGHDR.size :])
+    return answer[_NLMSGHDR.size :]
 
 
 def attributes(body: memoryview, at: int = 0) -> Iterator[tuple[int, memoryview]]:

@@ -24,6 +24,7 @@ class Common(Words, total=False):
     on_barrier: Mapping[str, str]
     on_failure: Mapping[str, str]
     account_only: bool
+    addresses: Iterable[str]
 
 
 class Options(Common, total=False):
@@ -80,4 +81,5 @@ _OF_CONFIG: dict[str, Callable[[str, Any], Any]] = {
     "capabilities": _mapping,
     "on_barrier": lambda name, value: triggers.by_resource(triggers.BARRIER, _mapping(name, value)),
     "on_failure": lambda name, value: triggers.by_resource(triggers.FAILURE, _mapping(name, value)),
+    "addresses": _several,
 }

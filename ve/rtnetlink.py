@@ -33,7 +33,8 @@ NEW = _CREATE | _EXCL  # EEXIST if there is one
 IFF_UP, IFF_NOARP = 0x1, 0x80
 NTF_PROXY = 0x8
 NUD_PERMANENT = 0x80
-_RT_TABLE_MAIN, _RTPROT_STATIC, _RTN_UNICAST = 254, 4, 1
+RT_TABLE_MAIN, RTA_DST = 254, 1
+_RTPROT_STATIC, _RTN_UNICAST = 4, 1
 _SCOPE_UNIVERSE, _SCOPE_LINK = 0, 253
 _IFA_F_NODAD, _IFA_F_NOPREFIXROUTE = 0x02, 0x200
 _ADDR_GEN_NONE = 1  # IN6_ADDR_GEN_MODE_NONE: no address but those that we give it
@@ -115,7 +116,7 @@ def route(kind: int, index: int, to: Network, gateway: Address | None = None, *,
     fields = {
         "family": _FAMILIES[to.version],
         "dst_len": to.prefixlen,
-        "table": _RT_TABLE_MAIN,
+        "table": RT_TABLE_MAIN,
         "proto": _RTPROT_STATIC,
         "type": _RTN_UNICAST,
         "scope": _SCOPE_LINK if local and to.version == 4 else _SCOPE_UNIVERSE,

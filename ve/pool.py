@@ -1,0 +1,176 @@
+"""Pools: networks of this host, each under a name, whose addresses VEs are given.
+
+They are the host's, as its routes are, whatever state dir a VE is in: /var/lib/ve/network/<POOL>.toml, or in the
+directory that VE_NETWORK_DIR names.  Which of its addresses are taken no file says: see ve/claims.py and ve/venet.py.
+"""
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from ipaddress import IPv4Address, IPv6Address
+
+from ve import lock
+from ve.addresses import Address, Network, network
+from ve.errors import BrokenConfig, Exists, InvalidValue, NotFound, nearest
+from ve.model import check_name
+from ve.state import DEFAULT_DIR, DEFAULT_RUN_DIR
+from ve.wholefile import create_whole, read_small, writing
+
+VERSION = 1
+PATIENCE = 10.0  # seconds to wait for who has the claims locked, which takes less than one thousandth
+_HINT = "run as root, or set VE_NETWORK_DIR to another directory, the same one for every state dir of this host"
+
+
+@dataclass(frozen=True)
+class Pool:
+    """A name, its networks, and how they reach out."""
+
+    name: str
+    networks: tuple[Network, ...]
+    nat: bool = False  # what leaves the host from there has the host's address
+    hosts: bool = False  # its VEs find each other by name
+
+    def __contains__(self, address: Address) -> bool:
+        return any(address in network for network in self.networks if network.version == address.version)
+
+    @cached_property
+    def versions(self) -> tuple[int, ...]:
+        return tuple(sorted({network.version for network in self.networks}))
+
+    def size(self, version: int) -> int:
+        return sum(len(_usable(network)) for network in self.networks if network.version == version)
+
+    def addresses(self, version: int, seed: int) -> Iterator[Address]:
+        """Each address of this family once, from one on that few others begin at."""
+        spans = [_usable(network) for network in self.networks if network.version == version]
+        size = sum(map(len, spans))
+        for offset in range(size):
+            index = (seed + offset) % size
+            for span in spans:
+                if index < len(span):
+                    yield IPv4Address(span[index]) if version == 4 else IPv6Address(span[index])
+                    break
+                index -= len(span)
+
+
+def _usable(network: Network) -> range:
+    """Without the network's own (IPv6: that of any router) and, of IPv4, the broadcast address; 2**32 at most."""
+    first, last = int(network.network_address) + 1, int(network.broadcast_address) - (network.version == 4)
+    return range(first, min(last + 1, first + (1 << 32)))
+
+
+# --- the pools of this host ---------------------------------------------------------------------------------------
+
+
+def directory() -> str:
+    given = os.environ.get("VE_NETWORK_DIR")
+    return os.path.abspath(given) if given else os.path.join(DEFAULT_DIR, "network")
+
+
+def run_directory() -> str:
+    """Where facts of this boot about networks are."""
+    given = os.environ.get("VE_NETWORK_DIR")
+    return os.path.join(os.path.abspath(given), "run") if given else os.path.join(DEFAULT_RUN_DIR, "network")
+
+
+def pools() -> list[Pool]:
+    """All of them, by name; BrokenConfig names a file that is none."""
+    with contextlib.suppress(FileNotFoundError):
+        names = sorted(name for name in os.listdir(directory()) if name.endswith(".toml") and name[0] != ".")
+        return [get(name.removesuffix(".toml")) for name in names]
+    return []
+
+
+def get(name: str) -> Pool:
+    """NotFound, BrokenConfig."""
+    path = _path(name)
+    data = read_small(path)
+    if not data and not os.path.exists(path):
+        names = [pool.name for pool in pools()]
+        hint = nearest(name, names) if names else f"ve network add {name} --cidr 10.9.0.0/24 --nat"
+        raise NotFound(f"cannot find pool {name}: there is none", hint)
+    return _parse(name, path, data)
+
+
+def add(pool: Pool) -> None:
+    """Exists if there is one of this name, InvalidValue if its networks are none, or another's too."""
+    check_name(pool.name, "pool name")
+    if pool.name == "sticky":
+        raise InvalidValue("cannot add pool sticky: auto:sticky means another thing", "choose another name")
+    if not pool.networks:
+        raise InvalidValue(f"cannot add pool {pool.name}: it has no network", "--cidr 10.9.0.0/24")
+    with alone(make=True):
+        _refuse_overlap(pool)
+        try:
+            create_whole(_path(pool.name), _dump(pool), 0o644)
+        except FileExistsError:
+            raise Exists(f"cannot add pool {pool.name}: it exists", f"ve network remove {pool.name}") from None
+
+
+def remove(name: str) -> Pool:
+    """It, as it was; NotFound.  The caller has seen that nobody uses it."""
+    with alone():
+        pool = get(name)
+        os.unlink(_path(name))
+    return pool
+
+
+def _refuse_overlap(pool: Pool) -> None:
+    for index, each in enumerate(pool.networks):
+        others = [(pool.name, other) for other in pool.networks[:index]]
+        others += [(other.name, network) for other in pools() if other.name != pool.name for network in other.networks]
+        for name, other in others:
+            if each.version == other.version and each.overlaps(other):
+                raise InvalidValue(f"cannot add pool {pool.name}: {each} overlaps {other} of pool {name}")
+
+
+def _path(name: str) -> str:
+    return os.path.join(directory(), f"{check_name(name, 'pool name')}.toml")
+
+
+def _dump(pool: Pool) -> bytes:
+    import tomli_w  # only who writes pays for it
+
+    table = {"version": VERSION, "networks": [str(network) for network in pool.networks]}
+    return tomli_w.dumps(table | {key: True for key in ("nat", "hosts") if getattr(pool, key)}).encode()
+
+
+def _parse(name: str, path: str, data: bytes) -> Pool:
+    import tomllib
+
+    try:
+        table = tomllib.loads(data.decode())
+        version = table.pop("version")
+        if version != VERSION:
+            hint = "upgrade ve" if isinstance(version, int) and version > VERSION else ""
+            raise BrokenConfig(f"cannot read {path}: key version: must be {VERSION}", hint)
+        pool = Pool(
+            name, tuple(map(network, table.pop("networks"))), table.pop("nat", False), table.pop("hosts", False)
+        )
+        if table or not all(type(each) is bool for each in (pool.nat, pool.hosts)):
+            raise ValueError("it has keys or values that no pool has")
+        return pool
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, InvalidValue) as error:
+        if isinstance(error, BrokenConfig):
+            raise
+        raise BrokenConfig(f"cannot read {path}: it is not a pool: {error}") from None
+
+
+@contextlib.contextmanager
+def alone(*, make: bool = False) -> Iterator[None]:
+    """Hold the pools and claims of this host alone; Locked after ten seconds.  Without make, they need not be there."""
+    with writing(f"the networks in {directory()}", _HINT):
+        if make:
+            os.makedirs(os.path.join(directory(), "address"), 0o755, exist_ok=True)
+        elif not os.path.isdir(directory()):
+            yield
+            return
+        fd = lock.acquire(os.path.join(directory(), "lock"), "the networks of this host", PATIENCE)
+        try:
+            yield
+        finally:
+            fcntl.flock(fd, fcntl.LOCK_UN)  # a thread may have forked meanwhile, and the child has it open too
+            os.close(fd)

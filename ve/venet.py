@@ -1,0 +1,184 @@
+"""The way between a VE with addresses and its host, as OpenVZ's venet: a veth(4) pair that is a wire between the two.
+
+    the host                                        the VE
+    venetXXXXXXXXX                                  venet0
+      169.254.1.1, fe80::1                            10.9.0.5, fd00:9::5
+      10.9.0.5 dev venetXXXXXXXXX   <- the lease      default via 169.254.1.1, fe80::1
+
+Nobody else is on it, so nothing is asked for or answered on it: both ends have the same hardware address and IFF_NOARP,
+and who forges ARP or neighbour discovery is not heard.  The route to one address is added exclusively (NLM_F_EXCL), so
+the kernel gives each address to one VE, and takes it back with the interface when the VE's network namespace goes.
+Each start has an interface name of its own; from the VEID alone it is found by its alternative name.
+"""
+
+import contextlib
+import ipaddress
+import os
+import secrets
+import socket
+import struct
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
+
+from ve import netlink, rtnetlink
+from ve._linux import syscalls
+from ve.addresses import Address, Wish
+from ve.errand import in_a_thread
+from ve.errors import NotSupported
+
+T = TypeVar("T")
+
+INSIDE, PREFIX, MAC = "venet0", "venet", "02:76:65:00:00:01"
+GATEWAYS = {4: ipaddress.ip_address("169.254.1.1"), 6: ipaddress.ip_address("fe80::1")}
+_DEFAULT = {4: ipaddress.ip_network("0.0.0.0/0"), 6: ipaddress.ip_network("::/0")}
+_LETTERS = "abcdefghijklmnopqrstuvwxyz234567"
+# <linux/if_link.h>, <linux/rtnetlink.h>
+_IFINFOMSG, _RTMSG = struct.Struct("=BxHiII"), struct.Struct("=8BI")
+_IFLA_IFNAME, _IFLA_PROP_LIST, _IFLA_ALT_IFNAME = 3, 52, 53
+_RTA_OIF = 4
+_FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
+
+
+def alternative_name(tag: str, veid: int) -> str:
+    """What the interface on the host of a VE of this state dir is found by."""
+    return f"{tag}-{veid}"
+
+
+def connect(pidfd: int, netns: int, tag: str, veid: int) -> str:
+    """Make the pair of a VE that has none, without addresses: the name on the host."""
+    name = PREFIX + "".join(secrets.choice(_LETTERS) for _ in range(15 - len(PREFIX)))
+    pair = rtnetlink.new_pair(name, INSIDE, netns, MAC, rtnetlink.IFF_NOARP)
+    rtnetlink.ask(pair, rtnetlink.alternative_name(name, alternative_name(tag, veid)))
+    index = socket.if_nametoindex(name)
+    gateway = rtnetlink.address(rtnetlink.NEWADDR, index, GATEWAYS[4], local=True)
+    rtnetlink.ask(rtnetlink.no_own_address(index), rtnetlink.up(index), gateway)
+    inside(pidfd, lambda: rtnetlink.ask(rtnetlink.up(socket.if_nametoindex(INSIDE))))
+    return name
+
+
+def disconnect(tag: str, veid: int) -> None:
+    """Remove the pair of a VE, and with it its leases, if it has one.
+
+    For each VE that has ended, with a network or not, so without what knows all messages.
+    """
+    with contextlib.suppress(OSError), netlink.connect(socket.NETLINK_ROUTE) as channel:
+        name = netlink.attribute(_IFLA_ALT_IFNAME, alternative_name(tag, veid).encode() + b"\0")
+        netlink.ask(channel, netlink.request(rtnetlink.DELLINK, _IFINFOMSG.pack(0, 0, 0, 0, 0) + name))
+
+
+def lease(name: str, address: Address) -> None:
+    """Let a VE, by its interface, have this address; FileExistsError if another interface has it."""
+    rtnetlink.ask(rtnetlink.host_route(rtnetlink.NEWROUTE, socket.if_nametoindex(name), address))
+
+
+def give_back(name: str, address: Address) -> None:
+    """Let nobody have it."""
+    with contextlib.suppress(OSError):
+        rtnetlink.ask(rtnetlink.host_route(rtnetlink.DELROUTE, socket.if_nametoindex(name), address))
+
+
+def add(pidfd: int, name: str, wishes: Iterable[Wish]) -> None:
+    """Let the VE know of addresses that it has been leased, and of the way out."""
+    addresses = [(wish.address, wish.length) for wish in wishes if wish.address]
+    versions = sorted({address.version for address, _ in addresses})
+    if 6 in versions:
+        _have_ipv6(name)
+
+    def there() -> None:
+        index = socket.if_nametoindex(INSIDE)
+        _ask_anew(*(rtnetlink.address(rtnetlink.NEWADDR, index, address, length) for address, length in addresses))
+        for version in versions:
+            gateway = ipaddress.ip_network(GATEWAYS[version])
+            if version == 4:
+                _ask_anew(rtnetlink.route(rtnetlink.NEWROUTE, index, gateway, local=True))
+            _ask_anew(rtnetlink.route(rtnetlink.NEWROUTE, index, _DEFAULT[version], GATEWAYS[version]))
+
+    inside(pidfd, there)
+
+
+def remove(pidfd: int, wishes: Iterable[Wish]) -> None:
+    """Take addresses from the VE, which may have done so itself."""
+
+    def there() -> None:
+        index = socket.if_nametoindex(INSIDE)
+        for wish in wishes:
+            if wish.address:
+                with contextlib.suppress(OSError):
+                    rtnetlink.ask(rtnetlink.address(rtnetlink.DELADDR, index, wish.address, wish.length))
+
+    with contextlib.suppress(OSError):
+        inside(pidfd, there)
+
+
+def inside(pidfd: int, work: Callable[[], T]) -> T:
+    """Do it in the network namespace of the VE whose init this is."""
+
+    def there() -> T:
+        syscalls.setns(pidfd, syscalls.CLONE_NEWNET)
+        return work()
+
+    return in_a_thread(there)
+
+
+def leases() -> Iterator[tuple[Address, str]]:
+    """Every address that a VE of this host has been leased, and the name of its interface."""
+    names = {index: name for index, name in socket.if_nameindex() if name.startswith(PREFIX)}
+    for version, family in _FAMILIES.items():
+        request = _RTMSG.pack(family, 0, 0, 0, 0, 0, 0, 0, 0)
+        with netlink.connect(socket.NETLINK_ROUTE) as channel:
+            for body in netlink.dump(channel, rtnetlink.GETROUTE, request):
+                yield from _lease(body, version, names)
+
+
+def _lease(body: memoryview, version: int, names: dict[int, str]) -> Iterator[tuple[Address, str]]:
+    length = body[1]
+    found = dict(netlink.attributes(body, _RTMSG.size))
+    if length != {4: 32, 6: 128}[version] or body[4] != rtnetlink.RT_TABLE_MAIN or _RTA_OIF not in found:
+        return
+    name = names.get(struct.unpack("=i", found[_RTA_OIF])[0])
+    if name and (to := found.get(rtnetlink.RTA_DST)):
+        yield ipaddress.ip_address(bytes(to)), name
+
+
+def owner(address: Address) -> tuple[str, str]:
+    """The interface that an address is leased to, and its alternative name; "" twice if it is to none."""
+    for leased, name in leases():
+        if leased == address:
+            return name, next(iter(alternative_names(name)), "")
+    return "", ""
+
+
+def alternative_names(name: str) -> list[str]:
+    with contextlib.suppress(OSError), netlink.connect(socket.NETLINK_ROUTE) as channel:
+        wanted = _IFINFOMSG.pack(0, 0, 0, 0, 0) + netlink.attribute(_IFLA_IFNAME, name.encode() + b"\0")
+        body = netlink.get(channel, rtnetlink.GETLINK, wanted)
+        for kind, value in netlink.attributes(body, _IFINFOMSG.size):
+            if kind == _IFLA_PROP_LIST:
+                props = netlink.attributes(value)
+                return [bytes(each).rstrip(b"\0").decode() for kind, each in props if kind == _IFLA_ALT_IFNAME]
+    return []
+
+
+def _have_ipv6(name: str) -> None:
+    if not os.path.isdir("/proc/sys/net/ipv6"):
+        raise NotSupported("this host has no IPv6", "boot it without ipv6.disable=1, or give IPv4 addresses only")
+    if _setting(name, "disable_ipv6") == "1":
+        _set(name, "disable_ipv6", "0")
+    _ask_anew(rtnetlink.address(rtnetlink.NEWADDR, socket.if_nametoindex(name), GATEWAYS[6], 64))
+
+
+def _setting(name: str, key: str) -> str:
+    with open(f"/proc/sys/net/ipv6/conf/{name}/{key}") as file:
+        return file.read().strip()
+
+
+def _set(name: str, key: str, value: str) -> None:
+    with open(f"/proc/sys/net/ipv6/conf/{name}/{key}", "w") as file:
+        file.write(value)
+
+
+def _ask_anew(*messages: bytes) -> None:
+    """Have these done, or find that they are."""
+    for message in messages:
+        with contextlib.suppress(FileExistsError):
+            rtnetlink.ask(message)
