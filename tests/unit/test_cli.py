@@ -62,7 +62,14 @@ class World:
         self.calls: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = []
         self.state_dirs: list[str | None] = []
         config = SimpleNamespace(template="busybox:1", description="", onboot=False)
-        about: dict[str, Any] = {"veid": 101, "name": "", "status": "running", "pid": 7, "ephemeral": False}
+        about: dict[str, Any] = {
+            "veid": 101,
+            "name": "",
+            "status": "running",
+            "pid": 7,
+            "ephemeral": False,
+            "addresses": [],
+        }
         self.env = Fake("Environment", self, **about, hostname="red", config=config)
         template = SimpleNamespace(name="busybox", ref="busybox:1", created="2000-08-21", init="/sbin/init", source="")
         self.answers: dict[str, Any] = {
