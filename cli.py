@@ -17,7 +17,7 @@ __all__ = ["app", "main"]
 
 
 @verb("create")
-@opt.with_settings(*opt.SETTINGS)
+@opt.with_settings(*(name for name in opt.SETTINGS if name not in opt.ONLY_SET))
 def create(
     ctx: Context,
     veid: opt.Veid,
@@ -108,15 +108,15 @@ def set_(
 ) -> None:
     """Change a VE, running or stopped.
 
-    --hostname and limits change a running one at once, and for good only with --save.  --userpasswd and --ssh-key edit
-    the VE's own files.  All else needs --save; what can be repeated replaces all that was there, and "" takes it away.
+    --hostname, --ip and limits change a running one at once, and for good only with --save.  --userpasswd and --ssh-key
+    edit the VE's own files.  All else needs --save; what can be repeated replaces all there was, and "" takes it away.
     """
     target, say = ctx.obj.get(key), ctx.obj.say
     if not asked and userpasswd is None and ssh_key is None:
         raise errors.InvalidValue(f"cannot set {key}: no option says what", hint="see ve set --help")
     if asked:
         waiting = target.set(**asked, save=save)
-        for name in asked:
+        for name in dict.fromkeys(opt.ONLY_SET.get(name, name) for name in asked):
             said = ("wait for a restart", "are set") if name.endswith("s") else ("waits for a restart", "is set")
             say(f"{out.label(target)}: {name} {said[name not in waiting]}")
     if userpasswd is not None:
@@ -135,7 +135,7 @@ def rename(ctx: Context, key: opt.VE, name: opt.NewName) -> int:
 
 
 @verb("run", cls=opt.Wrapper)
-@opt.with_settings(*(name for name in opt.SETTINGS if name not in ("description", "onboot")))
+@opt.with_settings(*(name for name in opt.SETTINGS if name not in ("description", "onboot", *opt.ONLY_SET)))
 def run(
     ctx: Context,
     template: opt.Ref,

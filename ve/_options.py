@@ -268,6 +268,10 @@ Addresses = Annotated[
         help="An address, or auto[:POOL][:sticky] for one of a pool, while it runs or for good; repeatable.",
     ),
 ]
+AddAddresses = Annotated[Texts, typer.Option("--ip-add", metavar="ADDRESS", help="One more; repeatable.")]
+RemoveAddresses = Annotated[
+    Texts, typer.Option("--ip-del", metavar="ADDRESS|all", help="One less, as it was given; repeatable.")
+]
 Capabilities = Annotated[
     Texts,
     typer.Option("--capability", metavar="NAME:on|off", help="One capability more or less; repeatable."),
@@ -284,12 +288,17 @@ SETTINGS: dict[str, tuple[Any, Callable[[Any], Any]]] = {
     "profiles": (Profiles, listed),
     "capabilities": (Capabilities, switches),
     "addresses": (Addresses, listed),
+    "add_addresses": (AddAddresses, listed),
+    "remove_addresses": (RemoveAddresses, listed),
     "preset": (Preset, str),
     **{name: (limit(name), str) for name in limits.NAMES},
     "on_barrier": (OnBarrier, reactions),
     "on_failure": (OnFailure, reactions),
     "account_only": (AccountOnly, bool),
 }
+
+
+ONLY_SET = {"add_addresses": "addresses", "remove_addresses": "addresses"}  # and what they set
 
 
 def with_settings(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

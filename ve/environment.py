@@ -26,7 +26,7 @@ from ve.errors import ActionFailed, Mounted, NotFound, NotRunning
 from ve.facts import Facts
 from ve.foreground import Foreground
 from ve.instance import Instance
-from ve.options import Options, parsed
+from ve.options import Changes, parsed
 from ve.outcome import CompletedProcess, ExitCode
 from ve.request import Arguments, Streams
 
@@ -169,8 +169,8 @@ class Environment(Instance):
                 if old != name:
                     self.state.release_name(old, self.veid)
 
-    def set(self, *, save: bool = False, **options: Unpack[Options]) -> list[str]:
-        """Change what was asked for: a running VE's hostname and limits at once, everything for good with save.
+    def set(self, *, save: bool = False, **options: Unpack[Changes]) -> list[str]:
+        """Change what was asked for: hostname, addresses and limits of a running VE at once, all for good with save.
 
         Returns the names of those that wait for the next start.  What can neither change now nor is saved is refused
         with InvalidValue: nothing is accepted and then ignored.  "" takes a limit away.

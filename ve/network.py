@@ -101,9 +101,7 @@ def connect(state: State, veid: int, wishes: Sequence[str], pidfd: int, pid: int
     if not ephemeral:
         claim(state, veid, wishes)
     disconnect(state, veid)  # of a start that was killed
-    with open(f"/proc/{pid}/ns/net") as netns:
-        interface = venet.connect(pidfd, netns.fileno(), state.tag, veid)
-    return add(state, veid, Given(interface), wishes, pidfd, ephemeral=ephemeral)
+    return add(state, veid, _linked(state, veid, pidfd, pid), wishes, pidfd, ephemeral=ephemeral)
 
 
 def disconnect(state: State, veid: int) -> None:
@@ -140,6 +138,35 @@ def remove(before: Given, wishes: Sequence[str], pidfd: int) -> Given:
         if each.address:
             venet.give_back(before.interface, each.address)
     return replace(before, addresses=tuple(pair for pair in before.addresses if pair[0] not in wishes))
+
+
+def change(
+    state: State,
+    veid: int,
+    facts: Facts,
+    pidfd: int,
+    wishes: Sequence[str],
+    undo: contextlib.ExitStack,
+    *,
+    ephemeral: bool,
+) -> Given:
+    """Let a running VE have what it has of these, and the others too, and nothing else."""
+    before = given(facts)
+    had = [text for text, _ in before.addresses]
+    if not before.interface and wishes:
+        before = _linked(state, veid, pidfd, facts.pid)
+        undo.callback(disconnect, state, veid)
+    more, less = [text for text in wishes if text not in had], [text for text in had if text not in wishes]
+    between = add(state, veid, before, more, pidfd, ephemeral=ephemeral)
+    undo.callback(remove, between, more, pidfd)
+    after = remove(between, less, pidfd)
+    undo.callback(add, state, veid, after, less, pidfd, ephemeral=ephemeral)
+    return after
+
+
+def _linked(state: State, veid: int, pidfd: int, pid: int) -> Given:
+    with open(f"/proc/{pid}/ns/net") as netns:
+        return Given(venet.connect(pidfd, netns.fileno(), state.tag, veid))
 
 
 def _keep_sticky(state: State, veid: int, now: Given) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ve import limits, presets, triggers
+from ve.addresses import Wish
 from ve.errors import InvalidValue
 from ve.limits import Words
 from ve.model import Mount
@@ -32,6 +33,13 @@ class Options(Common, total=False):
 
     description: str
     onboot: bool
+
+
+class Changes(Options, total=False):
+    """And one that is changed."""
+
+    add_addresses: Iterable[str]
+    remove_addresses: Iterable[str]  # ["all"]: all that there are
 
 
 def parsed(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -72,7 +80,11 @@ def _mapping(name: str, values: Any) -> dict[str, str]:
     return dict(values)
 
 
-_FIELDS = {"name", "area", *Options.__annotations__} - {*Words.__annotations__}
+def _wishes(name: str, values: Any) -> tuple[str, ...]:
+    return tuple(str(Wish.parse(each)) for each in _several(name, values))
+
+
+_FIELDS = {"name", "area", *Changes.__annotations__} - {*Words.__annotations__}
 _OF_CONFIG: dict[str, Callable[[str, Any], Any]] = {
     "env": _mapping,
     "mounts": _mounts,
@@ -81,5 +93,7 @@ _OF_CONFIG: dict[str, Callable[[str, Any], Any]] = {
     "capabilities": _mapping,
     "on_barrier": lambda name, value: triggers.by_resource(triggers.BARRIER, _mapping(name, value)),
     "on_failure": lambda name, value: triggers.by_resource(triggers.FAILURE, _mapping(name, value)),
-    "addresses": _several,
+    "addresses": _wishes,
+    "add_addresses": _wishes,
+    "remove_addresses": lambda name, values: ("all",) if list(values) == ["all"] else _wishes(name, values),
 }

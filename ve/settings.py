@@ -2,17 +2,19 @@
 
 import contextlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from ve import (
+    addresses,
     describe,
     enforce,
     hardware,
     limits,
     looparea,
     mounts,
+    network,
     outfit,
     ptys,
     quota,
@@ -36,9 +38,9 @@ def change(instance: Instance, asked: dict[str, Any], save: bool) -> list[str]:
     InvalidValue if something can neither change now nor is saved; then nothing has changed.
     """
     with instance.init() as init, contextlib.ExitStack() as undo:
-        before = instance.config
+        before, facts = instance.config, init[0] if init else None
+        words, asked = asked, _with_addresses(instance.veid, asked, before.addresses)
         wanted = _changed(before, asked)
-        facts = init[0] if init else None
         begun = describe.begun_with(facts, before if facts else wanted)
         _refuse_lost(instance.veid, _waiting(asked, facts is not None), save)
         mounts.check_given(asked.get("mounts", ()), asked.get("devices", ()))
@@ -48,12 +50,50 @@ def change(instance: Instance, asked: dict[str, Any], save: bool) -> list[str]:
         now = _take(instance, facts, before, begun, asked, undo) if facts else begun
         if {*quota.WORDS} & asked.get("limits", {}).keys():
             _limit_disk(instance, begun["limits"] if facts else before.limits, now["limits"], wanted.account_only, undo)
+        if "addresses" in asked:
+            now, facts = _readdress(instance, init, words, wanted if save else before, now, undo)
         if facts and now != begun:
             _note(instance, facts, now)
         if save:
             instance.save(wanted)
         undo.pop_all()
         return _late(now, wanted, asked)
+
+
+def _with_addresses(veid: int, asked: dict[str, Any], before: Sequence[str]) -> dict[str, Any]:
+    """The same, with addresses that are added and removed in place of the words for that."""
+    others = {name: value for name, value in asked.items() if name not in ("add_addresses", "remove_addresses")}
+    if others == asked:
+        return asked
+    more, less = asked.get("add_addresses", ()), asked.get("remove_addresses", ())
+    kept = [] if less == ("all",) else list(asked.get("addresses", before))
+    for word in () if less == ("all",) else less:
+        if word not in kept:
+            raise InvalidValue(f"cannot take {word} from {veid}: it was not given", f"ve status {veid} has addresses")
+        kept.remove(word)
+    return others | {"addresses": (*kept, *more)}
+
+
+def _readdress(
+    instance: Instance,
+    init: tuple[Facts, int] | None,
+    words: dict[str, Any],
+    kept: Config,
+    now: dict[str, Any],
+    undo: Undo,
+) -> tuple[dict[str, Any], Facts | None]:
+    """Claim what is kept, and give a running VE what it was asked to have; what it has, and its facts, from now on."""
+    state, veid = instance.state, instance.veid
+    asked = _with_addresses(veid, words, now["addresses"])["addresses"] if init else ()
+    addresses.check(asked)
+    if not instance.ephemeral:
+        undo.callback(network.claim, state, veid, instance.config.addresses)
+        network.claim(state, veid, list(dict.fromkeys([*kept.addresses, *asked])))
+    if not init:
+        return now, None
+    facts, pidfd = init
+    given = network.change(state, veid, facts, pidfd, asked, undo, ephemeral=instance.ephemeral)
+    return now | {"addresses": list(asked)}, replace(facts, extra=facts.extra | given.noted())
 
 
 def _changed(before: Config, asked: Mapping[str, Any]) -> Config:
@@ -69,7 +109,7 @@ def _waiting(asked: Mapping[str, Any], running: bool) -> list[str]:
     if not running:
         return sorted({*asked} - {"limits"} | {*asked.get("limits", ())})
     at_start = [name for name in asked.get("limits", ()) if limits.canonical(name) in _AT_START]
-    return sorted([*(asked.keys() - {"hostname", "limits", "account_only"}), *at_start])
+    return sorted([*(asked.keys() - {"hostname", "limits", "account_only", "addresses"}), *at_start])
 
 
 def _late(begun: dict[str, Any], wanted: Config, asked: Mapping[str, Any]) -> list[str]:

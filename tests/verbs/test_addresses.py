@@ -49,3 +49,57 @@ def test_list_and_status_have_its_addresses(forwarding: HostNet, host_dir: Path,
     [shown] = [each for each in json.loads(commandline.output(host_dir, "list", "--json")) if each["veid"] == web]
     assert shown["addresses"] == ["10.9.0.5", "fd00:9::5"]
     assert json.loads(commandline.output(host_dir, "status", "--json", web))["addresses"] == ["10.9.0.5", "fd00:9::5"]
+
+
+def test_addresses_come_and_go_while_it_runs(forwarding: HostNet, host_dir: Path, web: int) -> None:
+    said = forwarding.ve(host_dir, "set", web, "--ip-add", "10.9.0.6", "--ip-add", "fd00:9::6", "--ip-del", "10.9.0.5")
+    assert (said.returncode, said.stderr) == (0, f"{web}: addresses are set\n")
+    forwarding.outside("ping", "-c1", "-W5", "10.9.0.6")
+    forwarding.outside("ping", "-c1", "-W5", "fd00:9::6")
+    assert forwarding.run("ping", "-c1", "-W1", "10.9.0.5", check=False).returncode == 1
+    inside = forwarding.output(host_dir, "exec", web, "ip", "-4", "address", "show", "dev", "venet0")
+    assert "10.9.0.6/32" in inside and "10.9.0.5" not in inside
+
+
+def test_what_is_not_saved_ends_with_a_restart(forwarding: HostNet, host_dir: Path, web: int) -> None:
+    forwarding.output(host_dir, "set", web, "--ip-add", "10.9.0.6")
+    forwarding.output(host_dir, "set", web, "--ip-add", "10.9.0.7", "--save")
+    assert json.loads(forwarding.output(host_dir, "restart", "--fast", web) or "null") is None
+    status = json.loads(forwarding.output(host_dir, "status", "--json", web))
+    assert status["addresses"] == ["10.9.0.5", "fd00:9::5", "10.9.0.7"]
+    forwarding.run("ping", "-c1", "-W5", "10.9.0.7")
+
+
+def test_one_without_gets_its_first_address_while_it_runs(
+    forwarding: HostNet, host: "ve.Host", host_dir: Path, veid: int
+) -> None:
+    host.create(veid, template="busybox")
+    forwarding.output(host_dir, "start", veid)
+    forwarding.output(host_dir, "set", veid, "--ip", "10.9.0.5")
+    forwarding.outside("ping", "-c1", "-W5", "10.9.0.5")
+    forwarding.output(host_dir, "stop", "--fast", veid)
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (("--ip-add", "10.9.0.77"), "VE 1 has it"),
+        (("--ip-add", "10.9.0.5"), "it is there twice"),
+        (("--ip-del", "10.9.0.9"), "it was not given"),
+        (("--ip-add", "10.9.0.300"), "it is not an address"),
+        (("--ip-add", "auto:none"), "cannot find pool none"),
+    ],
+)
+def test_a_refusal_changes_nothing(
+    forwarding: HostNet, host_dir: Path, web: int, words: tuple[str, str], why: str
+) -> None:
+    with_other = ("link", "add", "venetother", "type", "veth", "peer", "name", "peer0")
+    forwarding.run("ip", *with_other)
+    forwarding.run("ip", "link", "property", "add", "dev", "venetother", "altname", "ve-0-0-1")
+    forwarding.run("ip", "link", "set", "venetother", "up")
+    forwarding.run("ip", "route", "add", "10.9.0.77", "dev", "venetother")
+    before = forwarding.run("ip", "route").stdout, forwarding.run("ip", "-6", "route").stdout
+    refused = forwarding.ve(host_dir, "set", web, *words, "--ip-add", "10.9.0.8", "--save")
+    assert refused.returncode != 0 and why in refused.stderr
+    assert (forwarding.run("ip", "route").stdout, forwarding.run("ip", "-6", "route").stdout) == before
+    assert json.loads(forwarding.output(host_dir, "status", "--json", web))["addresses"] == ["10.9.0.5", "fd00:9::5"]
