@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ve import cgroups, facilities, interpreter, seccomp
+from ve import cgroups, facilities, interpreter, otherfirewalls, seccomp
 from ve.errors import NotSupported
 from ve.facilities import EVERY, Row
 from ve.state import State
@@ -41,7 +41,7 @@ class Facility:
     why: str = ""
 
 
-Missing = tuple[int, str]  # errno, and what is to be said of it; (0, "") if it is not
+Missing = tuple[int, str] | tuple[int, str, str]  # errno, what is to be said of it, the cure for just that; or (0, "")
 
 
 def check(state_path: str, only: Iterable[str] = ()) -> list[Facility]:
@@ -74,13 +74,13 @@ def _looks(state: State, wanted: set[str]) -> list[tuple[tuple[Row, ...], Callab
         (facilities.LIBRARIES, lambda _: _without_libseccomp()),
         (facilities.DEVICES, lambda path: (0, facilities.refused(path))),
         (facilities.PROGRAMS, lambda name: _unless(_has(name), "not installed")),
-        (facilities.NOTES, lambda name: (0, _NOTES[name]())),
+        (facilities.NOTES, lambda name: _NOTES[name]()),
     ]
 
 
 def _facility(row: Row, missing: Missing) -> Facility:
-    number, why = missing
-    cure = row.cures.get(number, row.cure)
+    number, why, *better = missing
+    cure = better[0] if better else row.cures.get(number, row.cure)
     return Facility(row.name, not why, row.needed_by == EVERY, row.needed_by, row.lost, cure, why)
 
 
@@ -123,14 +123,22 @@ def _without_libseccomp() -> Missing:
     return 0, ""
 
 
-def _security_module() -> str:
+def _security_module() -> Missing:
     if _read(_SELINUX).strip() == "1":
-        return "SELinux is enforcing"
+        return 0, "SELinux is enforcing"
     label = _read(_APPARMOR).strip("\0\n")
-    return f"AppArmor confines us: {label}" if label.endswith(("(enforce)", "(kill)")) else ""
+    return 0, f"AppArmor confines us: {label}" if label.endswith(("(enforce)", "(kill)")) else ""
 
 
-_NOTES = {"no security module": _security_module}
+def _other_firewall() -> Missing:
+    found = otherfirewalls.others_drop()
+    if not found:
+        return 0, ""
+    chains = ", ".join(each.chain for each in found)
+    return 0, f"{chains} drops what VEs send and get", "; ".join(each.cure for each in found)
+
+
+_NOTES = {"no security module": _security_module, "no other firewall": _other_firewall}
 
 
 def _has(program: str) -> bool:

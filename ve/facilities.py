@@ -123,6 +123,7 @@ CONTROLLERS = tuple(
 LIBRARIES = (Row("libseccomp", EVERY, "a filter of system calls", "apt-get install libseccomp2"),)
 PROGRAMS = (
     Row("catatonit", ("ve run", "templates without an init"), "a PID 1 for them", "apt-get install catatonit"),
+    Row("nft", ("addresses of VEs",), "the rules around VEs' networks", "apt-get install nftables"),
     Row("bsdtar", ("ve template add",), "templates from archives", "apt-get install libarchive-tools"),
     Row("skopeo", ("ve template add",), "templates from OCI images", "apt-get install skopeo"),
     Row("umoci", ("ve template add",), "templates from OCI images", "apt-get install umoci"),
@@ -144,6 +145,10 @@ NOTES = (
     Row(
         *("no security module", (), "certainty: AppArmor or SELinux may refuse what root may do"),
         "in a container: --security-opt apparmor=unconfined --security-opt label=disable; else see its audit log",
+    ),
+    Row(
+        *("no other firewall", (), "networks of VEs beyond the host: it may drop what is forwarded"),
+        "a rule that accepts venet*, in both directions",
     ),
 )
 

@@ -72,18 +72,33 @@ def ask(channel: socket.socket, *messages: bytes) -> None:
         _check(memoryview(body))
 
 
-def request(kind: int, body: bytes) -> bytes:
-    """One for ask()."""
-    return _NLMSGHDR.pack(_NLMSGHDR.size + len(body), kind, _NLM_F_REQUEST | _NLM_F_ACK, 0, 0) + body
+def request(kind: int, body: bytes, flags: int = 0) -> bytes:
+    """One for ask() or transact()."""
+    return _NLMSGHDR.pack(_NLMSGHDR.size + len(body), kind, _NLM_F_REQUEST | _NLM_F_ACK | flags, 0, 0) + body
 
 
-def get(channel: socket.socket, kind: int, body: bytes) -> memoryview:
+def get(channel: socket.socket, kind: int, body: bytes, flags: int = 0) -> memoryview:
     """The one message that the kernel answers a question with; OSError is its refusal."""
-    channel.send(_NLMSGHDR.pack(_NLMSGHDR.size + len(body), kind, _NLM_F_REQUEST, 0, 0) + body)
+    channel.send(_NLMSGHDR.pack(_NLMSGHDR.size + len(body), kind, _NLM_F_REQUEST | flags, 0, 0) + body)
     answer = memoryview(channel.recv(_MOST, socket.MSG_DONTWAIT))
     if _NLMSGHDR.unpack_from(answer)[1] == _NLMSG_ERROR:
         _check(answer[_NLMSGHDR.size :])
     return answer[_NLMSGHDR.size :]
+
+
+def transact(channel: socket.socket, *messages: bytes) -> None:
+    """The same as ask of what the kernel does as a whole or not at all: then it answers what stands in the way only."""
+    channel.send(b"".join(messages))
+    refusal: OSError | None = None
+    while True:
+        try:
+            _check(memoryview(channel.recv(_MOST, socket.MSG_DONTWAIT))[_NLMSGHDR.size :])
+        except BlockingIOError:
+            break
+        except OSError as error:
+            refusal = refusal or error
+    if refusal:
+        raise refusal
 
 
 def attributes(body: memoryview, at: int = 0) -> Iterator[tuple[int, memoryview]]:

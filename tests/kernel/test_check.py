@@ -70,7 +70,10 @@ TAKEN: dict[str, tuple[str, ...]] = {
     "libseccomp": lacking.with_mounts("mount --bind /dev/null $(ldconfig -p | sed -n 's/.*libseccomp.so.2 .*=> //p')"),
 }
 # Shown below, or here by what stands for it on another host.
-ELSEWHERE = {row.name for row in (*facilities.CONTROLLERS, *facilities.PROGRAMS)} | {"no security module"}
+ELSEWHERE = {row.name for row in (*facilities.CONTROLLERS, *facilities.PROGRAMS)} | {
+    "no security module",
+    "no other firewall",
+}
 
 
 def look(state_dir: Path, *before: str, path: str | None = None) -> dict[str, dict[str, Any]]:

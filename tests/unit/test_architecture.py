@@ -19,7 +19,7 @@ LEVELS = (
         "ve._linux.ioctls",
     ),
     (
-        "ve.errors ve.rights ve.amounts ve.beancounter ve.limits ve.triggers ve.addresses ve.model",
+        "ve.errors ve.rights ve.amounts ve.beancounter ve.limits ve.triggers ve.addresses ve.ports ve.rates ve.model",
         "ve.mountinfo",
         "ve.procfs",
     ),
@@ -38,7 +38,8 @@ LEVELS = (
         "ve.devices",
         "ve.confinement",
         "ve.rlimits",
-        "ve.errand ve.netlink ve.rtnetlink ve.venet ve.sockets ve.netfilter ve.ptys ve.sharedmemory ve.sample",
+        "ve.errand ve.netlink ve.rtnetlink ve.venet ve.bandwidth ve.nftables ve.ruleset ve.otherfirewalls "
+        "ve.sockets ve.netfilter ve.ptys ve.sharedmemory ve.sample",
         "ve.terminal",
         "ve.passwd",
         "ve.log",
@@ -50,7 +51,7 @@ LEVELS = (
         "ve.beneath ve.tree ve.accounts",
         "ve.staging ve.rootfs ve.archive ve.distributions ve.template",
     ),
-    ("ve.facilities ve.ground ve.probes ve.check",),
+    ("ve.facilities ve.ground ve.probes ve.check", "ve.firewall ve.publishing"),
     (
         "ve.steps ve.actions ve.outfit ve.protections ve.nested ve.init ve.setup ve.order ve.network ve.launch",
         "ve.command ve.enter ve.trials ve.execgroup ve.request ve.outcome ve.process",

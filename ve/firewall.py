@@ -1,0 +1,289 @@
+"""The rules around VEs' networks (ve/ruleset.py) on this host: there and whole, what they count, and what ports may do.
+
+    <run>/network/lock                    held while tables are loaded, ports published, or bridge ports guarded
+    <run>/network/published/<ADDRESS>     what is led to an address: see ve/publishing.py
+    <run>/network/guarded/<INTERFACE>     what a port of a bridge may send as: its MAC, its addresses
+
+The files are written before the kernel is asked.  When somebody has flushed our tables (`nft flush ruleset`), the next
+start makes them again, with all of this in them; what was counted is lost then.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import ipaddress
+import os
+import socket
+import struct
+from contextlib import contextmanager, suppress
+from typing import NamedTuple
+
+from ve import lock, netlink, nftables, rtnetlink, ruleset, wholefile
+from ve.addresses import Address, network
+from ve.errors import Error
+from ve.ports import PROTOCOLS, Port
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+PATIENCE = 10.0  # seconds for another process to be done with our tables
+_COUNTERS = ("sent", "received")
+# <linux/rtnetlink.h>
+_RTM_F_FIB_MATCH, _RTN_UNICAST = 0x2000, 1
+_RTMSG = struct.Struct("=8BI")  # family, dst_len, src_len, tos, table, protocol, scope, type; flags
+
+
+def run_dir() -> str:
+    """Where facts of this boot are about networks, those of all state directories: they are the host's."""
+    given = os.environ.get("VE_NETWORK_DIR")
+    return os.path.join(os.path.abspath(given), "run") if given else "/run/ve/network"
+
+
+@contextmanager
+def alone(what: str) -> Iterator[None]:
+    """The only one that changes our tables and the files about them; Locked after PATIENCE."""
+    os.makedirs(run_dir(), 0o711, exist_ok=True)
+    with wholefile.writing(f"{what} to {run_dir()}", "run it as root"):
+        fd = lock.acquire(os.path.join(run_dir(), "lock"), "the rules of VEs' networks", PATIENCE)
+    try:
+        yield
+    finally:
+        fcntl.flock(fd, fcntl.LOCK_UN)  # a thread may have forked meanwhile, and the child has it open too
+        os.close(fd)
+
+
+# --- the tables ---------------------------------------------------------------------------------------------------
+
+
+def ensure(masqueraded: Callable[[], Iterable[str]]) -> bool:
+    """Have the tables in place: True if one had to be loaded, as at the first start after a boot; 0.2 ms otherwise.
+
+    masqueraded tells which CIDRs are hidden behind the host, and is called only then.  A table of another version of us
+    is replaced at once, with all its elements and counters.  NotSupported without nft; Error with what nft says.
+    """
+    wanted = _wanted()
+    if not any(_is_lacking(table) for table in wanted):
+        return False
+    with alone("rules"):
+        lacking = [table for table in wanted if _is_lacking(table)]
+        commands = [table.commands + "".join(_counted_before(table)) for table in lacking]
+        if ruleset.INET in lacking:
+            commands += [_masquerading("add", masqueraded()), *_publishing_again()]
+        nftables.load("".join(commands))
+        if ruleset.BRIDGE in lacking:
+            _guard_again()
+    return bool(lacking)
+
+
+def _wanted() -> list[ruleset.Table]:
+    """A host without bridged VEs has no hooks of ours in its bridges."""
+    guarded = os.path.lexists(os.path.join(run_dir(), "guarded"))
+    return [ruleset.INET, *([ruleset.BRIDGE] if guarded else [])]
+
+
+def _is_lacking(table: ruleset.Table) -> bool:
+    return nftables.state(table.family) != (table.version, table.rules)
+
+
+def _counted_before(table: ruleset.Table) -> Iterator[str]:
+    for name in _COUNTERS:
+        for each in nftables.elements(table.family, name):
+            interface, counter = _name(each), f"counter packets {each.packets} bytes {each.bytes}"
+            yield f'add element {table.family} ve {name} {{ "{interface}" {counter} }}\n'
+
+
+def masquerade(add: Iterable[str] = (), remove: Iterable[str] = ()) -> None:
+    """Hide these CIDRs behind the host where their packets leave it, and these not any more; InvalidValue.
+
+    After ensure().  One that is in another, or was not there, is an Error with what nft says.
+    """
+    commands = _masquerading("add", add) + _masquerading("delete", remove)
+    if commands:
+        nftables.load(commands)
+
+
+def _masquerading(how: str, cidrs: Iterable[str]) -> str:
+    networks = map(network, cidrs)
+    return "".join(f"{how} element inet ve masqueraded{each.version} {{ {each} }}\n" for each in networks)
+
+
+# --- what is counted ----------------------------------------------------------------------------------------------
+
+
+class Traffic(NamedTuple):
+    """Of a VE, in its own words; the bytes are those of IP packets, without the 14 of Ethernet's header.
+
+    What our rules have refused is among what it sent, and packets that go together as one (GSO) are one.
+    """
+
+    sent: int
+    sent_packets: int
+    received: int
+    received_packets: int
+
+
+def counted(names: Iterable[str]) -> dict[str, Traffic]:
+    """By interface, whether it is still there or not: what it had since it was made, or was last folded."""
+    totals = {name: [0, 0, 0, 0] for name in names}
+    for family in nftables.FAMILIES:
+        for place, kind in enumerate(_COUNTERS):
+            for each in nftables.elements(family, kind):
+                if (total := totals.get(_name(each))) is not None:
+                    total[2 * place] += each.bytes
+                    total[2 * place + 1] += each.packets
+    return {name: Traffic(*total) for name, total in totals.items()}
+
+
+def fold(names: Iterable[str]) -> dict[str, Traffic]:
+    """The same of interfaces that are no more, and forget it: to be added up once.
+
+    The kernel waits some 10 ms before it frees what was removed, once for all of these.
+    """
+    found = counted(names)
+    for family in nftables.FAMILIES:
+        keys = {name: nftables.interface(name) for name in found}
+        there = {(kind, each.key) for kind in _COUNTERS for each in nftables.elements(family, kind)}
+        nftables.change(
+            *(nftables.gone(family, kind, key) for kind in _COUNTERS for key in keys.values() if (kind, key) in there)
+        )
+    return found
+
+
+def _name(element: nftables.Element) -> str:
+    return element.key.rstrip(b"\0").decode(errors="surrogateescape")
+
+
+# --- what is published: the records, and elements of them ----------------------------------------------------------
+
+
+def record(address: Address | str) -> str:
+    """The path of what is led to an address."""
+    return os.path.join(run_dir(), "published", str(address))
+
+
+def published() -> dict[Address, tuple[str, list[Port]]]:
+    """Whose it is and which ports, by address: what was asked for, of VEs that run or did."""
+    directory = os.path.join(run_dir(), "published")
+    try:
+        names = os.listdir(directory)
+    except FileNotFoundError:
+        return {}
+    return {ipaddress.ip_address(name): read_record(name) for name in names if not name.startswith(".")}
+
+
+def read_record(address: Address | str) -> tuple[str, list[Port]]:
+    owner, *lines = wholefile.read_small(record(address)).decode().splitlines() or [""]
+    ports = (line.split() for line in lines)
+    return owner, [Port(int(host), int(inside), protocol) for host, inside, protocol in ports]
+
+
+def publishing(port: Port, address: Address) -> tuple[str, bytes, bytes]:
+    """The map, and in it key and data, of an element that leads a port to an address."""
+    key = nftables.joined(bytes((PROTOCOLS[port.protocol],)), nftables.service(port.host))
+    return f"published{address.version}", key, nftables.joined(address.packed, nftables.service(port.inside))
+
+
+def itself(address: Address) -> nftables.Change:
+    """That a VE may reach its own port by way of the host."""
+    return nftables.there("inet", f"itself{address.version}", nftables.joined(address.packed, address.packed))
+
+
+def _publishing_again() -> Iterator[str]:
+    """What leads to those that live."""
+    for address, (_, ports) in published().items():
+        if has_route(address):
+            family = address.version
+            yield f"add element inet ve itself{family} {{ {address} . {address} }}\n"
+            for port in ports:
+                leads = f"{port.protocol} . {port.host} : {address} . {port.inside}"
+                yield f"add element inet ve published{family} {{ {leads} }}\n"
+
+
+def has_route(address: Address) -> bool:
+    """Has it a host route of its own, which is a living VE's lease?  In the calling thread's namespace."""
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    asked = _RTMSG.pack(family, address.max_prefixlen, 0, 0, 0, 0, 0, 0, _RTM_F_FIB_MATCH)
+    with netlink.connect(socket.NETLINK_ROUTE) as channel:
+        try:
+            answer = netlink.get(
+                channel, rtnetlink.GETROUTE, asked + netlink.attribute(rtnetlink.RTA_DST, address.packed)
+            )
+        except OSError:  # no route at all, or no such family
+            return False
+    _, length, *_, kind, _flags = _RTMSG.unpack_from(answer)
+    return bool(length == address.max_prefixlen and kind == _RTN_UNICAST)
+
+
+# --- ports of bridges ---------------------------------------------------------------------------------------------
+
+
+def guard_port(interface: str, mac: str, addresses: Iterable[Address]) -> None:
+    """Let a VE that is a port of a bridge send by this MAC and from these addresses alone, and hear of no other.
+
+    Before the interface is up.  Also from the link-local address that the kernel derives from the MAC.  Any port named
+    venet* that was not guarded is cut off, from when the first one is.
+    """
+    with alone("a guarded port"):
+        directory = os.path.join(run_dir(), "guarded")
+        os.makedirs(directory, 0o700, exist_ok=True)
+        text = " ".join((mac, *map(str, addresses)))
+        wholefile.write_whole(os.path.join(directory, interface), text.encode(), durable=False)
+        if _is_lacking(ruleset.BRIDGE):
+            nftables.load(ruleset.BRIDGE.commands + "".join(_counted_before(ruleset.BRIDGE)))
+            _guard_again()
+        else:
+            _remove_port(interface)
+            nftables.change(*(nftables.there("bridge", *each) for each in _of_port(interface, text)))
+
+
+def release_port(interface: str) -> None:
+    """Forget what it might send; one lstat where that is nothing."""
+    path = os.path.join(run_dir(), "guarded", interface)
+    if os.path.lexists(path):
+        with alone("a released port"):
+            _remove_port(interface)
+            with suppress(FileNotFoundError):
+                os.unlink(path)
+
+
+def _guard_again() -> None:
+    directory = os.path.join(run_dir(), "guarded")
+    for name in os.listdir(directory):
+        if not name.startswith(".") and _is_interface(name):
+            text = wholefile.read_small(os.path.join(directory, name)).decode()
+            nftables.change(*(nftables.there("bridge", *each) for each in _of_port(name, text)))
+
+
+def _remove_port(interface: str) -> None:
+    start = nftables.interface(interface)
+    names = ("own", "own4", "own6", "targets6")
+    found = [(name, each.key) for name in names for each in nftables.elements("bridge", name)]
+    nftables.change(*(nftables.gone("bridge", name, key) for name, key in found if key.startswith(start)))
+
+
+def _of_port(interface: str, text: str) -> Iterator[tuple[str, bytes]]:
+    """The sets of the bridge's table, and its keys there."""
+    mac, *words = text.split()
+    start = nftables.joined(nftables.interface(interface), nftables.mac(mac))
+    yield "own", start
+    for address in (link_local(mac), *map(ipaddress.ip_address, words)):
+        yield f"own{address.version}", start + address.packed
+        if address.version == 6:
+            yield "targets6", start + address.packed
+
+
+def link_local(mac: str) -> Address:
+    """The address that an interface with this MAC gives itself, of the modified EUI-64 (RFC 4291, appendix A)."""
+    raw = nftables.mac(mac)
+    return ipaddress.IPv6Address(b"\xfe\x80" + bytes(6) + bytes((raw[0] ^ 2,)) + raw[1:3] + b"\xff\xfe" + raw[3:])
+
+
+def _is_interface(name: str) -> bool:
+    try:
+        return bool(socket.if_nametoindex(name))
+    except OSError as error:
+        if error.errno in (errno.ENODEV, errno.ENXIO):
+            return False
+        raise Error(f"cannot look for {name}: {error.strerror}") from error

@@ -1,0 +1,220 @@
+"""Ports of the host that lead into VEs: one element of a map each, and a record of it that is written before.
+
+So what leads to an address is known from the address alone, and goes before a VE gets the address that another one had:
+forget().  Nothing of a living VE is ever removed but by itself.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from contextlib import suppress
+
+from ve import netlink, nftables, wholefile
+from ve.addresses import Address
+from ve.errors import Exists, InUse, InvalidValue, NotSupported
+from ve.firewall import alone, has_route, itself, publishing, read_record, record
+from ve.ports import PROTOCOLS, Port
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+_LISTENS = {"tcp": b"0A", "udp": b"07"}  # TCP_LISTEN, and TCP_CLOSE: of UDP, not connected (net/tcp_states.h)
+_NETLINK_NETFILTER = 12
+# <linux/netfilter/nfnetlink_conntrack.h>
+_CT_GET, _CT_DELETE = 1 << 8 | 1, 1 << 8 | 2  # NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_...
+_CTA_TUPLE_ORIG, _CTA_TUPLE_REPLY, _CTA_ID, _CTA_FILTER = 1, 2, 12, 25
+_CTA_TUPLE_IP, _CTA_TUPLE_PROTO = 1, 2
+_CTA_IP_SOURCE = {4: 1, 6: 3}  # CTA_IP_V4_SRC, CTA_IP_V6_SRC
+_CTA_PROTO_NUM, _CTA_PROTO_DST_PORT = 1, 3
+_CTA_FILTER_ORIG_FLAGS, _CTA_FILTER_REPLY_FLAGS = 1, 2
+_BY_SOURCE, _BY_PROTOCOL, _BY_DESTINATION_PORT = 1 << 0, 1 << 3, 1 << 5  # CTA_FILTER_F_CTA_...
+_NESTED = 0x8000
+
+
+def publish(ports: Iterable[Port], addresses: Sequence[Address], interface: str, owner: str = "") -> None:
+    """Lead these ports of the host to the first IPv4 and the first IPv6 address of a VE, whose interface this is.
+
+    From outside, from other VEs and the VE itself, and from the host itself: by 127.0.0.1 too, but not by [::1], which
+    the kernel does not forward.  owner is what others are told who want the same port.  All of it or, after Exists,
+    InUse (a process of the host listens there) or InvalidValue, none.  After ensure(), when the addresses have their
+    host routes: by these others see that the VE lives, and a dead one's ports can be had.
+    """
+    wanted = list(dict.fromkeys(ports))
+    targets = [next((each for each in addresses if each.version == version), None) for version in (4, 6)]
+    firsts = [each for each in targets if each]
+    if not wanted:
+        return
+    if not firsts:
+        raise InvalidValue(f"cannot publish {wanted[0]}: the VE has no address", "--ip")
+    _refuse_twice(wanted)
+    for port in wanted:
+        if _is_listened_at(port):
+            why = "a process of the host listens there"
+            which = f"ss -ln{port.protocol[0]}p 'sport = :{port.host}'"
+            raise InUse(f"cannot publish port {port.outer}: {why}", f"another port; {which} shows it")
+    with alone("what is published"):
+        fresh = [(port, address) for address in firsts for port in wanted if _is_free(port, address)]
+        before = {address: read_record(address) for address in firsts}
+        try:
+            for address in firsts:
+                _write(address, owner, [*before[address][1], *(port for port, other in fresh if other == address)])
+            nftables.change(
+                *(nftables.new("inet", *publishing(port, address)) for port, address in fresh),
+                *(itself(address) for address in firsts),
+            )
+            if targets[0]:
+                _route_localnet(interface)
+        except BaseException:
+            for address in firsts:
+                _remove(address, [port for port, other in fresh if other == address])
+                _write(address, *before[address])
+            raise
+
+
+def unpublish(ports: Iterable[Port], addresses: Iterable[Address]) -> None:
+    """Lead these to none of these addresses any more; connections that are through end too."""
+    unwanted = set(ports)
+    with alone("what is published"):
+        for address in addresses:
+            owner, there = read_record(address)
+            _remove(address, [port for port in there if port in unwanted])
+            _write(address, owner, [port for port in there if port not in unwanted])
+
+
+def forget(address: Address) -> None:
+    """Lead nothing to this address, which nobody has or who has it is about to get it; one lstat where that is so."""
+    if os.path.lexists(record(address)):
+        with alone("what is published"):
+            _forget(address)
+
+
+def _forget(address: Address) -> None:
+    owner, there = read_record(address)
+    _remove(address, there)
+    _write(address, owner, [])
+
+
+def _refuse_twice(wanted: list[Port]) -> None:
+    seen: dict[str, Port] = {}
+    for port in wanted:
+        other = seen.setdefault(port.outer, port)
+        if other != port:
+            raise InvalidValue(f"cannot publish {port}: {other} has port {port.outer} already", "another port")
+
+
+def _is_free(port: Port, address: Address) -> bool:
+    """False when it leads there already; Exists when to another one that lives.  A dead one's is taken away."""
+    name, key, data = publishing(port, address)
+    taken = nftables.find("inet", name, key)
+    if taken is None:
+        return True
+    if taken.data == data:
+        return False
+    size = len(address.packed)
+    other = type(address)(taken.data[:size])
+    if other == address or has_route(other):
+        who = read_record(other)[0]
+        inside = int.from_bytes(taken.data[size : size + 2], "big")
+        what = f"cannot publish port {port.outer}: it leads to {other} port {inside}" + (f", of {who}" if who else "")
+        raise Exists(what, "another port")
+    _forget(other)
+    if nftables.find("inet", name, key):  # of one without a record
+        nftables.change(nftables.gone("inet", name, key))
+    return True
+
+
+def _remove(address: Address, ports: list[Port]) -> None:
+    """Those elements that lead there, whatever else is at those ports by now, and the connections by them."""
+    elements = [(port, *publishing(port, address)) for port in ports]
+    found = [(name, key, data, nftables.find("inet", name, key)) for _, name, key, data in elements]
+    nftables.change(
+        *(nftables.gone("inet", name, key) for name, key, data, there in found if there and there.data == data)
+    )
+    for port in ports:
+        _end_connections(port, address)
+
+
+def _write(address: Address, owner: str, ports: list[Port]) -> None:
+    """What is to be found of it from now on: nothing where there are no ports."""
+    if ports:
+        os.makedirs(os.path.dirname(record(address)), 0o700, exist_ok=True)
+        lines = [owner, *(f"{port.host} {port.inside} {port.protocol}" for port in ports)]
+        wholefile.write_whole(record(address), "\n".join(lines).encode(), durable=False)
+        return
+    change = itself(address)
+    with suppress(FileNotFoundError):
+        nftables.change(nftables.gone("inet", change.name, change.element.key))
+    with suppress(FileNotFoundError):
+        os.unlink(record(address))
+
+
+def _is_listened_at(port: Port) -> bool:
+    """Of the host's, at any address: in the calling thread's namespace.  Those of TCP stand first in their file."""
+    end, listens = b":%04X" % port.host, _LISTENS[port.protocol]
+    for family in ("", "6"):
+        with suppress(FileNotFoundError), open(f"/proc/thread-self/net/{port.protocol}{family}", "rb") as file:
+            file.readline()
+            for line in file:
+                _, local, _, state, _ = line.split(None, 4)
+                if state == listens and local.endswith(end):
+                    return True
+                if port.protocol == "tcp" and state != listens:
+                    break
+    return False
+
+
+def _route_localnet(interface: str) -> None:
+    """Let 127.0.0.1 lead there (ip-sysctl.rst); that the VE leads nowhere by it is one of our rules."""
+    path = f"/proc/sys/net/ipv4/conf/{interface}/route_localnet"
+    what = f"{path}, without which 127.0.0.1 leads to no VE"
+    with wholefile.writing(what, "mount proc at /proc so that it can be"), open(path, "wb", buffering=0) as file:
+        file.write(b"1")
+
+
+def _end_connections(port: Port, address: Address) -> None:
+    """Those that the kernel still leads there: it asks our map for the first packet of each alone.
+
+    A datagram a minute would otherwise reach whoever has the address next.
+    """
+    original = _nested(_CTA_TUPLE_PROTO, _byte(_CTA_PROTO_NUM, PROTOCOLS[port.protocol]), _port(port.host))
+    reply = _nested(_CTA_TUPLE_IP, netlink.attribute(_CTA_IP_SOURCE[address.version], address.packed))
+    which = _nested(
+        _CTA_FILTER,
+        netlink.attribute(_CTA_FILTER_ORIG_FLAGS, struct.pack("=I", _BY_PROTOCOL | _BY_DESTINATION_PORT)),
+        netlink.attribute(_CTA_FILTER_REPLY_FLAGS, struct.pack("=I", _BY_SOURCE)),
+    )
+    head = bytes((socket.AF_INET if address.version == 4 else socket.AF_INET6, 0, 0, 0))
+    about = _nested(_CTA_TUPLE_ORIG, original) + _nested(_CTA_TUPLE_REPLY, reply) + which
+    with netlink.connect(_NETLINK_NETFILTER) as channel:
+        try:
+            found = [bytes(message) for message in netlink.dump(channel, _CT_GET, head + about)]
+        except OSError as error:
+            why = f"cannot end the connections to {address} by port {port.outer}: {error.strerror}"
+            raise NotSupported(why, "use a kernel with CONFIG_NF_CT_NETLINK, from 5.8 on") from error
+        for message in found:
+            with suppress(FileNotFoundError):  # it has ended meanwhile
+                netlink.ask(channel, _deletion(memoryview(message)))
+
+
+def _deletion(message: memoryview) -> bytes:
+    """What names the one that a message is about."""
+    kept = [(kind, value) for kind, value in netlink.attributes(message, 4) if kind in (_CTA_TUPLE_ORIG, _CTA_ID)]
+    body = bytes(message[:4]) + b"".join(
+        netlink.attribute(kind | (_NESTED if kind == _CTA_TUPLE_ORIG else 0), bytes(value)) for kind, value in kept
+    )
+    return netlink.request(_CT_DELETE, body)
+
+
+def _port(number: int) -> bytes:
+    return netlink.attribute(_CTA_PROTO_DST_PORT, nftables.service(number))
+
+
+def _byte(kind: int, value: int) -> bytes:
+    return netlink.attribute(kind, bytes((value,)))
+
+
+def _nested(kind: int, *parts: bytes) -> bytes:
+    return netlink.attribute(_NESTED | kind, b"".join(parts))
