@@ -29,7 +29,9 @@ _OUTSIDE = """
     ip route add 10.0.0.0/8 via 192.0.2.1
     ip route add fd00::/8 via 2001:db8::1
 """
+# Without the kernel's own look at sources (rp_filter), which a new namespace has from the real machine: ours must do.
 _HOST = """
+    sysctl -qw net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.default.rp_filter=0
     ip link set lo up
     ip link add eth0 type veth peer name eth0 netns {outside}
     ip link set eth0 up
@@ -72,6 +74,20 @@ class HostNet:
             return function(*args, **options)
 
         return in_a_thread(there)
+
+    @contextlib.contextmanager
+    def watching(self, what: str) -> Iterator[list[str]]:
+        """What tcpdump on the outside's eth0 tells of such packets meanwhile, line by line; full when that is over."""
+        words = [*entering(self.other), "tcpdump", "--immediate-mode", "-lnqi", "eth0", what]
+        seen: list[str] = []
+        with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            assert process.stdout and process.stderr
+            for line in process.stderr:
+                if "listening on" in line:
+                    break
+            yield seen
+            process.terminate()
+            seen += process.stdout.read().splitlines()
 
 
 def entering(pid: int) -> list[str]:

@@ -268,6 +268,11 @@ Addresses = Annotated[
         help="An address, or auto[:POOL][:sticky] for one of a pool, while it runs or for good; repeatable.",
     ),
 ]
+Publish = Annotated[
+    Texts,
+    typer.Option(metavar="HOSTPORT:PORT[/udp]", help="Lead a port of the host to one of its own; repeatable."),
+]
+Rate = Annotated[Text, typer.Option(metavar="RATE[:BURST]", help="What it may send and receive, such as 10mbit.")]
 AddAddresses = Annotated[Texts, typer.Option("--ip-add", metavar="ADDRESS", help="One more; repeatable.")]
 RemoveAddresses = Annotated[
     Texts, typer.Option("--ip-del", metavar="ADDRESS|all", help="One less, as it was given; repeatable.")
@@ -288,6 +293,8 @@ SETTINGS: dict[str, tuple[Any, Callable[[Any], Any]]] = {
     "profiles": (Profiles, listed),
     "capabilities": (Capabilities, switches),
     "addresses": (Addresses, listed),
+    "publish": (Publish, listed),
+    "rate": (Rate, str),
     "add_addresses": (AddAddresses, listed),
     "remove_addresses": (RemoveAddresses, listed),
     "preset": (Preset, str),

@@ -45,6 +45,8 @@ KEYS: dict[str, tuple[type, Callable[[str], Any]]] = {
     "on_barrier": (dict, str),
     "on_failure": (dict, str),
     "addresses": (list, str),
+    "publish": (list, str),
+    "rate": (str, str),
     "area": (str, str),
     "account_only": (bool, bool),
 }

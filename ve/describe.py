@@ -30,6 +30,8 @@ def describe(instance: Instance) -> dict[str, object]:
         "template": begun["template"],
         "hostname": hostname,
         "addresses": network.addresses(facts, settings.addresses),
+        "publish": begun["publish"],
+        "rate": begun["rate"],
         "description": settings.description,
         "onboot": settings.onboot,
         "ephemeral": instance.ephemeral,

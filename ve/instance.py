@@ -234,7 +234,7 @@ class Instance:
         StopFailed names what even SIGKILL does not end.  The facts of an ephemeral VE stay: they say who made it.
         """
         shutdown.end(self.veid, self.cgroup)
-        network.disconnect(self.state, self.veid)
+        network.disconnect(self.state, self.veid, lambda: network.given(self.state.read_facts(self.veid)))
         if not self.ephemeral:
             ledger.note_end(self.state, self.veid, self.cgroup, outfit.barriers(self.state.read_facts(self.veid)))
         cgroups.remove(self.state.tag, self.veid)

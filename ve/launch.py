@@ -97,7 +97,7 @@ class Launch:
             self.undo.pop_all()
 
     def _take(self, step: Callable[["Launch"], None]) -> None:
-        if step.__name__ in self.without.steps:
+        if step.__name__ in self.without.steps or (step in OF_NETWORK and not self.config.addresses):
             return
         try:
             steps.fault(os.environ.get("VE_FAULT", ""), step.__name__)
@@ -224,12 +224,15 @@ def adopt_init(launch: Launch) -> None:
     launch.start_time = process_start_time(launch.pid) or launch.fail("adopt_init", "the launch was killed")
 
 
+def rules(launch: Launch) -> None:
+    """the rules that keep VEs to their own addresses"""
+    network.have_rules()
+
+
 def interface(launch: Launch) -> None:
     """its interface, and its addresses: leased for as long as it runs"""
     config = launch.config
-    if not config.addresses:
-        return
-    launch.undo.callback(network.disconnect, launch.state, config.veid)
+    launch.undo.callback(network.disconnect, launch.state, config.veid, lambda: launch.given)
     pidfd = os.pidfd_open(launch.pid)
     try:
         launch.given = network.connect(
@@ -237,6 +240,13 @@ def interface(launch: Launch) -> None:
         )
     finally:
         os.close(pidfd)
+
+
+def reach(launch: Launch) -> None:
+    """the ports of the host that lead to it, and how fast its network goes"""
+    config, given = launch.config, launch.given
+    network.publish(config.veid, given, config.publish)
+    network.limit(given, config.rate)
 
 
 def await_root(launch: Launch) -> None:
@@ -306,7 +316,8 @@ def go(launch: Launch) -> None:
 
 
 BEFORE = (host, premount_action, cgroup, resources, device_filter, disk, setup_process)
-MEANWHILE = (adopt_init, interface, await_root, await_init)  # setup and init take the steps of their own
+MEANWHILE = (adopt_init, rules, interface, reach, await_root, await_init)  # setup and init take the steps of their own
+OF_NETWORK = (rules, interface, reach)
 AFTER = (facts, shared_memory, start_action, go)
 
 
@@ -318,7 +329,7 @@ def plan(launch: Launch) -> list[Step]:
 
     outside = of("setup", (step for step in setup.SETUP if step.__name__ not in order.left_out(launch)))
     *inside, execute = of("init", init.INIT)
-    linked = of("ve", (interface,) if launch.config.addresses else ())
+    linked = of("ve", OF_NETWORK if launch.config.addresses else ())
     return [*of("ve", BEFORE), *outside, *linked, *inside, *of("ve", AFTER), execute]
 
 
@@ -331,6 +342,8 @@ def _text(launch: Launch, step: Callable[..., None]) -> str:
         "given": ", ".join(map(str, launch.config.mounts)) or "nothing",
         "hostname": outfit.hostname(launch.config),
         "interface": ", ".join(launch.config.addresses),
+        "reach": ", ".join([*launch.config.publish, *([launch.config.rate] if launch.config.rate else [])])
+        or "nothing",
         "execute": " ".join(order.argv(launch)),
     }.get(step.__name__)
     text = " ".join((step.__doc__ or "").split())

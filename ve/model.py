@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from ve import addresses, rights, triggers
+from ve import addresses, ports, rates, rights, triggers
 from ve.errors import InvalidValue
 from ve.limits import Limits
 from ve.limits import resolve as resolve_limits
@@ -79,6 +79,8 @@ class Config:
     on_barrier: dict[str, str] = field(default_factory=dict)  # beancounter -> action, of ve/triggers.py
     on_failure: dict[str, str] = field(default_factory=dict)
     addresses: tuple[str, ...] = ()  # of ve/addresses.py
+    publish: tuple[str, ...] = ()  # of ve/ports.py
+    rate: str = ""  # of ve/rates.py
     area: str = ""  # "loop": what it changes is in a file system of its own
     account_only: bool = False  # a limit that nothing keeps it to is accepted, and counted
 
@@ -96,6 +98,9 @@ class Config:
             if not device.startswith("/dev/") or ".." in device.split("/") or not _is_text(device):
                 raise InvalidValue(f"cannot use device {device!r}: it is not a path below /dev")
         addresses.check(self.addresses)
+        ports.check(self.publish)
+        if self.rate:
+            rates.rate(self.rate)
         if self.area not in AREAS:
             raise InvalidValue(f"cannot use area {self.area!r}: there is only {AREAS[1]}")
         if _CONTROL.search(self.description):

@@ -8,14 +8,15 @@ import contextlib
 import json
 import time
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
 
-from ve import claims, pool, venet
+from ve import bandwidth, claims, firewall, pool, publishing, rates, venet
 from ve.addresses import Address, Wish
-from ve.errors import InUse
+from ve.errors import InUse, InvalidValue
 from ve.facts import Facts
+from ve.ports import port
 from ve.state import State
 
 DYING = 2.0  # seconds within which the kernel takes back the leases of a network namespace that has no process any more
@@ -100,13 +101,22 @@ def connect(state: State, veid: int, wishes: Sequence[str], pidfd: int, pid: int
     """
     if not ephemeral:
         claim(state, veid, wishes)
-    disconnect(state, veid)  # of a start that was killed
+    disconnect(state, veid)  # what a start has left that was killed
     return add(state, veid, _linked(state, veid, pidfd, pid), wishes, pidfd, ephemeral=ephemeral)
 
 
-def disconnect(state: State, veid: int) -> None:
-    """Remove its interface and with it its leases, if there is one: also what a killed start has left."""
+def disconnect(state: State, veid: int, had: Callable[[], Given] = Given) -> None:
+    """Remove its interface and with it its leases, if there is one: also what a killed start has left.
+
+    had: what is known that it had besides.  What leads to its addresses goes first, so that it never leads to another.
+    """
+    known = had()
+    for each in known.all():
+        if each.address:
+            publishing.forget(each.address)
     venet.disconnect(state.tag, veid)
+    if known.interface:
+        bandwidth.release(known.interface)
 
 
 # --- changes ------------------------------------------------------------------------------------------------------
@@ -229,3 +239,29 @@ def _any_of(source: pool.Pool, version: int, interface: str, claimant: claims.Cl
     count = source.size(version)
     why = f"all {count} of IPv{version} are taken"
     raise InUse(f"cannot lease an address of pool {source.name}: {why}", f"ve network show {source.name}")
+
+
+# --- rules, ports, speed ------------------------------------------------------------------------------------------
+
+
+def have_rules() -> None:
+    """The rules that keep every VE to its own addresses; after a boot, what `ve network add --nat` was told as well."""
+    firewall.ensure(lambda: [str(each) for source in pool.pools() if source.nat for each in source.networks])
+
+
+def publish(veid: int, given: Given, words: Sequence[str], before: Sequence[str] = ()) -> None:
+    """Let these ports of the host lead to it, and those before no more.  InvalidValue, Exists, InUse: as before."""
+    addresses = [each.address for each in given.all() if each.address]
+    if words and not addresses:
+        raise InvalidValue(f"cannot publish {words[0]} of {veid}: it has no address", "--ip")
+    wanted, had = set(map(port, words)), set(map(port, before))
+    if wanted - had:
+        publishing.publish(sorted(wanted - had), addresses, given.interface, f"VE {veid}")
+    if had - wanted:
+        publishing.unpublish(had - wanted, addresses)
+
+
+def limit(given: Given, word: str, before: str = "") -> None:
+    """Let it send and receive as fast as this word says, "" as fast as it goes."""
+    if given.interface and word != before:
+        bandwidth.limit(given.interface, rates.rate(word) if word else None)

@@ -10,6 +10,7 @@ from ve.addresses import Wish
 from ve.errors import InvalidValue
 from ve.limits import Words
 from ve.model import Mount
+from ve.ports import port
 
 
 class Common(Words, total=False):
@@ -26,6 +27,8 @@ class Common(Words, total=False):
     on_failure: Mapping[str, str]
     account_only: bool
     addresses: Iterable[str]
+    publish: Iterable[str]
+    rate: str
 
 
 class Options(Common, total=False):
@@ -94,6 +97,7 @@ _OF_CONFIG: dict[str, Callable[[str, Any], Any]] = {
     "on_barrier": lambda name, value: triggers.by_resource(triggers.BARRIER, _mapping(name, value)),
     "on_failure": lambda name, value: triggers.by_resource(triggers.FAILURE, _mapping(name, value)),
     "addresses": _wishes,
+    "publish": lambda name, values: tuple(str(port(each)) for each in _several(name, values)),
     "add_addresses": _wishes,
     "remove_addresses": lambda name, values: ("all",) if list(values) == ["all"] else _wishes(name, values),
 }

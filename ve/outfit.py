@@ -44,6 +44,8 @@ def asked(config: Config) -> dict[str, Any]:
         "capabilities": config.capabilities,
         "limits": config.limits,
         "addresses": list(config.addresses),
+        "publish": list(config.publish),
+        "rate": config.rate,
     }
 
 

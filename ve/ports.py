@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ve.errors import InvalidValue
@@ -51,3 +52,12 @@ def _number(text: str, digits: str, whose: str) -> int:
     if not 1 <= int(digits) <= 65535:
         raise InvalidValue(f"cannot publish {text!r}: ports are 1 to 65535, and the {whose} is {int(digits)}", _EXAMPLE)
     return int(digits)
+
+
+def check(words: Iterable[str]) -> None:
+    """InvalidValue for one that is none, or for two that are the same of the host's."""
+    seen: dict[str, Port] = {}
+    for each in map(port, words):
+        if other := seen.get(each.outer):
+            raise InvalidValue(f"cannot publish {each}: {other} has port {each.outer} already", "another port")
+        seen[each.outer] = each

@@ -49,7 +49,6 @@ def publish(ports: Iterable[Port], addresses: Sequence[Address], interface: str,
         return
     if not firsts:
         raise InvalidValue(f"cannot publish {wanted[0]}: the VE has no address", "--ip")
-    _refuse_twice(wanted)
     for port in wanted:
         if _is_listened_at(port):
             why = "a process of the host listens there"
@@ -95,14 +94,6 @@ def _forget(address: Address) -> None:
     owner, there = read_record(address)
     _remove(address, there)
     _write(address, owner, [])
-
-
-def _refuse_twice(wanted: list[Port]) -> None:
-    seen: dict[str, Port] = {}
-    for port in wanted:
-        other = seen.setdefault(port.outer, port)
-        if other != port:
-            raise InvalidValue(f"cannot publish {port}: {other} has port {port.outer} already", "another port")
 
 
 def _is_free(port: Port, address: Address) -> bool:

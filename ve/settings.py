@@ -29,6 +29,7 @@ from ve.instance import Instance
 from ve.model import Config, Status
 
 Undo = contextlib.ExitStack
+_OF_NETWORK = ("addresses", "publish", "rate")
 _AT_START = ("nofile", *(name for name, row in BY_NAME.items() if not row.live))  # of limits, for the init's processes
 
 
@@ -50,8 +51,8 @@ def change(instance: Instance, asked: dict[str, Any], save: bool) -> list[str]:
         now = _take(instance, facts, before, begun, asked, undo) if facts else begun
         if {*quota.WORDS} & asked.get("limits", {}).keys():
             _limit_disk(instance, begun["limits"] if facts else before.limits, now["limits"], wanted.account_only, undo)
-        if "addresses" in asked:
-            now, facts = _readdress(instance, init, words, wanted if save else before, now, undo)
+        if asked.keys() & {*_OF_NETWORK}:
+            now, facts = _reconnect(instance, init, words, wanted if save else before, now, undo)
         if facts and now != begun:
             _note(instance, facts, now)
         if save:
@@ -74,7 +75,7 @@ def _with_addresses(veid: int, asked: dict[str, Any], before: Sequence[str]) -> 
     return others | {"addresses": (*kept, *more)}
 
 
-def _readdress(
+def _reconnect(
     instance: Instance,
     init: tuple[Facts, int] | None,
     words: dict[str, Any],
@@ -82,9 +83,9 @@ def _readdress(
     now: dict[str, Any],
     undo: Undo,
 ) -> tuple[dict[str, Any], Facts | None]:
-    """Claim what is kept, and give a running VE what it was asked to have; what it has, and its facts, from now on."""
+    """Claim what is kept, and give a running VE the network that was asked for; what it has, and its facts, then."""
     state, veid = instance.state, instance.veid
-    asked = _with_addresses(veid, words, now["addresses"])["addresses"] if init else ()
+    asked = _with_addresses(veid, words, now["addresses"]).get("addresses", now["addresses"]) if init else ()
     addresses.check(asked)
     if not instance.ephemeral:
         undo.callback(network.claim, state, veid, instance.config.addresses)
@@ -92,8 +93,21 @@ def _readdress(
     if not init:
         return now, None
     facts, pidfd = init
+    wanted = now | {name: words[name] for name in ("publish", "rate") if name in words} | {"addresses": asked}
+    if asked:
+        network.have_rules()
+    had = network.given(facts)
     given = network.change(state, veid, facts, pidfd, asked, undo, ephemeral=instance.ephemeral)
-    return now | {"addresses": list(asked)}, replace(facts, extra=facts.extra | given.noted())
+    if given.all() != had.all():  # what is published leads to the first of each family
+        undo.callback(network.publish, veid, had, now["publish"])
+        network.publish(veid, had, (), now["publish"])
+        now["publish"] = []
+    undo.callback(network.publish, veid, given, now["publish"], wanted["publish"])
+    network.publish(veid, given, wanted["publish"], now["publish"])
+    undo.callback(network.limit, given, now["rate"], wanted["rate"])
+    network.limit(given, wanted["rate"], now["rate"])
+    lists = {name: list(wanted[name]) for name in ("publish", "addresses")}
+    return wanted | lists, replace(facts, extra=facts.extra | given.noted())
 
 
 def _changed(before: Config, asked: Mapping[str, Any]) -> Config:
@@ -109,7 +123,7 @@ def _waiting(asked: Mapping[str, Any], running: bool) -> list[str]:
     if not running:
         return sorted({*asked} - {"limits"} | {*asked.get("limits", ())})
     at_start = [name for name in asked.get("limits", ()) if limits.canonical(name) in _AT_START]
-    return sorted([*(asked.keys() - {"hostname", "limits", "account_only", "addresses"}), *at_start])
+    return sorted([*(asked.keys() - {"hostname", "limits", "account_only", *_OF_NETWORK}), *at_start])
 
 
 def _late(begun: dict[str, Any], wanted: Config, asked: Mapping[str, Any]) -> list[str]:

@@ -1,7 +1,8 @@
 """VEs with addresses: on a network namespace that plays the host, judged by ping and ip, and from outside."""
 
 import json
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -103,3 +104,87 @@ def test_a_refusal_changes_nothing(
     assert refused.returncode != 0 and why in refused.stderr
     assert (forwarding.run("ip", "route").stdout, forwarding.run("ip", "-6", "route").stdout) == before
     assert json.loads(forwarding.output(host_dir, "status", "--json", web))["addresses"] == ["10.9.0.5", "fd00:9::5"]
+
+
+# --- ports of the host ----------------------------------------------------------------------------------------------
+
+
+def serve(forwarding: HostNet, host_dir: Path, veid: int, port: int = 80) -> None:
+    """Let it answer HTTP with its VEID."""
+    script = f"mkdir -p /www && echo {veid} >/www/index.html && httpd -p {port} -h /www"
+    forwarding.output(host_dir, "exec", veid, "sh", "-c", script)
+
+
+def fetch(where: Callable[..., "subprocess.CompletedProcess[str]"], url: str) -> str:
+    """What is there; nothing if nobody answers."""
+    return where("curl", "-sS", "--noproxy", "*", "--max-time", "10", url, check=False).stdout.strip()
+
+
+def test_a_published_port_leads_to_it(forwarding: HostNet, host_dir: Path, web: int) -> None:
+    serve(forwarding, host_dir, web)
+    assert fetch(forwarding.outside, "http://192.0.2.1:8080/") == ""
+    forwarding.output(host_dir, "set", web, "--publish", "8080:80")
+    for url in ("http://192.0.2.1:8080/", "http://[2001:db8::1]:8080/"):
+        assert fetch(forwarding.outside, url) == str(web)
+    for url in ("http://127.0.0.1:8080/", "http://192.0.2.1:8080/", "http://[2001:db8::1]:8080/"):
+        assert fetch(forwarding.run, url) == str(web)
+    forwarding.output(host_dir, "set", web, "--publish", "8081:80")
+    assert fetch(forwarding.outside, "http://192.0.2.1:8080/") == ""
+    assert fetch(forwarding.outside, "http://192.0.2.1:8081/") == str(web)
+
+
+def test_a_published_port_follows_a_change_of_address(forwarding: HostNet, host_dir: Path, web: int) -> None:
+    serve(forwarding, host_dir, web)
+    forwarding.output(host_dir, "set", web, "--publish", "8080:80")
+    forwarding.output(host_dir, "set", web, "--ip-del", "10.9.0.5", "--ip-add", "10.9.0.50")
+    assert fetch(forwarding.outside, "http://192.0.2.1:8080/") == str(web)
+
+
+def test_a_port_is_published_from_the_start_and_not_twice(
+    forwarding: HostNet, host: "ve.Host", host_dir: Path, web: int
+) -> None:
+    forwarding.output(host_dir, "set", web, "--publish", "8080:80", "--save")
+    forwarding.output(host_dir, "restart", "--fast", web)
+    serve(forwarding, host_dir, web)
+    assert fetch(forwarding.outside, "http://192.0.2.1:8080/") == str(web)
+    other = host.create(web + 5000, template="busybox", addresses=["10.9.0.9"], publish=["8080:81"])
+    try:
+        refused = forwarding.ve(host_dir, "start", other.veid)
+        assert refused.returncode == 44
+        said = f"ve: cannot publish port 8080/tcp: it leads to 10.9.0.5 port 80, of VE {web}\n"
+        assert refused.stderr.startswith(said)
+        assert forwarding.run("ip", "route", "show", "10.9.0.9").stdout == ""
+    finally:
+        other.destroy()
+
+
+# --- its own addresses only -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def admin(forwarding: HostNet, host_dir: Path, web: int) -> int:
+    """A VE whose root may change its network, and so gives itself what it likes."""
+    forwarding.output(host_dir, "set", web, "--capability", "net_admin:on", "--save")
+    forwarding.output(host_dir, "restart", "--fast", web)
+    return web
+
+
+def test_no_address_but_its_own_gets_out(forwarding: HostNet, host_dir: Path, admin: int) -> None:
+    script = "ip address add 10.9.0.66/32 dev venet0; ping -c3 -W1 -I 10.9.0.66 192.0.2.9; ping -c1 -W5 192.0.2.9"
+    with forwarding.watching("icmp") as seen:
+        forwarding.output(host_dir, "exec", admin, "sh", "-c", script)
+    assert {line.split()[2] for line in seen if "echo request" in line} == {"10.9.0.5"}
+
+
+def test_without_our_rules_it_would(forwarding: HostNet, host_dir: Path, admin: int) -> None:
+    forwarding.run("nft", "delete", "table", "inet", "ve")
+    script = "ip address add 10.9.0.66/32 dev venet0; ping -c1 -W1 -I 10.9.0.66 192.0.2.9; ping -c1 -W5 192.0.2.9"
+    with forwarding.watching("icmp") as seen:
+        forwarding.output(host_dir, "exec", admin, "sh", "-c", script)
+    assert "10.9.0.66" in {line.split()[2] for line in seen if "echo request" in line}
+
+
+def test_a_start_makes_the_rules_that_somebody_flushed(forwarding: HostNet, host_dir: Path, web: int) -> None:
+    forwarding.run("nft", "flush", "ruleset")
+    forwarding.output(host_dir, "restart", "--fast", web)
+    assert "table inet ve" in forwarding.run("nft", "list", "tables").stdout
