@@ -35,6 +35,8 @@ def setting(name: str) -> Callable[[Any], Any]:
 
 LIST = fields("veid", "name", "status", "pid", "ephemeral") | {
     "addresses": lambda env: env.addresses,
+    "sent": lambda env: env.traffic.sent,
+    "received": lambda env: env.traffic.received,
     "template": setting("config.template"),
     "hostname": setting("hostname"),
     "onboot": setting("config.onboot"),

@@ -49,6 +49,8 @@ COLUMNS: tuple[tuple[str, str, Callable[[Line], Any], Callable[[Any], str]], ...
     ("p", "PROCESSES", lambda line: line.now.processes, str),
     ("r", "READ/s", lambda line: line.rate("read"), _size),
     ("w", "WRITTEN/s", lambda line: line.rate("written"), _size),
+    ("s", "SENT/s", lambda line: line.rate("sent"), _size),
+    ("e", "RECEIVED/s", lambda line: line.rate("received"), _size),
     ("C", "WAITS FOR CPU %", lambda line: line.now.cpu_pressure, _percent),
     ("M", "FOR MEMORY %", lambda line: line.now.memory_pressure, _percent),
     ("I", "FOR DISK %", lambda line: line.now.io_pressure, _percent),

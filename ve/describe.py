@@ -5,7 +5,7 @@ import subprocess
 import time
 from typing import Any
 
-from ve import looparea, network, outfit, quota
+from ve import looparea, network, outfit, quota, traffic
 from ve.amounts import UNLIMITED
 from ve.errors import Error
 from ve.facts import Facts
@@ -32,6 +32,7 @@ def describe(instance: Instance) -> dict[str, object]:
         "addresses": network.addresses(facts, settings.addresses),
         "publish": begun["publish"],
         "rate": begun["rate"],
+        "traffic": traffic.total(instance.state, instance.veid, facts)._asdict(),
         "description": settings.description,
         "onboot": settings.onboot,
         "ephemeral": instance.ephemeral,

@@ -136,6 +136,17 @@ def counted(names: Iterable[str]) -> dict[str, Traffic]:
     return {name: Traffic(*total) for name, total in totals.items()}
 
 
+def of_one(interface: str) -> Traffic:
+    """The same of one interface, at a cost that does not grow with the others."""
+    total = [0, 0, 0, 0]
+    for family in nftables.FAMILIES:
+        for place, kind in enumerate(_COUNTERS):
+            if each := nftables.find(family, kind, nftables.interface(interface)):
+                total[2 * place] += each.bytes
+                total[2 * place + 1] += each.packets
+    return Traffic(*total)
+
+
 def fold(names: Iterable[str]) -> dict[str, Traffic]:
     """The same of interfaces that are no more, and forget it: to be added up once.
 

@@ -7,6 +7,7 @@ import random
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Unpack
 
 from ve import config, hardware, ids, looparea, mounts, network, outfit, ps, unionfs
@@ -167,9 +168,15 @@ class Host:
 
     def loads(self) -> "builtins.list[tuple[Environment, Load]]":
         """What each VE that runs makes the host do just now."""
-        from ve import load
+        from ve import load, traffic
 
-        return [(each, load.of(each.veid, each.cgroup)) for each in self.list() if each.pid is not None]
+        running = [each for each in self.list() if each.pid is not None]
+        traffic.sweep()
+        found = []
+        for each in running:
+            now = each.traffic
+            found.append((each, replace(load.of(each.veid, each.cgroup), sent=now.sent, received=now.received)))
+        return found
 
     def events(self, veid: int | None = None, *, follow: bool = False, act: bool = False) -> "Iterator[Event]":
         """What happened to all VEs, or to one, at their barriers and limits since the last call: see ve/events.py.

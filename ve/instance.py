@@ -10,6 +10,7 @@ from ve import (
     claims,
     config,
     files,
+    firewall,
     ids,
     ledger,
     log,
@@ -21,6 +22,7 @@ from ve import (
     show,
     shutdown,
     stopped,
+    traffic,
     unionfs,
 )
 from ve.errors import BrokenConfig, Error, InUse, NotFound, NotMounted, NotRunning, NotSupported, Running
@@ -96,6 +98,12 @@ class Instance:
         """Those that it has while it runs; of another, those that it was given for good."""
         with self.init() as init:
             return network.addresses(init[0] if init else None, () if init else self.config.addresses)
+
+    @property
+    def traffic(self) -> firewall.Traffic:
+        """What it has sent and received since it was made, over its restarts: bytes and packets."""
+        with self.init() as init:
+            return traffic.total(self.state, self.veid, init[0] if init else None)
 
     @property
     def log_path(self) -> str:
@@ -234,9 +242,11 @@ class Instance:
         StopFailed names what even SIGKILL does not end.  The facts of an ephemeral VE stay: they say who made it.
         """
         shutdown.end(self.veid, self.cgroup)
-        network.disconnect(self.state, self.veid, lambda: network.given(self.state.read_facts(self.veid)))
+        facts = self.state.read_facts(self.veid)
+        network.disconnect(self.state, self.veid, lambda: network.given(facts))
+        traffic.note_end(self.state, self.veid, facts, ephemeral=self.ephemeral)
         if not self.ephemeral:
-            ledger.note_end(self.state, self.veid, self.cgroup, outfit.barriers(self.state.read_facts(self.veid)))
+            ledger.note_end(self.state, self.veid, self.cgroup, outfit.barriers(facts))
         cgroups.remove(self.state.tag, self.veid)
         if not self.ephemeral:
             self.state.remove_facts(self.veid)
@@ -259,6 +269,7 @@ class Instance:
         ids.release(self.state, self.veid)
         claims.release(self.state, self.veid)
         ledger.remove(self.state, self.veid)
+        traffic.remove(self.state, self.veid)
         names = self.state.names(self.veid)
         self.state.retire_actions(self.veid)
         self.state.remove_conf(self.veid)

@@ -18,8 +18,9 @@ _AVERAGE = re.compile(r"^some avg10=([0-9.]+)", re.MULTILINE)
 class Load:
     """At one moment.  None is what this kernel or cgroup does not tell.
 
-    cpu, read, written: microseconds and bytes since the VE started, of which two moments make a rate; memory in bytes;
-    the pressures are the percentage of the last 10 seconds in which something of the VE had to wait (psi.rst).
+    cpu, read, written, sent, received: microseconds and bytes since the VE started, of which two moments make a rate;
+    memory in bytes; the pressures are the percentage of the last 10 seconds in which something of the VE had to wait
+    (psi.rst).
     """
 
     veid: int
@@ -32,9 +33,12 @@ class Load:
     cpu_pressure: float | None
     memory_pressure: float | None
     io_pressure: float | None
+    sent: int = 0
+    received: int = 0
 
 
 def of(veid: int, group: Cgroup) -> Load:
+    """All but its network."""
     files = Files(group)
     reading = Reading(files)
     counted = reading.number("pids.current", ITEMS)
@@ -45,7 +49,9 @@ def of(veid: int, group: Cgroup) -> Load:
         reading.number("cpu.stat:usage_usec", ITEMS),
         reading.number("memory.current", BYTES),
         *_traffic(_text(files, "io.stat")),
-        *(_pressure(_text(files, f"{what}.pressure")) for what in ("cpu", "memory", "io")),
+        _pressure(_text(files, "cpu.pressure")),
+        _pressure(_text(files, "memory.pressure")),
+        _pressure(_text(files, "io.pressure")),
     )
 
 

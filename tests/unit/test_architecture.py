@@ -62,8 +62,8 @@ LEVELS = (
         "ve.shutdown",
     ),
     (
-        "ve.journal ve.ledger ve.instance ve.describe ve.options ve.settings ve.places ve.answers ve.explain "
-        "ve.selftest ve.account ve.react ve.events ve.foreground ve.environment ve.ephemeral ve.host",
+        "ve.journal ve.ledger ve.traffic ve.instance ve.describe ve.options ve.settings ve.places ve.answers "
+        "ve.explain ve.selftest ve.account ve.react ve.events ve.foreground ve.environment ve.ephemeral ve.host",
     ),
     ("ve",),
     ("ve._output ve._completion ve._limit_options ve._options ve._session ve._app ve._ubc ve._top ve._plan cli",),

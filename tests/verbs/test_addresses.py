@@ -1,6 +1,8 @@
 """VEs with addresses: on a network namespace that plays the host, judged by ping and ip, and from outside."""
 
 import json
+import os
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -188,3 +190,28 @@ def test_a_start_makes_the_rules_that_somebody_flushed(forwarding: HostNet, host
     forwarding.run("nft", "flush", "ruleset")
     forwarding.output(host_dir, "restart", "--fast", web)
     assert "table inet ve" in forwarding.run("nft", "list", "tables").stdout
+
+
+# --- what it sent ---------------------------------------------------------------------------------------------------
+
+
+def test_traffic_is_counted_over_restarts_and_deaths(forwarding: HostNet, host_dir: Path, web: int) -> None:
+    def pings(count: int) -> None:
+        forwarding.output(host_dir, "exec", web, "ping", "-c", count, "-s", 1000, "-W5", "192.0.2.9")
+
+    def came() -> int:  # and went: but IPv6 says something of itself too
+        traffic = json.loads(forwarding.output(host_dir, "status", "--json", web))["traffic"]
+        assert traffic["sent_packets"] >= traffic["received_packets"] and traffic["sent"] >= traffic["received"]
+        return int(traffic["received_packets"])
+
+    pings(3)
+    assert came() == 3
+    forwarding.output(host_dir, "stop", "--fast", web)
+    assert came() == 3
+    forwarding.output(host_dir, "start", web)
+    pings(2)
+    os.kill(json.loads(forwarding.output(host_dir, "status", "--json", web))["pid"], signal.SIGKILL)
+    forwarding.ve(host_dir, "start", web)
+    assert came() == 5
+    listed = forwarding.output(host_dir, "list", "-H", "-o", "veid,received").split()
+    assert listed[listed.index(str(web)) + 1] == str(5 * 1028)

@@ -1,0 +1,88 @@
+"""What a VE has sent and received, over its restarts.
+
+    <state dir>/traffic/<VEID>         what it had up to an interface that is no more, and which one that was
+    <network run dir>/counted/<NAME>   an interface whose counters are in there: what is left of them can go
+
+The kernel counts by interface name, in sets of our table that outlive the interface (ve/ruleset.py), so a VE may end
+between two looks.  To remove such a count costs the kernel 10 ms, for one as for all: so sweep() does it for all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from typing import TYPE_CHECKING
+
+from ve import firewall, network
+from ve.firewall import Traffic
+from ve.pool import run_directory
+from ve.wholefile import read_small, write_whole
+
+if TYPE_CHECKING:
+    from ve.facts import Facts
+    from ve.state import State
+
+NOTHING = Traffic(0, 0, 0, 0)
+
+
+def total(state: State, veid: int, facts: Facts | None) -> Traffic:
+    """Of a VE, running or not; facts: of the running one."""
+    before, last = _noted(state, veid)
+    interface = network.given(facts).interface
+    return before if interface in ("", last) else _sum(before, firewall.of_one(interface))
+
+
+def note_end(state: State, veid: int, facts: Facts | None, *, ephemeral: bool) -> None:
+    """Add what a VE that has ended had by its interface; once, however often this is called.  Under the VE's lock."""
+    interface = network.given(facts).interface
+    if not interface:
+        return
+    before, last = _noted(state, veid)
+    if not ephemeral and interface != last:
+        _note(state, veid, _sum(before, firewall.of_one(interface)), interface)
+    directory = _counted()
+    os.makedirs(directory, 0o700, exist_ok=True)
+    os.close(os.open(os.path.join(directory, interface), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+
+
+def sweep() -> None:
+    """Let the kernel forget what is noted."""
+    with contextlib.suppress(FileNotFoundError):
+        if names := os.listdir(_counted()):
+            firewall.fold(names)
+            for name in names:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(os.path.join(_counted(), name))
+
+
+def remove(state: State, veid: int) -> None:
+    """Of a VE that is no more."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(_path(state, veid))
+
+
+def _noted(state: State, veid: int) -> tuple[Traffic, str]:
+    """What it had, and up to which interface; nothing where that cannot be read."""
+    with contextlib.suppress(ValueError, TypeError, KeyError):
+        table = json.loads(read_small(_path(state, veid)) or b"{}")
+        return Traffic(*map(int, table["traffic"])), str(table["last"])
+    return NOTHING, ""
+
+
+def _note(state: State, veid: int, traffic: Traffic, interface: str) -> None:
+    state.make_dir(os.path.dirname(_path(state, veid)))
+    with state.writing():
+        write_whole(_path(state, veid), json.dumps({"traffic": traffic, "last": interface}).encode(), durable=False)
+
+
+def _sum(one: Traffic, other: Traffic) -> Traffic:
+    return Traffic(*map(sum, zip(one, other, strict=True)))
+
+
+def _path(state: State, veid: int) -> str:
+    return os.path.join(state.path, "traffic", str(veid))
+
+
+def _counted() -> str:
+    return os.path.join(run_directory(), "counted")
