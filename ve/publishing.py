@@ -27,10 +27,10 @@ _NETLINK_NETFILTER = 12
 _CT_GET, _CT_DELETE = 1 << 8 | 1, 1 << 8 | 2  # NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_...
 _CTA_TUPLE_ORIG, _CTA_TUPLE_REPLY, _CTA_ID, _CTA_FILTER = 1, 2, 12, 25
 _CTA_TUPLE_IP, _CTA_TUPLE_PROTO = 1, 2
-_CTA_IP_SOURCE = {4: 1, 6: 3}  # CTA_IP_V4_SRC, CTA_IP_V6_SRC
+_CTA_IP_SOURCES = (1, 3)  # CTA_IP_V4_SRC, CTA_IP_V6_SRC
 _CTA_PROTO_NUM, _CTA_PROTO_DST_PORT = 1, 3
-_CTA_FILTER_ORIG_FLAGS, _CTA_FILTER_REPLY_FLAGS = 1, 2
-_BY_SOURCE, _BY_PROTOCOL, _BY_DESTINATION_PORT = 1 << 0, 1 << 3, 1 << 5  # CTA_FILTER_F_CTA_...
+_CTA_FILTER_ORIG_FLAGS = 1
+_BY_PROTOCOL, _BY_DESTINATION_PORT = 1 << 3, 1 << 5  # CTA_FILTER_F_CTA_PROTO_NUM, ..._PROTO_DST_PORT
 _NESTED = 0x8000
 
 
@@ -171,23 +171,26 @@ def _end_connections(port: Port, address: Address) -> None:
     A datagram a minute would otherwise reach whoever has the address next.
     """
     original = _nested(_CTA_TUPLE_PROTO, _byte(_CTA_PROTO_NUM, PROTOCOLS[port.protocol]), _port(port.host))
-    reply = _nested(_CTA_TUPLE_IP, netlink.attribute(_CTA_IP_SOURCE[address.version], address.packed))
-    which = _nested(
-        _CTA_FILTER,
-        netlink.attribute(_CTA_FILTER_ORIG_FLAGS, struct.pack("=I", _BY_PROTOCOL | _BY_DESTINATION_PORT)),
-        netlink.attribute(_CTA_FILTER_REPLY_FLAGS, struct.pack("=I", _BY_SOURCE)),
-    )
+    flags = struct.pack("=I", _BY_PROTOCOL | _BY_DESTINATION_PORT)
+    which = _nested(_CTA_FILTER, netlink.attribute(_CTA_FILTER_ORIG_FLAGS, flags))
     head = bytes((socket.AF_INET if address.version == 4 else socket.AF_INET6, 0, 0, 0))
-    about = _nested(_CTA_TUPLE_ORIG, original) + _nested(_CTA_TUPLE_REPLY, reply) + which
     with netlink.connect(_NETLINK_NETFILTER) as channel:
         try:
-            found = [bytes(message) for message in netlink.dump(channel, _CT_GET, head + about)]
+            messages = netlink.dump(channel, _CT_GET, head + _nested(_CTA_TUPLE_ORIG, original) + which)
+            found = [bytes(message) for message in messages if _answers(message) == address.packed]
         except OSError as error:
             why = f"cannot end the connections to {address} by port {port.outer}: {error.strerror}"
             raise NotSupported(why, "use a kernel with CONFIG_NF_CT_NETLINK, from 5.8 on") from error
         for message in found:
             with suppress(FileNotFoundError):  # it has ended meanwhile
                 netlink.ask(channel, _deletion(memoryview(message)))
+
+
+def _answers(message: memoryview) -> bytes:
+    """The address of who answers on it.  The kernel's own filter for that takes of IPv6 all but the one (6.18)."""
+    tuples = dict(netlink.attributes(message, 4))
+    ends = dict(netlink.attributes(dict(netlink.attributes(tuples[_CTA_TUPLE_REPLY]))[_CTA_TUPLE_IP]))
+    return next((bytes(ends[kind]) for kind in _CTA_IP_SOURCES if kind in ends), b"")
 
 
 def _deletion(message: memoryview) -> bytes:

@@ -35,11 +35,11 @@ class StandIn:
     def words(self) -> list[str]:
         return entering(self.pid)
 
-    def call(self, function: Callable[..., T], *args: Any) -> T:
+    def call(self, function: Callable[..., T], *args: Any, **options: Any) -> T:
         def there() -> T:
             with open(f"/proc/{self.pid}/ns/net") as netns:
                 syscalls.setns(netns.fileno(), syscalls.CLONE_NEWNET)
-            return function(*args)
+            return function(*args, **options)
 
         return in_a_thread(there)
 
