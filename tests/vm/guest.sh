@@ -18,6 +18,7 @@ ln -s "$host$modules" "/usr/lib/modules/$(uname -r)"
 mount --bind "$host$project" "$project"
 
 modprobe -a ext4 overlay loop fuse tun veth bridge
+modprobe ifb numifbs=0 # or there would be two that nobody asked for
 mount /dev/vda $disk
 mkdir -m 1777 $disk/tmp
 mkdir $disk/state
