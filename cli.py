@@ -1,16 +1,17 @@
 """The command line of ve: each verb parses, makes one call of the library, and prints.
 
-ve/_app.py has what verbs share and runs them, ve/_options.py what may be typed, ve/_completion.py how a shell completes
-it, ve/_output.py what is shown, ve/_session.py what is said on the way.  stdout is data, stderr is talk.
+Those of two words are in ve/_network.py and ve/_template.py.  ve/_app.py has what verbs share and runs them,
+ve/_options.py what may be typed, ve/_completion.py how a shell completes it, ve/_output.py what is shown,
+ve/_session.py what is said on the way.  stdout is data, stderr is talk.
 """
 
 import sys
 from typing import Any
 
+from ve import _network, _template, errors  # noqa: F401 - verbs of two words
 from ve import _options as opt
 from ve import _output as out
 from ve import _ubc as beans
-from ve import errors
 from ve._app import Context, app, main, verb
 
 __all__ = ["app", "main"]
@@ -365,36 +366,3 @@ def cp(ctx: Context, source: opt.Source, target: opt.Target, archive: opt.Archiv
 def diff(ctx: Context, key: opt.VE, as_json: opt.Json = False) -> None:
     """Show what a VE added (A), changed (C) and deleted (D)."""
     print(out.render(out.DIFF, ctx.obj.get(key).diff(), as_json, header=False), end="")
-
-
-@verb("template list")
-def template_list(ctx: Context, as_json: opt.Json = False) -> None:
-    """List templates and their versions."""
-    print(out.render(out.TEMPLATES, ctx.obj.host().templates.list(), as_json), end="")
-
-
-@verb("template add")
-def template_add(ctx: Context, name: opt.NewTemplate, source: opt.Rootfs) -> None:
-    """Make a template from a root file system."""
-    store = ctx.obj.host(name).templates
-    with out.progress(name) as tell:
-        made = store.add(name, source, progress=tell)
-    ctx.obj.say(f"template {made.ref} is added")
-
-
-@verb("template build")
-def template_build(
-    ctx: Context, kind: opt.Kind, name: opt.TemplateName = None, suite: opt.Suite = None, include: opt.Packages = ""
-) -> None:
-    """Build a template on this host."""
-    store = ctx.obj.host(kind).templates
-    with out.progress(kind) as tell:
-        made = store.build(kind, name=name, suite=suite, include=tuple(filter(None, include.split(","))), progress=tell)
-    ctx.obj.say(f"template {made.ref} is built")
-
-
-@verb("template remove")
-def template_remove(ctx: Context, template: opt.Ref) -> None:
-    """Remove a version of a template, or all of them, if unused."""
-    ctx.obj.host(template).templates.remove(template)
-    ctx.obj.say(f"template {template} is removed")

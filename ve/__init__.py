@@ -30,8 +30,10 @@ if TYPE_CHECKING:
     from ve.launch import Step
     from ve.load import Load
     from ve.model import Config, Mount, Status
+    from ve.networks import Lease, Networks
     from ve.outcome import CalledProcessError, CompletedProcess, ExitCode
     from ve.plan import Sum
+    from ve.pool import Pool
     from ve.process import Popen
     from ve.ps import Process
     from ve.selftest import Verdict
@@ -52,8 +54,11 @@ __all__ = [
     "Facility",
     "Foreground",
     "Host",
+    "Lease",
     "Load",
     "Mount",
+    "Networks",
+    "Pool",
     "Popen",
     "Problem",
     "Process",
@@ -81,8 +86,11 @@ _ROOMS = {
     "Facility": "check",
     "Foreground": "foreground",
     "Host": "host",
+    "Lease": "networks",
     "Load": "load",
     "Mount": "model",
+    "Networks": "networks",
+    "Pool": "pool",
     "Popen": "process",
     "Problem": "consistency",
     "Process": "ps",

@@ -20,8 +20,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="ve help VERB has options and examples of each.",
 )
-templates = typer.Typer(**PLAIN, invoke_without_command=True)
-app.add_typer(templates, name="template")
+groups: dict[str, typer.Typer] = {}  # of verbs of two words, by the first
 
 
 class Context(typer.Context):
@@ -32,8 +31,18 @@ class Context(typer.Context):
 
 def verb(name: str, cls: type[opt.Verb] = opt.Verb) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Make a function a verb; its docstring is the help."""
-    group = templates if name.startswith("template ") else app
-    return group.command(name.removeprefix("template "), cls=cls, epilog=opt.examples(name))
+    first, _, second = name.partition(" ")
+    return (groups[first] if second else app).command(second or first, cls=cls, epilog=opt.examples(name))
+
+
+def group(name: str, text: str) -> None:
+    """Let verbs begin with this word; text is its help."""
+    groups[name] = typer.Typer(**PLAIN, invoke_without_command=True)
+    app.add_typer(groups[name], name=name)
+
+    @groups[name].callback(help=text)
+    def chosen(ctx: Context) -> None:
+        choose(ctx, f" {name}")
 
 
 def choose(ctx: Context, suffix: str = "") -> None:
@@ -58,12 +67,6 @@ def globals_(
         raise typer.Exit
     ctx.obj.state_dir, ctx.obj.quiet = state_dir, quiet
     choose(ctx)
-
-
-@templates.callback()
-def template_(ctx: Context) -> None:
-    """Templates: the read-only file systems that VEs are made from."""
-    choose(ctx, " template")
 
 
 def main(argv: list[str] | None = None) -> int:

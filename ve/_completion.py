@@ -9,6 +9,7 @@ from typer import completion
 
 import ve
 from ve._output import LIST
+from ve.addresses import DEFAULT_POOL
 from ve.rights import CAPABILITIES, PROFILES, REFUSALS
 
 # readline cuts words at colons, and then takes only what follows the last one; typer's own script knows nothing of it.
@@ -83,3 +84,15 @@ def complete_field(incomplete: str) -> list[str]:
 def complete_template(ctx: typer.Context, incomplete: str) -> list[str]:
     kind = "ref" if ":" in incomplete else "name"  # a name is its newest version: mostly that is wanted
     return words(ctx, lambda host: sorted({getattr(template, kind) for template in host.templates.list()}))
+
+
+def complete_pool(ctx: typer.Context) -> list[str]:
+    return words(ctx, lambda host: (pool.name for pool in host.networks.list()))
+
+
+def complete_address(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Those that are given out; of others nobody knows which is meant."""
+    offered = ["auto", "auto:sticky", *(f"auto:{name}" for name in complete_pool(ctx) if name != DEFAULT_POOL)]
+    if incomplete.removesuffix(":") in offered[2:]:
+        return [f"{incomplete.removesuffix(':')}:sticky"]
+    return [word for word in offered if word.startswith(incomplete)]

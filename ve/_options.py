@@ -13,6 +13,7 @@ from typer.core import TyperArgument, TyperCommand, TyperOption
 from ve import errors, limits
 from ve._completion import complete_field, complete_right, complete_side, complete_template, complete_ve
 from ve._limit_options import AccountOnly, OnBarrier, OnFailure, Preset, limit
+from ve._network_options import AddAddresses, Addresses, Publish, Rate, RemoveAddresses
 from ve._output import LIST
 from ve.model import check_name
 from ve.rights import PROFILES
@@ -21,6 +22,7 @@ EXAMPLES = {
     "create": [
         "ve create 101 --template busybox --hostname red",
         "ve create 102 --template debian:2 --name web --mount /srv/www:/var/www:ro --onboot",
+        "ve create 103 --template busybox --ip auto --ip fd00:9::5",
     ],
     "start": ["ve start 101 web", "ve start --onboot", "ve start --foreground 101", "ve start --dry-run 101"],
     "stop": ["ve stop 101", "ve stop --timeout 10 101 web", "ve stop --fast 101", "ve stop --all"],
@@ -70,6 +72,13 @@ EXAMPLES = {
     "umount": ["ve umount 101"],
     "cp": ["ve cp motd 101:/etc/motd", "ve cp -a web:/etc/nginx backup/"],
     "diff": ["ve diff 101", "ve diff --json web"],
+    "network add": [
+        "ve network add default --cidr 10.9.0.0/24 --nat",
+        "ve network add web --cidr 10.9.16.0/20 --cidr fd00:9::/64 --pool-hosts",
+    ],
+    "network list": ["ve network list", "ve network list --json"],
+    "network show": ["ve network show default", "ve network show web --json"],
+    "network remove": ["ve network remove web"],
     "template list": ["ve template list", "ve template list --json"],
     "template add": ["ve template add alpine alpine-minirootfs.tar.gz", "ve template add app oci-layout/"],
     "template build": ["ve template build busybox", "ve template build debian --suite trixie --include vim,less"],
@@ -259,23 +268,6 @@ Profiles = Annotated[
         help=f"What its root may do; repeatable: {', '.join(row.name for row in PROFILES)}.",
         autocompletion=lambda: [(row.name, row.text) for row in PROFILES],
     ),
-]
-Addresses = Annotated[
-    Texts,
-    typer.Option(
-        "--ip",
-        metavar="ADDRESS",
-        help="An address, or auto[:POOL][:sticky] for one of a pool, while it runs or for good; repeatable.",
-    ),
-]
-Publish = Annotated[
-    Texts,
-    typer.Option(metavar="HOSTPORT:PORT[/udp]", help="Lead a port of the host to one of its own; repeatable."),
-]
-Rate = Annotated[Text, typer.Option(metavar="RATE[:BURST]", help="What it may send and receive, such as 10mbit.")]
-AddAddresses = Annotated[Texts, typer.Option("--ip-add", metavar="ADDRESS", help="One more; repeatable.")]
-RemoveAddresses = Annotated[
-    Texts, typer.Option("--ip-del", metavar="ADDRESS|all", help="One less, as it was given; repeatable.")
 ]
 Capabilities = Annotated[
     Texts,

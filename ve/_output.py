@@ -221,7 +221,10 @@ SETTINGS_ELSEWHERE = (
     ("--iopslimit", "--iops N"),
     ("--ioprio --blkio-weight", "--io-weight 1..10000"),
     ("--ulimit", "--nofile N; the other limits of a process are a machine's own"),
-    ("-p --publish --network --net --ipadd --netif_add --nameserver", "a VE has no network but lo yet"),
+    ("--ipadd --ip-address --ip6", "--ip ADDRESS"),
+    ("-p --port", "--publish HOSTPORT:PORT[/udp]"),
+    ("--net --netif_add", "--network KIND"),
+    ("--dns", "--nameserver ADDRESS"),
 )
 READERS = ("list", "status", "ubc", "explain", "ps", "check", "selftest")
 # What hands know from elsewhere: where it is typed ("": anywhere), the words (*: any argument), and what does it here.
@@ -242,6 +245,11 @@ FAMILIAR: tuple[tuple[str, str, str], ...] = (
     ("ve", "build", "ve template build KIND"),
     ("ve", "version -v -V", "ve --version"),
     ("ve", "--install-completion --show-completion", "ve --show-completion bash, zsh or fish prints what to install"),
+    ("ve network", "ls", "ve network list"),
+    ("ve network", "rm delete prune", "ve network remove NAME"),
+    ("ve network", "create", "ve network add NAME --cidr CIDR"),
+    ("ve network", "inspect info", "ve network show NAME"),
+    ("ve network add", "--subnet --range", "--cidr CIDR"),
     ("ve template", "ls", "ve template list"),
     ("ve template", "rm delete", "ve template remove TEMPLATE"),
     ("ve create", "-t --ostemplate --image", "--template NAME[:VERSION]"),

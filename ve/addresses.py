@@ -20,7 +20,18 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 DEFAULT_POOL = "default"
 _POOL = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,62}")
 _WORDS = "an address such as 10.9.0.5 or fd00:9::5, auto, auto:POOL or auto:POOL:sticky"
-_TEST = ipaddress.ip_network("240.0.0.0/4")  # class E, which the kernel does not route
+# What no VE can have, since it has a meaning of its own.
+_SPECIAL = {
+    ipaddress.ip_network(words): means
+    for means, networks in {
+        "it is for all, or for none": ("0.0.0.0/8", "255.255.255.255/32", "::/128"),
+        "each VE has a loopback of its own": ("127.0.0.0/8", "::1/128"),
+        "it is for one link alone, and the way to the host is one": ("169.254.0.0/16", "fe80::/10"),
+        "it is a multicast address": ("224.0.0.0/4", "ff00::/8"),
+        "it is reserved": ("240.0.0.0/4", "::ffff:0:0/96"),
+    }.items()
+    for words in networks
+}
 
 
 @dataclass(frozen=True)
@@ -38,12 +49,22 @@ class Wish:
         if text == "auto" or text.startswith("auto:"):
             return _of_pool(text)
         address, length = _with_length(text, "address", _WORDS)
-        return cls(check_usable(address, text), length)
+        _refuse_ends(check_usable(address, text), length, text)
+        return cls(address, length)
 
     def __str__(self) -> str:
         if self.address is None:
             return ":".join(["auto", *([self.pool] * (self.pool != DEFAULT_POOL)), *(["sticky"] * self.sticky)])
         return str(self.address) + (f"/{self.length}" if self.length != self.address.max_prefixlen else "")
+
+
+def _refuse_ends(address: Address, length: int, text: str) -> None:
+    """One that its own length makes the address of the network itself, or its broadcast address."""
+    around = ipaddress.ip_network((address, length), strict=False)
+    if length < address.max_prefixlen and address == around.network_address:
+        raise InvalidValue(f"cannot use address {text!r}: it is that of the network itself")
+    if length < address.max_prefixlen and address.version == 4 and address == around.broadcast_address:
+        raise InvalidValue(f"cannot use address {text!r}: it is the broadcast address of {around}")
 
 
 def _of_pool(text: str) -> Wish:
@@ -61,8 +82,15 @@ def network(text: str) -> Network:
     found = ipaddress.ip_network((address, length), strict=False)
     if found.network_address != address:
         raise InvalidValue(f"cannot use network {text!r}: it has bits beyond /{length}", f"did you mean {found}?")
-    check_usable(address, text, "network")
-    if "/" not in text or length > address.max_prefixlen - 2:
+    for special, means in _SPECIAL.items():
+        if special.version == found.version and special.overlaps(found):
+            within = "" if special.supernet_of(found) else f"{special} is in it: "  # type: ignore[arg-type]
+            raise InvalidValue(f"cannot use network {text!r}: {within}{means}")
+    if "/" not in text:
+        raise InvalidValue(
+            f"cannot use network {text!r}: it has no length", f"{text}/{24 if found.version == 4 else 64}"
+        )
+    if length > address.max_prefixlen - 2:
         raise InvalidValue(f"cannot use network {text!r}: it has no room for addresses", "a pool is a /30 or larger")
     return found
 
@@ -75,17 +103,11 @@ def nameserver(text: str) -> str:
         raise InvalidValue(f"cannot use nameserver {text!r}: it is not an address") from None
 
 
-def check_usable(address: Address, text: str, what: str = "address") -> Address:
-    """InvalidValue for what no VE can have, since it has a meaning of its own."""
-    for means, is_so in {
-        "it is for all, or for none": address.is_unspecified or str(address) == "255.255.255.255",
-        "it is a multicast address": address.is_multicast,
-        "each VE has a loopback of its own": address.is_loopback,
-        "it is for one link alone, and the way to the host is one": address.is_link_local,
-        "it is reserved": address in _TEST if address.version == 4 else address.ipv4_mapped is not None,
-    }.items():
-        if is_so:
-            raise InvalidValue(f"cannot use {what} {text!r}: {means}")
+def check_usable(address: Address, text: str) -> Address:
+    """InvalidValue for what no VE can have."""
+    for special, means in _SPECIAL.items():
+        if address in special:
+            raise InvalidValue(f"cannot use address {text!r}: {means}")
     return address
 
 

@@ -10,14 +10,17 @@ making; any other is nobody's.  What only a running VE has is no claim but a lea
 import contextlib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from ipaddress import ip_address
 
 from ve.addresses import Address
 from ve.errors import InUse
 from ve.model import VEID_MAX
 from ve.pool import alone, directory
 from ve.state import State
+
+HINT = "`ve network show POOL` says who has which; choose another address"
 
 
 @dataclass(frozen=True)
@@ -31,33 +34,44 @@ class Claimant:
     def conf(self) -> str:
         return self.state.conf(self.veid)
 
+    def named(self, seen_from: State) -> str:
+        return f"VE {self.veid}" + ("" if seen_from.path == self.state.path else f" of {self.state.path}")
+
     @property
     def record(self) -> str:
         return os.path.join(self.state.path, "address", str(self.veid))
 
-    def claims(self) -> list[str]:
-        return (_text(self.record) or "").split()
+    def claims(self) -> list[Address]:
+        """What its record says; nothing where that says anything but addresses."""
+        try:
+            return [ip_address(word) for word in (_text(self.record) or "").split()]
+        except ValueError:
+            return []
 
-    def confirms(self, address: str) -> bool:
+    def has(self, address: Address) -> bool:
+        """Is the claim to it this VE's own?"""
+        return _text(_link(address)) == self.conf
+
+    def confirms(self, address: Address) -> bool:
         """It holds its lock while it is made or destroyed."""
         return address in self.claims() and (os.path.exists(self.conf) or self.state.is_locked(self.veid))
 
 
-def claim(state: State, veid: int, addresses: Sequence[Address]) -> None:
+def claim(state: State, veid: int, addresses: Iterable[Address]) -> None:
     """Have these, and no others, for good; InUse names the VE that has one.  Under the lock of veid."""
-    claimant, wanted = Claimant(state, veid), sorted(map(str, addresses))
-    if claimant.claims() == wanted and all(_text(_link(address)) == claimant.conf for address in wanted):
+    claimant, wanted = Claimant(state, veid), sorted(set(addresses), key=_order)
+    if claimant.claims() == wanted and all(map(claimant.has, wanted)):
         return
     with alone(make=True):
         for address in wanted:
             if other := holder(address, claimant):
-                raise InUse(f"cannot give {address} to {veid}: VE {_named(other)} has it", "choose another address")
+                raise InUse(f"cannot give {address} to {veid}: {other.named(state)} has it", HINT)
         _drop(claimant, keep=wanted)
         if not wanted:
             return
         with state.writing():
             state.make_dir(os.path.dirname(claimant.record))
-            _replace_link(" ".join(wanted), claimant.record)
+            _replace_link(" ".join(map(str, wanted)), claimant.record)
         for address in wanted:
             _replace_link(claimant.conf, _link(address))
 
@@ -70,7 +84,7 @@ def release(state: State, veid: int) -> None:
             _drop(claimant)
 
 
-def holder(address: str, but: Claimant | None = None) -> Claimant | None:
+def holder(address: Address, but: Claimant | None = None) -> Claimant | None:
     """The VE, other than this one, that has claimed an address."""
     claimant = _claimant(_text(_link(address)))
     if claimant is None or (but and claimant.conf == but.conf) or not claimant.confirms(address):
@@ -78,17 +92,24 @@ def holder(address: str, but: Claimant | None = None) -> Claimant | None:
     return claimant
 
 
-def claimed() -> list[tuple[str, Claimant]]:
+def claimed() -> list[tuple[Address, Claimant]]:
     """All claims, with whose they are."""
+    found = []
     with contextlib.suppress(FileNotFoundError):
-        found = [(address, holder(address)) for address in sorted(os.listdir(os.path.join(directory(), "address")))]
-        return [(address, claimant) for address, claimant in found if claimant]
-    return []
+        for name in os.listdir(os.path.join(directory(), "address")):
+            with contextlib.suppress(ValueError):  # one in the making
+                address = ip_address(name)
+                found += [(address, claimant)] if (claimant := holder(address)) else []
+    return sorted(found, key=lambda each: _order(each[0]))
 
 
-def _drop(claimant: Claimant, keep: Sequence[str] = ()) -> None:
+def _order(address: Address) -> tuple[int, int]:
+    return address.version, int(address)
+
+
+def _drop(claimant: Claimant, keep: Collection[Address] = ()) -> None:
     for address in claimant.claims():
-        if address not in keep and _text(_link(address)) == claimant.conf:
+        if address not in keep and claimant.has(address):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(_link(address))
     if not keep:
@@ -102,16 +123,13 @@ def _claimant(target: str | None) -> Claimant | None:
     return Claimant(State(place or "/"), int(found[1])) if found and int(found[1]) <= VEID_MAX else None
 
 
-def _named(claimant: Claimant) -> str:
-    return f"{claimant.veid} of {claimant.state.path}"
-
-
-def _link(address: str) -> str:
-    return os.path.join(directory(), "address", address)
+def _link(address: Address) -> str:
+    return os.path.join(directory(), "address", str(address))
 
 
 def _replace_link(text: str, path: str) -> None:
-    aside = f"{path}.new"
+    """While nobody else does; so there is one name for what is not finished, and a killed one's is used again."""
+    aside = os.path.join(os.path.dirname(path), ".new")
     for _ in range(2):
         with contextlib.suppress(FileExistsError):
             os.symlink(text, aside)

@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 from ve import lock, netlink, nftables, rtnetlink, ruleset, wholefile
 from ve.addresses import Address, network
+from ve.pool import run_directory
 from ve.ports import PROTOCOLS, Port
 
 TYPE_CHECKING = False
@@ -33,18 +34,12 @@ _RTM_F_FIB_MATCH, _RTN_UNICAST = 0x2000, 1
 _RTMSG = struct.Struct("=8BI")  # family, dst_len, src_len, tos, table, protocol, scope, type; flags
 
 
-def run_dir() -> str:
-    """Where facts of this boot are about networks, those of all state directories: they are the host's."""
-    given = os.environ.get("VE_NETWORK_DIR")
-    return os.path.join(os.path.abspath(given), "run") if given else "/run/ve/network"
-
-
 @contextmanager
 def alone(what: str) -> Iterator[None]:
     """The only one that changes our tables and the files about them; Locked after PATIENCE."""
-    os.makedirs(run_dir(), 0o711, exist_ok=True)
-    with wholefile.writing(f"{what} to {run_dir()}", "run it as root"):
-        fd = lock.acquire(os.path.join(run_dir(), "lock"), "the rules of VEs' networks", PATIENCE)
+    os.makedirs(run_directory(), 0o711, exist_ok=True)
+    with wholefile.writing(f"{what} to {run_directory()}", "run it as root"):
+        fd = lock.acquire(os.path.join(run_directory(), "lock"), "the rules of VEs' networks", PATIENCE)
     try:
         yield
     finally:
@@ -68,7 +63,7 @@ def ensure(masqueraded: Callable[[], Iterable[str]]) -> bool:
         lacking = [table for table in wanted if _is_lacking(table)]
         commands = [table.commands + "".join(_counted_before(table)) for table in lacking]
         if ruleset.INET in lacking:
-            commands += [_masquerading("add", masqueraded()), *_publishing_again()]
+            commands += [_masquerading(masqueraded()), *_publishing_again()]
         nftables.load("".join(commands))
         if ruleset.BRIDGE in lacking:
             _guard_again()
@@ -77,7 +72,7 @@ def ensure(masqueraded: Callable[[], Iterable[str]]) -> bool:
 
 def _wanted() -> list[ruleset.Table]:
     """A host without bridged VEs has no hooks of ours in its bridges."""
-    guarded = os.path.lexists(os.path.join(run_dir(), "guarded"))
+    guarded = os.path.lexists(os.path.join(run_directory(), "guarded"))
     return [ruleset.INET, *([ruleset.BRIDGE] if guarded else [])]
 
 
@@ -92,19 +87,14 @@ def _counted_before(table: ruleset.Table) -> Iterator[str]:
             yield f'add element {table.family} ve {name} {{ "{interface}" {counter} }}\n'
 
 
-def masquerade(add: Iterable[str] = (), remove: Iterable[str] = ()) -> None:
-    """Hide these CIDRs behind the host where their packets leave it, and these not any more; InvalidValue.
-
-    After ensure().  One that is in another, or was not there, is an Error with what nft says.
-    """
-    commands = _masquerading("add", add) + _masquerading("delete", remove)
-    if commands:
-        nftables.load(commands)
+def masquerade(cidrs: Iterable[str]) -> None:
+    """Hide these CIDRs, and no others, behind the host where their packets leave it.  After ensure()."""
+    nftables.load("flush set inet ve masqueraded4\nflush set inet ve masqueraded6\n" + _masquerading(cidrs))
 
 
-def _masquerading(how: str, cidrs: Iterable[str]) -> str:
+def _masquerading(cidrs: Iterable[str]) -> str:
     networks = map(network, cidrs)
-    return "".join(f"{how} element inet ve masqueraded{each.version} {{ {each} }}\n" for each in networks)
+    return "".join(f"add element inet ve masqueraded{each.version} {{ {each} }}\n" for each in networks)
 
 
 # --- what is counted ----------------------------------------------------------------------------------------------
@@ -169,12 +159,12 @@ def _name(element: nftables.Element) -> str:
 
 def record(address: Address | str) -> str:
     """The path of what is led to an address."""
-    return os.path.join(run_dir(), "published", str(address))
+    return os.path.join(run_directory(), "published", str(address))
 
 
 def published() -> dict[Address, tuple[str, list[Port]]]:
     """Whose it is and which ports, by address: what was asked for, of VEs that run or did."""
-    directory = os.path.join(run_dir(), "published")
+    directory = os.path.join(run_directory(), "published")
     try:
         names = os.listdir(directory)
     except FileNotFoundError:
@@ -235,7 +225,7 @@ def guard_port(interface: str, mac: str, addresses: Iterable[Address]) -> None:
     venet* that was not guarded is cut off, from when the first one is.
     """
     with alone("a guarded port"):
-        directory = os.path.join(run_dir(), "guarded")
+        directory = os.path.join(run_directory(), "guarded")
         os.makedirs(directory, 0o700, exist_ok=True)
         text = " ".join((mac, *map(str, addresses)))
         wholefile.write_whole(os.path.join(directory, interface), text.encode(), durable=False)
@@ -249,7 +239,7 @@ def guard_port(interface: str, mac: str, addresses: Iterable[Address]) -> None:
 
 def release_port(interface: str) -> None:
     """Forget what it might send; one lstat where that is nothing."""
-    path = os.path.join(run_dir(), "guarded", interface)
+    path = os.path.join(run_directory(), "guarded", interface)
     if os.path.lexists(path):
         with alone("a released port"):
             _remove_port(interface)
@@ -258,7 +248,7 @@ def release_port(interface: str) -> None:
 
 
 def _guard_again() -> None:
-    directory = os.path.join(run_dir(), "guarded")
+    directory = os.path.join(run_directory(), "guarded")
     for name in os.listdir(directory):
         if not name.startswith(".") and _is_interface(name):
             text = wholefile.read_small(os.path.join(directory, name)).decode()

@@ -1,4 +1,4 @@
-"""The host (VE0): its templates and its VEs."""
+"""The host (VE0): its templates, its networks and its VEs."""
 
 import builtins
 import contextlib
@@ -18,6 +18,7 @@ from ve.errors import BrokenConfig, Error, Exists, Locked, NotFound, NotRunning,
 from ve.facilities import require
 from ve.facts import process_start_time
 from ve.model import VEID_MAX, Config, check_veid
+from ve.networks import Networks
 from ve.options import Common, Options, parsed
 from ve.outcome import ExitCode
 from ve.staging import full_disk_named
@@ -47,6 +48,7 @@ class Host:
     def __init__(self, state_dir: str | os.PathLike[str] | None = None) -> None:
         self.state = State(state_dir)
         self.templates = Templates(self.state.template_dir, users=self._users, require=self.state.require)
+        self.networks = Networks()
 
     def __repr__(self) -> str:
         return f"<ve.Host {self.state.path}>"

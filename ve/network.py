@@ -1,7 +1,8 @@
 """The network of a VE with addresses: what a start gives it, what changes while it runs, and what its end takes back.
 
 An address is a VE's by two things: a claim (ve/claims.py) for what was asked for as such, and the lease that is its
-host route (ve/venet.py).  Who takes either looks for the other afterwards; so of two who meet one always gives way.
+host route (ve/leases.py).  Who takes either looks for the other afterwards, and who has leased one of a pool looks
+whether there still is that pool; so of two who meet one always gives way, and it is never both who keep it.
 """
 
 import contextlib
@@ -10,12 +11,11 @@ import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from ipaddress import ip_address
 
-from ve import bandwidth, claims, firewall, pool, publishing, rates, venet
+from ve import bandwidth, claims, firewall, forwarding, leases, pool, publishing, rates, venet
 from ve.addresses import Address, Wish
 from ve.errors import InUse, InvalidValue
-from ve.facts import Facts
+from ve.facts import Facts, lives
 from ve.ports import port
 from ve.state import State
 
@@ -62,33 +62,75 @@ def addresses(facts: Facts | None, wishes: Sequence[str]) -> list[str]:
 def claim(state: State, veid: int, wishes: Sequence[str]) -> None:
     """Have the addresses that are asked for as such, and of the sticky ones those that it has.
 
-    InUse names who has one.  Under the lock of veid.
+    InUse names who has one, or what the host does with it; NotFound if there is no such pool, NotSupported if the host
+    has no such family; InvalidValue for what a pool gives to nobody.  Then nothing has changed.  Under the VE's lock.
     """
     asked = [Wish.parse(text) for text in wishes]
+    claimant = claims.Claimant(state, veid)
+    before = claimant.claims()
+    if not asked and not before:
+        return
+    _refuse_lacking(veid, asked)
     wanted = [wish.address for wish in asked if wish.address]
+    new = [address for address in wanted if not claimant.has(address)]
     for address in wanted:
-        if owner := claims.holder(str(address), claims.Claimant(state, veid)):
-            raise InUse(f"cannot give {address} to {veid}: VE {owner.veid} of {owner.state.path} has it")
-        _refuse_leased(state, veid, address)
-    claims.claim(state, veid, wanted + _kept(state, veid, asked))
+        _refuse_taken(claimant, address)
+    for address in new:
+        if why := next(filter(None, (each.refusal(address) for each in pool.pools())), ""):
+            raise InvalidValue(f"cannot give {address} to {veid}: {why}")
+    claims.claim(state, veid, wanted + _kept(claimant, asked))
+    with contextlib.ExitStack() as undo:
+        undo.callback(claims.claim, state, veid, before)
+        for address in new:
+            _await_way(claimant, address)
+        undo.pop_all()
 
 
-def _kept(state: State, veid: int, asked: Iterable[Wish]) -> list[Address]:
-    """What it has claimed of the pools that it wants a sticky address of."""
-    claimed = [ip_address(text) for text in claims.Claimant(state, veid).claims()]
+def _refuse_lacking(veid: int, asked: Iterable[Wish]) -> None:
+    for wish in asked:
+        versions = (wish.address.version,) if wish.address else pool.get(wish.pool).versions
+        for version in versions:
+            venet.require(version, f"cannot give {wish} to {veid}")
+
+
+def _refuse_taken(claimant: claims.Claimant, address: Address) -> None:
+    """InUse if another VE has this address, or this host itself."""
+    cannot = f"cannot give {address} to {claimant.veid}"
+    if other := claims.holder(address, claimant):
+        raise InUse(f"{cannot}: {other.named(claimant.state)} has it", claims.HINT)
+    holder, use = leases.look(address)
+    if holder and not _is_own(claimant, holder):
+        raise InUse(f"{cannot}: {holder.named(claimant.state.path)} has it", claims.HINT)
+    if use:
+        raise InUse(f"{cannot}: {use}", "choose another address")
+
+
+def _await_way(claimant: claims.Claimant, address: Address) -> None:
+    """Who leased it while we claimed it gives it back; InUse if that was before, so that it does not."""
+    deadline = time.monotonic() + DYING
+    while (holder := leases.holder(address)) and not _is_own(claimant, holder):
+        if time.monotonic() > deadline:
+            _refuse_taken(claimant, address)
+        time.sleep(0.01)
+
+
+def _is_own(claimant: claims.Claimant, holder: leases.Holder) -> bool:
+    return holder.name == venet.alternative_name(claimant.state.tag, claimant.veid)
+
+
+def _kept(claimant: claims.Claimant, asked: Iterable[Wish]) -> list[Address]:
+    """What it has claimed of the pools that it wants a sticky address of; of a copy, the original keeps that."""
+    claimed = claimant.claims()
     pools = [pool.get(wish.pool) for wish in asked if wish.sticky] if claimed else []
-    return [address for address in claimed if any(address in each for each in pools)]
+    of_pools = [address for address in claimed if any(address in each for each in pools)]
+    return [address for address in of_pools if claimant.has(address) or _is_free(claimant, address)]
 
 
-def _refuse_leased(state: State, veid: int, address: Address) -> None:
-    interface, owner = venet.owner(address)
-    if interface and owner != venet.alternative_name(state.tag, veid):
-        raise InUse(f"cannot give {address} to {veid}: {_named(interface, owner)} has it", "ve list -o veid,addresses")
-
-
-def _named(interface: str, owner: str) -> str:
-    _, _, veid = owner.rpartition("-")
-    return f"VE {veid}" if veid.isdecimal() else f"the interface {interface}"
+def _is_free(claimant: claims.Claimant, address: Address) -> bool:
+    with contextlib.suppress(InUse):
+        _refuse_taken(claimant, address)
+        return True
+    return False
 
 
 # --- a start ------------------------------------------------------------------------------------------------------
@@ -124,18 +166,18 @@ def disconnect(state: State, veid: int, had: Callable[[], Given] = Given) -> Non
 
 def add(state: State, veid: int, before: Given, wishes: Sequence[str], pidfd: int, *, ephemeral: bool) -> Given:
     """Give it these too; of none that it was refused, or all."""
-    now = before
+    now, claimant = before, claims.Claimant(state, veid)
     with contextlib.ExitStack() as undo:
+        if not ephemeral:
+            undo.callback(claims.claim, state, veid, claimant.claims())
         for text in wishes:
             found = []
-            for wish in _leased(state, veid, before.interface, Wish.parse(text)):
-                undo.callback(venet.give_back, before.interface, wish.address)  # type: ignore[arg-type]
+            for wish, address in _leased(claimant, before.interface, Wish.parse(text), ephemeral=ephemeral):
+                undo.callback(venet.give_back, before.interface, address)
+                publishing.forget(address)  # what led to who had it before
                 found.append(wish)
             now = replace(now, addresses=(*now.addresses, (text, tuple(found))))
-        new = now.all()[len(before.all()) :]
-        if not ephemeral:
-            _keep_sticky(state, veid, now)
-        venet.add(pidfd, before.interface, new)
+        venet.add(pidfd, before.interface, now.all()[len(before.all()) :])
         undo.pop_all()
     return now
 
@@ -176,69 +218,104 @@ def change(
 
 def _linked(state: State, veid: int, pidfd: int, pid: int) -> Given:
     with open(f"/proc/{pid}/ns/net") as netns:
-        return Given(venet.connect(pidfd, netns.fileno(), state.tag, veid))
+        return Given(venet.connect(pidfd, netns.fileno(), state.tag, veid, state.path))
 
 
-def _keep_sticky(state: State, veid: int, now: Given) -> None:
-    """Claim the sticky addresses that it has been leased for the first time."""
-    wanted = {wish.address for text, given in now.addresses for wish in given if _is_kept(Wish.parse(text))}
-    claimed = set(claims.Claimant(state, veid).claims())
-    if new := [address for address in wanted if address and str(address) not in claimed]:
-        claims.claim(state, veid, [*map(ip_address, claimed), *new])
+# --- leases -------------------------------------------------------------------------------------------------------
 
 
-def _is_kept(wish: Wish) -> bool:
-    return wish.sticky or wish.address is not None
-
-
-def _leased(state: State, veid: int, interface: str, wish: Wish) -> Iterator[Wish]:
+def _leased(
+    claimant: claims.Claimant, interface: str, wish: Wish, *, ephemeral: bool
+) -> Iterator[tuple[Wish, Address]]:
     """The addresses that this wish gets it; each is a lease before the next is looked for."""
     if wish.address:
-        _lease(veid, interface, wish.address)
-        yield wish
+        _lease(claimant, interface, wish.address)
+        yield wish, wish.address
         return
+    if wish.sticky and ephemeral:
+        why = "it is thrown away, and keeps nothing"
+        raise InvalidValue(f"cannot give {wish} to {claimant.veid}: {why}", f"{wish}".removesuffix(":sticky"))
     source = pool.get(wish.pool)
-    claimant = claims.Claimant(state, veid)
-    kept = [address for address in map(ip_address, claimant.claims()) if address in source] if wish.sticky else []
+    kept = [address for address in claimant.claims() if address in source and claimant.has(address)]
     for version in source.versions:
-        own = [address for address in kept if address.version == version]
+        venet.require(version, f"cannot give {wish} to {claimant.veid}")
+        own = [address for address in kept if address.version == version] if wish.sticky else []
         if own:
-            _lease(veid, interface, own[0])
-        address = own[0] if own else _any_of(source, version, interface, claimant)
-        yield Wish(address, address.max_prefixlen)
+            _lease(claimant, interface, own[0])
+        address = own[0] if own else _any_of(claimant, interface, source, version, sticky=wish.sticky)
+        yield Wish(address, address.max_prefixlen), address
 
 
-def _lease(veid: int, interface: str, address: Address) -> None:
-    """This very address, as soon as a VE that has just ended gives it back."""
+def _lease(claimant: claims.Claimant, interface: str, address: Address) -> None:
+    """This very address, as soon as a VE that has just ended, or has leased it while we claimed it, gives it back.
+
+    InUse says who does not.
+    """
     deadline = time.monotonic() + DYING
     while True:
         with contextlib.suppress(FileExistsError):
+            _refuse_claimed(claimant, address)
             venet.lease(interface, address)
-            return
-        holder, owner = venet.owner(address)
-        if holder and time.monotonic() > deadline:
-            raise InUse(f"cannot give {address} to {veid}: {_named(holder, owner)} has it", "ve list -o veid,addresses")
+            break
+        holder = leases.holder(address)
+        if holder and holder.interface == interface:
+            raise InUse(f"cannot give {address} to {claimant.veid}: it has that already, by another word")
+        if holder and _is_dead(holder):
+            venet.cut(holder.interface)
+        elif time.monotonic() > deadline:
+            _refuse_taken(claimant, address)
+            raise InUse(f"cannot give {address} to {claimant.veid}: this host has another route to it", claims.HINT)
         time.sleep(0.01)  # the kernel tells nobody when it has taken a namespace apart
+    with contextlib.ExitStack() as undo:
+        undo.callback(venet.give_back, interface, address)
+        _refuse_claimed(claimant, address)
+        undo.pop_all()
 
 
-def _any_of(source: pool.Pool, version: int, interface: str, claimant: claims.Claimant) -> Address:
-    taken: set[Address] = set()
-    refused = 0
-    for address in source.addresses(version, zlib.crc32(claimant.conf.encode())):
-        if address in taken or claims.holder(str(address), claimant):
-            continue
-        try:
+def _refuse_claimed(claimant: claims.Claimant, address: Address) -> None:
+    if other := claims.holder(address, claimant):
+        raise InUse(f"cannot give {address} to {claimant.veid}: {other.named(claimant.state)} has it", claims.HINT)
+
+
+def _any_of(claimant: claims.Claimant, interface: str, source: pool.Pool, version: int, *, sticky: bool) -> Address:
+    """One of a pool that is nobody's; InUse if none is, also when those of VEs that have ended are taken back."""
+    for address in _candidates(claimant, source, version):
+        with contextlib.ExitStack() as undo, contextlib.suppress(InUse, FileExistsError):
             venet.lease(interface, address)
-        except FileExistsError:
-            refused += 1
-            taken = {each for each, _ in venet.leases()} if refused == _MANY else taken
-            continue
-        if not claims.holder(str(address), claimant):
+            undo.callback(venet.give_back, interface, address)
+            _refuse_claimed(claimant, address)
+            if not pool.exists(source.name):
+                break
+            if sticky:
+                claims.claim(claimant.state, claimant.veid, [*claimant.claims(), address])
+            undo.pop_all()
             return address
-        venet.give_back(interface, address)
-    count = source.size(version)
-    why = f"all {count} of IPv{version} are taken"
-    raise InUse(f"cannot lease an address of pool {source.name}: {why}", f"ve network show {source.name}")
+    pool.get(source.name)
+    why = f"all {source.size(version)} of IPv{version} are taken"
+    raise InUse(f"cannot lease an address of pool {source.name}: {why}", f"ve network show {source.name} says by whom")
+
+
+def _candidates(claimant: claims.Claimant, source: pool.Pool, version: int) -> Iterator[Address]:
+    """Addresses of a pool that look free, from one on that few others begin at."""
+    seed = zlib.crc32(claimant.conf.encode())
+    taken: set[Address] = set()
+    for count, address in enumerate(source.addresses(version, seed)):
+        if count == _MANY:
+            taken = {each for each, _ in leases.all_leases()}
+        if address not in taken and _is_free(claimant, address):
+            yield address
+    for address, holder in leases.all_leases():
+        if address.version == version and address in source and _is_dead(holder):
+            venet.cut(holder.interface)
+            yield address
+
+
+def _is_dead(holder: leases.Holder) -> bool:
+    """Has its VE ended, so that the kernel is about to take back what it had?  No, where we cannot know."""
+    if not holder.state_dir or not holder.veid:
+        return False
+    facts = State(holder.state_dir).read_facts(holder.veid)
+    return bool(facts and facts.extra.get("interface") == holder.interface and not lives(facts))
 
 
 # --- rules, ports, speed ------------------------------------------------------------------------------------------
@@ -246,7 +323,9 @@ def _any_of(source: pool.Pool, version: int, interface: str, claimant: claims.Cl
 
 def have_rules() -> None:
     """The rules that keep every VE to its own addresses; after a boot, what `ve network add --nat` was told as well."""
-    firewall.ensure(lambda: [str(each) for source in pool.pools() if source.nat for each in source.networks])
+    if firewall.ensure(lambda: [str(each) for source in pool.pools() if source.nat for each in source.networks]):
+        for source in [each for each in pool.pools() if each.nat]:
+            forwarding.turn_on(source.versions, contextlib.ExitStack(), f"cannot let pool {source.name} reach out")
 
 
 def publish(veid: int, given: Given, words: Sequence[str], before: Sequence[str] = ()) -> None:

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from ipaddress import IPv4Address, IPv6Address
+from itertools import count
+from math import gcd
 
 from ve import lock
 from ve.addresses import Address, Network, network
@@ -36,6 +38,15 @@ class Pool:
     def __contains__(self, address: Address) -> bool:
         return any(address in network for network in self.networks if network.version == address.version)
 
+    def refusal(self, address: Address) -> str:
+        """Why it gives this one to nobody, though it is in one of its networks; empty if it does, or is not."""
+        for each in self.networks:
+            if address == each.network_address:
+                return f"it is the address of the network {each} of pool {self.name} itself"
+            if address == each.broadcast_address and each.version == 4:
+                return f"it is the broadcast address of {each} of pool {self.name}"
+        return ""
+
     @cached_property
     def versions(self) -> tuple[int, ...]:
         return tuple(sorted({network.version for network in self.networks}))
@@ -44,11 +55,16 @@ class Pool:
         return sum(len(_usable(network)) for network in self.networks if network.version == version)
 
     def addresses(self, version: int, seed: int) -> Iterator[Address]:
-        """Each address of this family once, from one on that few others begin at."""
+        """Each address of this family once, in an order that few other seeds give.
+
+        By steps that have no factor in common with their number: so of a pool that is half full half are free whatever
+        was taken before, where neighbours would have neighbours.
+        """
         spans = [_usable(network) for network in self.networks if network.version == version]
         size = sum(map(len, spans))
+        step = next(step for step in count(1 + seed // 7) if gcd(step, max(1, size)) == 1)
         for offset in range(size):
-            index = (seed + offset) % size
+            index = (seed + offset * step) % size
             for span in spans:
                 if index < len(span):
                     yield IPv4Address(span[index]) if version == 4 else IPv6Address(span[index])
@@ -95,19 +111,27 @@ def get(name: str) -> Pool:
     return _parse(name, path, data)
 
 
-def add(pool: Pool) -> None:
+def exists(name: str) -> bool:
+    return os.path.exists(_path(name))
+
+
+def check(pool: Pool) -> None:
     """Exists if there is one of this name, InvalidValue if its networks are none, or another's too."""
     check_name(pool.name, "pool name")
-    if pool.name == "sticky":
-        raise InvalidValue("cannot add pool sticky: auto:sticky means another thing", "choose another name")
+    if pool.name in ("sticky", "auto"):
+        raise InvalidValue(f"cannot add pool {pool.name}: that word means another thing", "choose another name")
     if not pool.networks:
         raise InvalidValue(f"cannot add pool {pool.name}: it has no network", "--cidr 10.9.0.0/24")
+    if os.path.lexists(_path(pool.name)):
+        raise Exists(f"cannot add pool {pool.name}: it exists", f"ve network remove {pool.name}")
+    _refuse_overlap(pool)
+
+
+def add(pool: Pool) -> None:
+    """As check; then there is this pool."""
     with alone(make=True):
-        _refuse_overlap(pool)
-        try:
-            create_whole(_path(pool.name), _dump(pool), 0o644)
-        except FileExistsError:
-            raise Exists(f"cannot add pool {pool.name}: it exists", f"ve network remove {pool.name}") from None
+        check(pool)
+        create_whole(_path(pool.name), _dump(pool), 0o644)
 
 
 def remove(name: str) -> Pool:

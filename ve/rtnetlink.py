@@ -69,6 +69,11 @@ def no_own_address(index: int) -> bytes:
     return link(NEWLINK, [("IFLA_AF_SPEC", {"attrs": [("AF_INET6", inet6)]})], index=index)
 
 
+def alias(index: int, text: str) -> bytes:
+    """What people read beside its name; no other interface need be without it."""
+    return link(NEWLINK, [("IFLA_IFALIAS", text)], index=index)
+
+
 def up(index: int) -> bytes:
     return link(NEWLINK, [], index=index, flags=IFF_UP, change=IFF_UP)
 

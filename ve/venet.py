@@ -8,7 +8,8 @@
 Nobody else is on it, so nothing is asked for or answered on it: both ends have the same hardware address and IFF_NOARP,
 and who forges ARP or neighbour discovery is not heard.  The route to one address is added exclusively (NLM_F_EXCL), so
 the kernel gives each address to one VE, and takes it back with the interface when the VE's network namespace goes.
-Each start has an interface name of its own; from the VEID alone it is found by its alternative name.
+Each start has an interface name of its own; from the VEID alone it is found by its alternative name, and its alias says
+which state dir's VEID that is.  Who has which address is asked in ve/leases.py.
 """
 
 import contextlib
@@ -17,7 +18,7 @@ import os
 import secrets
 import socket
 import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from ve import netlink, rtnetlink
@@ -32,11 +33,10 @@ INSIDE, PREFIX, MAC = "venet0", "venet", "02:76:65:00:00:01"
 GATEWAYS = {4: ipaddress.ip_address("169.254.1.1"), 6: ipaddress.ip_address("fe80::1")}
 _DEFAULT = {4: ipaddress.ip_network("0.0.0.0/0"), 6: ipaddress.ip_network("::/0")}
 _LETTERS = "abcdefghijklmnopqrstuvwxyz234567"
-# <linux/if_link.h>, <linux/rtnetlink.h>
-_IFINFOMSG, _RTMSG = struct.Struct("=BxHiII"), struct.Struct("=8BI")
-_IFLA_IFNAME, _IFLA_PROP_LIST, _IFLA_ALT_IFNAME = 3, 52, 53
-_RTA_OIF = 4
-_FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
+# <linux/if_link.h>, <linux/if.h>
+_IFINFOMSG = struct.Struct("=BxHiII")
+_IFLA_ALT_IFNAME = 53
+_IFALIASZ = 256
 
 
 def alternative_name(tag: str, veid: int) -> str:
@@ -44,14 +44,16 @@ def alternative_name(tag: str, veid: int) -> str:
     return f"{tag}-{veid}"
 
 
-def connect(pidfd: int, netns: int, tag: str, veid: int) -> str:
+def connect(pidfd: int, netns: int, tag: str, veid: int, state_dir: str) -> str:
     """Make the pair of a VE that has none, without addresses: the name on the host."""
     name = PREFIX + "".join(secrets.choice(_LETTERS) for _ in range(15 - len(PREFIX)))
     pair = rtnetlink.new_pair(name, INSIDE, netns, MAC, rtnetlink.IFF_NOARP)
     rtnetlink.ask(pair, rtnetlink.alternative_name(name, alternative_name(tag, veid)))
     index = socket.if_nametoindex(name)
     gateway = rtnetlink.address(rtnetlink.NEWADDR, index, GATEWAYS[4], local=True)
-    rtnetlink.ask(rtnetlink.no_own_address(index), rtnetlink.up(index), gateway)
+    shown = state_dir.isprintable() and len(os.fsencode(state_dir)) < _IFALIASZ
+    alias = rtnetlink.alias(index, state_dir if shown else "")
+    rtnetlink.ask(rtnetlink.no_own_address(index), alias, rtnetlink.up(index), gateway)
     inside(pidfd, lambda: rtnetlink.ask(rtnetlink.up(socket.if_nametoindex(INSIDE))))
     return name
 
@@ -64,6 +66,12 @@ def disconnect(tag: str, veid: int) -> None:
     with contextlib.suppress(OSError), netlink.connect(socket.NETLINK_ROUTE) as channel:
         name = netlink.attribute(_IFLA_ALT_IFNAME, alternative_name(tag, veid).encode() + b"\0")
         netlink.ask(channel, netlink.request(rtnetlink.DELLINK, _IFINFOMSG.pack(0, 0, 0, 0, 0) + name))
+
+
+def cut(name: str) -> None:
+    """Remove the pair of a VE that has ended, by the name on the host, which no later start has."""
+    with contextlib.suppress(OSError):
+        rtnetlink.ask(rtnetlink.delete(socket.if_nametoindex(name)))
 
 
 def lease(name: str, address: Address) -> None:
@@ -120,48 +128,17 @@ def inside(pidfd: int, work: Callable[[], T]) -> T:
     return in_a_thread(there)
 
 
-def leases() -> Iterator[tuple[Address, str]]:
-    """Every address that a VE of this host has been leased, and the name of its interface."""
-    names = {index: name for index, name in socket.if_nameindex() if name.startswith(PREFIX)}
-    for version, family in _FAMILIES.items():
-        request = _RTMSG.pack(family, 0, 0, 0, 0, 0, 0, 0, 0)
-        with netlink.connect(socket.NETLINK_ROUTE) as channel:
-            for body in netlink.dump(channel, rtnetlink.GETROUTE, request):
-                yield from _lease(body, version, names)
-
-
-def _lease(body: memoryview, version: int, names: dict[int, str]) -> Iterator[tuple[Address, str]]:
-    length = body[1]
-    found = dict(netlink.attributes(body, _RTMSG.size))
-    if length != {4: 32, 6: 128}[version] or body[4] != rtnetlink.RT_TABLE_MAIN or _RTA_OIF not in found:
-        return
-    name = names.get(struct.unpack("=i", found[_RTA_OIF])[0])
-    if name and (to := found.get(rtnetlink.RTA_DST)):
-        yield ipaddress.ip_address(bytes(to)), name
-
-
-def owner(address: Address) -> tuple[str, str]:
-    """The interface that an address is leased to, and its alternative name; "" twice if it is to none."""
-    for leased, name in leases():
-        if leased == address:
-            return name, next(iter(alternative_names(name)), "")
-    return "", ""
-
-
-def alternative_names(name: str) -> list[str]:
-    with contextlib.suppress(OSError), netlink.connect(socket.NETLINK_ROUTE) as channel:
-        wanted = _IFINFOMSG.pack(0, 0, 0, 0, 0) + netlink.attribute(_IFLA_IFNAME, name.encode() + b"\0")
-        body = netlink.get(channel, rtnetlink.GETLINK, wanted)
-        for kind, value in netlink.attributes(body, _IFINFOMSG.size):
-            if kind == _IFLA_PROP_LIST:
-                props = netlink.attributes(value)
-                return [bytes(each).rstrip(b"\0").decode() for kind, each in props if kind == _IFLA_ALT_IFNAME]
-    return []
+def require(version: int, cannot: str) -> None:
+    """NotSupported if this host has no IPv6, or was told to have none; cannot is how the sentence begins."""
+    if version == 6 and not os.path.isdir("/proc/sys/net/ipv6"):
+        cure = "boot it without ipv6.disable=1, or give IPv4 addresses only"
+        raise NotSupported(f"{cannot}: this host has no IPv6", cure)
+    if version == 6 and _setting("all", "disable_ipv6") == "1":
+        cure = "sysctl -w net.ipv6.conf.all.disable_ipv6=0, or give IPv4 addresses only"
+        raise NotSupported(f"{cannot}: IPv6 is disabled on this host", cure)
 
 
 def _have_ipv6(name: str) -> None:
-    if not os.path.isdir("/proc/sys/net/ipv6"):
-        raise NotSupported("this host has no IPv6", "boot it without ipv6.disable=1, or give IPv4 addresses only")
     if _setting(name, "disable_ipv6") == "1":
         _set(name, "disable_ipv6", "0")
     _ask_anew(rtnetlink.address(rtnetlink.NEWADDR, socket.if_nametoindex(name), GATEWAYS[6], 64))

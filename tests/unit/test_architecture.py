@@ -38,8 +38,8 @@ LEVELS = (
         "ve.devices",
         "ve.confinement",
         "ve.rlimits",
-        "ve.errand ve.netlink ve.rtnetlink ve.venet ve.bandwidth ve.nftables ve.ruleset ve.otherfirewalls "
-        "ve.sockets ve.netfilter ve.ptys ve.sharedmemory ve.sample",
+        "ve.errand ve.netlink ve.rtnetlink ve.venet ve.leases ve.forwarding ve.bandwidth ve.nftables ve.ruleset "
+        "ve.otherfirewalls ve.sockets ve.netfilter ve.ptys ve.sharedmemory ve.sample",
         "ve.terminal",
         "ve.passwd",
         "ve.log",
@@ -63,10 +63,14 @@ LEVELS = (
     ),
     (
         "ve.journal ve.ledger ve.traffic ve.instance ve.describe ve.options ve.settings ve.places ve.answers "
-        "ve.explain ve.selftest ve.account ve.react ve.events ve.foreground ve.environment ve.ephemeral ve.host",
+        "ve.explain ve.selftest ve.account ve.react ve.events ve.foreground ve.environment ve.ephemeral ve.networks "
+        "ve.host",
     ),
     ("ve",),
-    ("ve._output ve._completion ve._limit_options ve._options ve._session ve._app ve._ubc ve._top ve._plan cli",),
+    (
+        "ve._output ve._completion ve._limit_options ve._network_options ve._options ve._session ve._app ve._ubc "
+        "ve._top ve._plan ve._template ve._network cli",
+    ),
 )
 # name -> (level, line, place on the line)
 PLACES = {
@@ -82,7 +86,7 @@ HOMES = {
     "pyseccomp": {"ve.seccomp"},
     "pyroute2": {"ve.rtnetlink"},
     "tomli_w": {"ve.config", "ve.pool", "ve.template"},
-    "typer": {"ve._app", "ve._limit_options", "ve._completion", "ve._options", "ve._output"},
+    "typer": {"ve._app", "ve._limit_options", "ve._network_options", "ve._completion", "ve._options", "ve._output"},
     "rich": {"ve._output", "ve._top"},
     "textual": {"ve._top"},
 }

@@ -11,6 +11,7 @@ import os
 import shlex
 import sys
 from collections.abc import Callable
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,7 +21,7 @@ import pytest
 import cli
 import ve
 
-REAL = {name: getattr(ve, name) for name in ("Host", "Environment", "Templates")}
+REAL = {name: getattr(ve, name) for name in ("Host", "Environment", "Networks", "Templates")}
 
 
 class Fake:
@@ -36,7 +37,7 @@ class Fake:
         def call(*args: Any, **kwargs: Any) -> Any:
             inspect.signature(real).bind(self, *args, **kwargs)
             self._world.calls.append((name, args, kwargs))
-            answer = self._world.answers.get(name)
+            answer = self._world.answers.get(f"{self._real}.{name}", self._world.answers.get(name))
             if isinstance(answer, BaseException):
                 raise answer
             return answer
@@ -53,6 +54,13 @@ OVERLAY = {
     "cure": "a kernel",
     "why": "",
 }
+
+
+WEB = ve.Pool("web", (ip_network("10.9.0.0/29"), ip_network("fd00:9::/126")), nat=True)
+LEASES = [
+    ve.Lease(ip_address("10.9.0.1"), 101, "/d", "venetx", "both"),
+    ve.Lease(ip_address("fd00:9::2"), None, None, "venety", "lease"),
+]
 
 
 class World:
@@ -77,6 +85,7 @@ class World:
             "create": self.env,
             "list": [self.env],
             "add": template,
+            "Networks.add": ["net.ipv4.ip_forward: 0 -> 1"],
             "build": template,
             "stop": True,
             "set": [],
@@ -110,10 +119,12 @@ class World:
         }
         self.templates = Fake("Templates", self)
         vars(self.templates)["list"] = lambda: [template]
+        self.networks = Fake("Networks", self)
+        vars(self.networks).update(list=lambda: [WEB], get=lambda name: WEB, leases=lambda name: LEASES)
 
     def host(self, state_dir: str | None) -> Fake:
         self.state_dirs.append(state_dir)
-        return Fake("Host", self, templates=self.templates)
+        return Fake("Host", self, templates=self.templates, networks=self.networks)
 
 
 @pytest.fixture
@@ -224,6 +235,12 @@ CALLS: list[tuple[str, list[tuple[str, tuple[Any, ...], dict[str, Any]]]]] = [
     ("cp -a a red:/b", [("get", ("red",), {}), ("copy_in", ("a", "/b"), {"archive": True})]),
     ("cp -a red:/etc .", [("get", ("red",), {}), ("copy_out", ("/etc", "."), {"archive": True})]),
     ("diff 101", [("get", (101,), {}), ("diff", (), {})]),
+    (
+        "network add web --cidr 10.9.0.0/24 --cidr fd00:9::/64 --nat --pool-hosts",
+        [("add", ("web", ["10.9.0.0/24", "fd00:9::/64"]), {"nat": True, "hosts": True})],
+    ),
+    ("network add web --cidr 10.9.0.0/24", [("add", ("web", ["10.9.0.0/24"]), {"nat": False, "hosts": False})]),
+    ("network remove web", [("remove", ("web",), {})]),
     ("template add alpine x.tar", [("add", ("alpine", "x.tar"), {"progress": None})]),
     (
         "template build debian --suite sid --include a,b --name d",
@@ -335,6 +352,17 @@ SHOWN = {
     "diff 101": "A  /etc/a\\x1bb\nD  /bin/c\n",
     "mount 101": "/var/lib/ve/root/101\n",
     "start --dry-run 101": "PROCESS  NAME    TEXT\nlaunch   cgroup  make it\n",
+    "network list": (
+        "NAME  NETWORKS                  NAT  HOSTS  TAKEN          SIZE\n"
+        "web   10.9.0.0/29,fd00:9::/126  yes  no     IPv4=1,IPv6=1  IPv4=6,IPv6=3\n"
+    ),
+    "network show web": (
+        "name: web\nnetworks: 10.9.0.0/29,fd00:9::/126\nnat: yes\nhosts: no\ntaken: IPv4=1,IPv6=1\n"
+        "size: IPv4=6,IPv6=3\n"
+        "ADDRESS    VEID  STATEDIR  INTERFACE  KIND\n"
+        "10.9.0.1   101   /d        venetx     both\n"
+        "fd00:9::2  -     -         venety     lease\n"
+    ),
     "template list": "REF        CREATED     INIT        SOURCE\nbusybox:1  2000-08-21  /sbin/init  -\n",
 }
 
@@ -351,7 +379,15 @@ def test_nothing_to_show_is_no_line(world: World, capsys: pytest.CaptureFixture[
     assert capsys.readouterr().out == ""
 
 
-JSON = {
+SHOWN_POOL = {
+    "name": "web",
+    "networks": ["10.9.0.0/29", "fd00:9::/126"],
+    "nat": True,
+    "hosts": False,
+    "taken": {"IPv4": 1, "IPv6": 1},
+    "size": {"IPv4": 6, "IPv6": 3},
+}
+JSON: dict[str, Any] = {
     "list --json": [
         {
             "veid": 101,
@@ -389,6 +425,14 @@ JSON = {
     "diff --json 101": [{"kind": "A", "path": "/etc/a\x1bb"}, {"kind": "D", "path": "/bin/c"}],
     "template list --json": [{"ref": "busybox:1", "created": "2000-08-21", "init": "/sbin/init", "source": ""}],
     "check --json": [OVERLAY],
+    "network list --json": [SHOWN_POOL],
+    "network show --json web": SHOWN_POOL
+    | {
+        "leases": [
+            {"address": "10.9.0.1", "veid": 101, "state_dir": "/d", "interface": "venetx", "kind": "both"},
+            {"address": "fd00:9::2", "veid": None, "state_dir": None, "interface": "venety", "kind": "lease"},
+        ]
+    },
 }
 
 
@@ -411,6 +455,8 @@ SAID = {
     "rename 101 red": "101 is named red\n",
     "set 101 --hostname h --env A=1 --save": "101: hostname is set\n101: env waits for a restart\n",
     "template build busybox": "template busybox:1 is built\n",
+    "network add web --cidr 10.9.0.0/24 --nat": "net.ipv4.ip_forward: 0 -> 1\npool web is added\n",
+    "network remove web": "pool web is removed\n",
 }
 
 

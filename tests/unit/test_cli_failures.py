@@ -60,6 +60,10 @@ VERBS = {
     "selftest": "selftest",
     "cp": "cp a 101:b",
     "explain": "explain 101 mount",
+    "network list": "network list",
+    "network add": "network add web --cidr 10.9.0.0/24",
+    "network show": "network show web",
+    "network remove": "network remove web",
     "template list": "template list",
     "template add": "template add a b.tar",
     "template build": "template build busybox",
@@ -72,7 +76,7 @@ VERBS = {
 def test_every_verb_has_an_example_and_is_tried_here() -> None:
     assert set(VERBS) == set(_options.EXAMPLES)
     names = {command.name for command in cli.app.registered_commands}
-    names |= {f"template {command.name}" for command in _app.templates.registered_commands}
+    names |= {f"{name} {each.name}" for name, group in _app.groups.items() for each in group.registered_commands}
     assert names == set(VERBS)
 
 
@@ -120,6 +124,10 @@ SENTENCES = {
     "run": "run busybox",
     "selftest": "examine this host",
     "status": "look at 101",
+    "network add": "add pool web",
+    "network list": "list pools",
+    "network show": "look at pool web",
+    "network remove": "remove pool web",
     "template add": "add template a",
     "template build": "build template busybox",
     "template list": "list templates",
@@ -259,7 +267,10 @@ KNOWN_ELSEWHERE = {
     "set 101 --features nfs:on": "--profile NAME",
     "set 101 --ram 1G --save": "--memory SIZE",
     "create 101 --pids-limit 5": "--processes N",
-    "create 101 --publish 80:80": "a VE has no network but lo yet",
+    "create 101 -p 80:80": "--publish HOSTPORT:PORT[/udp]",
+    "create 101 --ipadd 10.9.0.5": "--ip ADDRESS",
+    "network rm web": "ve network remove NAME",
+    "network add web --subnet 10.9.0.0/24": "--cidr CIDR",
     "explain --format json 101 mount": "--json",
     "doctor": "ve check",
     "destroy --force 101": "ve stop --fast VE, then ve destroy VE",
@@ -277,7 +288,11 @@ def test_what_hands_know_from_elsewhere(line: str, capsys: pytest.CaptureFixture
 
 def test_what_is_familiar_exists_here_in_other_words() -> None:
     """Each place is a verb or a group; what a hint begins with is one; and no word of ours is in the table."""
-    places = {"ve": set(VERBS) | {"template"}, "ve template": {name.removeprefix("template ") for name in VERBS}}
+    places = {"ve": set(VERBS) | set(_app.groups)}
+    places |= {
+        f"ve {group}": {name.partition(" ")[2] for name in VERBS if name.startswith(f"{group} ")}
+        for group in _app.groups
+    }
     places |= {f"ve {name}": set() for name in VERBS} | {"": set()}
     for where, words, ours in out.FAMILIAR:
         assert not places[where] & {*words.split()}
@@ -305,7 +320,7 @@ def test_every_option_and_argument_is_described(name: str) -> None:
     assert [each.name for each in command.params if not each.help] == []
 
 
-@pytest.mark.parametrize("words", [[], ["template"]])
+@pytest.mark.parametrize("words", [[], *([name] for name in _app.groups)])
 def test_no_verb_shows_the_help(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(words) == 2
     out, err = capsys.readouterr()
@@ -402,6 +417,10 @@ COMPLETIONS = {
     "ve list --js": ["--json"],
     "ve list -o veid,p": ["veid,pid"],
     "ve cp re": ["red:"],
+    "ve network show ": ["default", "web"],
+    "ve network remove w": ["web"],
+    "ve create 7 --ip ": ["auto", "auto:sticky", "auto:web"],
+    "ve set 7 --ip-add auto:web": ["auto:web:sticky"],
 }
 
 
@@ -410,7 +429,8 @@ def test_completion(line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     envs = [SimpleNamespace(veid=101, name="red"), SimpleNamespace(veid=202, name="")]
     refs = ("busybox:1", "busybox:2", "alpine:1")
     templates = [SimpleNamespace(name=ref.partition(":")[0], ref=ref) for ref in refs]
-    host = SimpleNamespace(list=lambda: envs, templates=SimpleNamespace(list=lambda: templates))
+    pools = SimpleNamespace(list=lambda: [SimpleNamespace(name=name) for name in ("default", "web")])
+    host = SimpleNamespace(list=lambda: envs, templates=SimpleNamespace(list=lambda: templates), networks=pools)
     monkeypatch.setitem(vars(ve), "Host", lambda state_dir: host)
     assert complete(line, monkeypatch, capsys) == COMPLETIONS[line]
 

@@ -1,0 +1,38 @@
+"""The arguments and options of networks: of `ve network`, and those by which a VE is given addresses."""
+
+from typing import Annotated
+
+import typer
+
+from ve._completion import complete_address, complete_pool
+
+Texts = list[str] | None
+
+Addresses = Annotated[
+    Texts,
+    typer.Option(
+        "--ip",
+        metavar="ADDRESS",
+        help="An address, or auto[:POOL][:sticky] for one of a pool, while it runs or for good; repeatable.",
+        autocompletion=complete_address,
+    ),
+]
+Publish = Annotated[
+    Texts,
+    typer.Option(metavar="HOSTPORT:PORT[/udp]", help="Lead a port of the host to one of its own; repeatable."),
+]
+Rate = Annotated[str | None, typer.Option(metavar="RATE[:BURST]", help="What it may send and receive, such as 10mbit.")]
+AddAddresses = Annotated[
+    Texts,
+    typer.Option("--ip-add", metavar="ADDRESS", help="One more; repeatable.", autocompletion=complete_address),
+]
+RemoveAddresses = Annotated[
+    Texts, typer.Option("--ip-del", metavar="ADDRESS|all", help="One less, as it was given; repeatable.")
+]
+NewPool = Annotated[str, typer.Argument(metavar="NAME", help="That of --ip auto is default.")]
+Pool = Annotated[str, typer.Argument(metavar="NAME", help="A pool.", autocompletion=complete_pool)]
+Cidrs = Annotated[
+    list[str], typer.Option("--cidr", metavar="CIDR", help="A network, such as 10.9.0.0/24 or fd00:9::/64; repeatable.")
+]
+Nat = Annotated[bool, typer.Option("--nat", help="Forward what its VEs send, under this host's address.")]
+PoolHosts = Annotated[bool, typer.Option("--pool-hosts", help="Let its VEs find each other by name.")]

@@ -1,0 +1,128 @@
+"""The pools of this host, as a program has them: host.networks.
+
+They are the host's and not a state dir's, as its routes are: every Host has the same.
+"""
+
+import builtins
+from collections.abc import Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Literal
+
+from ve import claims, firewall, forwarding, leases, pool, venet
+from ve.addresses import Address, network
+from ve.errors import InUse, InvalidValue, require_root
+from ve.pool import Pool
+
+_SHOWN = 5  # VEs that a refusal names
+
+
+@dataclass(frozen=True)
+class Lease:
+    """An address of a pool that a VE has: while it runs ("lease"), for good ("claim"), or both.
+
+    veid and state_dir are None where the kernel does not say whose the interface is, interface where the VE does not
+    run.
+    """
+
+    address: Address
+    veid: int | None
+    state_dir: str | None
+    interface: str | None
+    kind: Literal["lease", "claim", "both"]
+
+
+class Networks:
+    """The pools that VEs are given addresses of."""
+
+    def add(self, name: str, cidrs: Iterable[str], nat: bool = False, hosts: bool = False) -> builtins.list[str]:
+        """Make a pool of these networks; gives what it changed on the host, such as "net.ipv4.ip_forward: 0 -> 1".
+
+        nat: what its VEs send to other networks leaves the host under the host's address, and the host forwards it.
+        hosts: its VEs find each other by name.  Exists, InvalidValue (no CIDR, or one that overlaps another pool's),
+        NotSupported (a family that this host lacks, or cannot forward); then nothing has changed.
+        """
+        cannot = f"cannot add pool {name}"
+        require_root(cannot)
+        if isinstance(cidrs, str):
+            raise InvalidValue(f"cannot use cidrs {cidrs!r}: it is one string, not a list of them", f"[{cidrs!r}]")
+        made = Pool(name, tuple(map(network, cidrs)), nat, hosts)
+        for version in made.versions:
+            venet.require(version, cannot)
+        with ExitStack() as undo:
+            pool.check(made)
+            changed = []
+            if nat:
+                _masquerade([*pool.pools(), made], pool.pools(), undo)
+                changed = forwarding.turn_on(made.versions, undo, cannot)
+            pool.add(made)
+            undo.pop_all()
+        return changed
+
+    def list(self) -> builtins.list[Pool]:
+        """All pools, by name."""
+        require_root("cannot list pools")
+        return pool.pools()
+
+    def get(self, name: str) -> Pool:
+        """NotFound names the nearest."""
+        require_root(f"cannot look for pool {name}")
+        return pool.get(name)
+
+    def remove(self, name: str) -> None:
+        """Forget a pool; InUse as long as a VE has an address of it, running or not."""
+        require_root(f"cannot remove pool {name}")
+        self._refuse_used(pool.get(name))
+        with ExitStack() as undo:
+            gone = pool.remove(name)
+            undo.callback(pool.add, gone)
+            self._refuse_used(gone)  # who leased one meanwhile has seen the pool; who comes now sees that it is gone
+            if gone.nat:
+                _masquerade(pool.pools(), [*pool.pools(), gone], undo)
+            undo.pop_all()
+
+    def leases(self, name: str) -> builtins.list[Lease]:
+        """The addresses of a pool that VEs of any state dir have, in their order."""
+        require_root(f"cannot look at pool {name}")
+        return _taken(pool.get(name))
+
+    def _refuse_used(self, source: Pool) -> None:
+        taken = _taken(source)
+        if taken:
+            shown = ", ".join(f"{each.address} ({_whose(each)})" for each in taken[:_SHOWN])
+            more = f" and {len(taken) - _SHOWN} more" if len(taken) > _SHOWN else ""
+            hint = f"stop or destroy them, or ve set VE --ip ... --save; `ve network show {source.name}` has all"
+            raise InUse(f"cannot remove pool {source.name}: VEs have {shown}{more}", hint)
+
+
+def _taken(source: Pool) -> builtins.list[Lease]:
+    """Claims, and what the kernel has; of an address that a VE has by both, one."""
+    held = {address: holder for address, holder in leases.all_leases() if address in source}
+    found = []
+    for address, claimant in claims.claimed():
+        if address in source:
+            holder = held.get(address)
+            own = holder and holder.name == venet.alternative_name(claimant.state.tag, claimant.veid)
+            interface = held.pop(address).interface if own else None
+            kind: Literal["claim", "both"] = "both" if own else "claim"
+            found.append(Lease(address, claimant.veid, claimant.state.path, interface, kind))
+    found += [
+        Lease(address, holder.veid, holder.state_dir or None, holder.interface, "lease")
+        for address, holder in held.items()
+    ]
+    return sorted(found, key=lambda each: (each.address.version, int(each.address)))
+
+
+def _whose(lease: Lease) -> str:
+    return f"VE {lease.veid}" if lease.veid is not None else str(lease.interface)
+
+
+def _masquerade(now: Iterable[Pool], before: Iterable[Pool], undo: ExitStack) -> None:
+    """Hide the networks of these pools behind this host, of those that have nat, and no others."""
+
+    def cidrs(sources: Iterable[Pool]) -> builtins.list[str]:
+        return [str(each) for source in sources if source.nat for each in source.networks]
+
+    firewall.ensure(lambda: cidrs(before))
+    undo.callback(firewall.masquerade, cidrs(before))
+    firewall.masquerade(cidrs(now))
