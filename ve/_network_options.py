@@ -22,6 +22,18 @@ Publish = Annotated[
     typer.Option(metavar="HOSTPORT:PORT[/udp]", help="Lead a port of the host to one of its own; repeatable."),
 ]
 Rate = Annotated[str | None, typer.Option(metavar="RATE[:BURST]", help="What it may send and receive, such as 10mbit.")]
+Nameservers = Annotated[
+    Texts,
+    typer.Option(
+        "--nameserver",
+        metavar="ADDRESS|inherit",
+        help="Whom a VE with addresses asks for names (the host's, unless given); repeatable, three at most.",
+    ),
+]
+SearchDomains = Annotated[
+    Texts,
+    typer.Option("--searchdomain", metavar="DOMAIN|inherit", help="Where short names are looked for; repeatable."),
+]
 AddAddresses = Annotated[
     Texts,
     typer.Option("--ip-add", metavar="ADDRESS", help="One more; repeatable.", autocompletion=complete_address),

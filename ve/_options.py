@@ -13,7 +13,15 @@ from typer.core import TyperArgument, TyperCommand, TyperOption
 from ve import errors, limits
 from ve._completion import complete_field, complete_right, complete_side, complete_template, complete_ve
 from ve._limit_options import AccountOnly, OnBarrier, OnFailure, Preset, limit
-from ve._network_options import AddAddresses, Addresses, Publish, Rate, RemoveAddresses
+from ve._network_options import (
+    AddAddresses,
+    Addresses,
+    Nameservers,
+    Publish,
+    Rate,
+    RemoveAddresses,
+    SearchDomains,
+)
 from ve._output import LIST
 from ve.model import check_name
 from ve.rights import PROFILES
@@ -289,6 +297,8 @@ SETTINGS: dict[str, tuple[Any, Callable[[Any], Any]]] = {
     "rate": (Rate, str),
     "add_addresses": (AddAddresses, listed),
     "remove_addresses": (RemoveAddresses, listed),
+    "nameservers": (Nameservers, listed),
+    "searchdomains": (SearchDomains, listed),
     "preset": (Preset, str),
     **{name: (limit(name), str) for name in limits.NAMES},
     "on_barrier": (OnBarrier, reactions),

@@ -11,7 +11,7 @@ import os
 import struct
 import termios
 
-from ve import farside, loopback, mounts, namespaces, privileges
+from ve import farside, loopback, mounts, namespaces, ownfiles, privileges
 from ve._linux import ioctls, syscalls
 from ve.confinement import confine
 from ve.errors import Error
@@ -62,6 +62,14 @@ def hostname(launch: Launch) -> None:
 def lo(launch: Launch) -> None:
     """lo up: 127.0.0.1 and ::1"""
     loopback.up()
+
+
+def names(launch: Launch) -> None:
+    """whom it asks for names, and its own: /etc/resolv.conf and /etc/hosts, once it is known what it was leased"""
+    wanted = farside.receive(launch.line)[0]
+    if wanted[:1] != ("NAMES",):
+        os._exit(1)  # launch is gone or gave up, so are we
+    ownfiles.write(wanted[1])
 
 
 def session(launch: Launch) -> None:
@@ -115,6 +123,7 @@ INIT = (
     own_file_systems,
     hostname,
     lo,
+    names,
     session,
     descriptors,
     ready,

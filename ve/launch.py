@@ -23,6 +23,7 @@ from ve import (
     init,
     interpreter,
     mounts,
+    names,
     network,
     order,
     outfit,
@@ -187,7 +188,7 @@ def device_filter(launch: Launch) -> None:
 
 
 def disk(launch: Launch) -> None:
-    """what it may keep on disk, and until its overlay is mounted what that needs besides"""
+    """what it may keep on disk, and until its own init runs what a start needs besides"""
     if private := order.private(launch):
         outfit.limit_disk(private, launch.config)
         launch.undo.push(launch.headroom)
@@ -249,15 +250,22 @@ def reach(launch: Launch) -> None:
     network.limit(given, config.rate)
 
 
+def tell_names(launch: Launch) -> None:
+    """what its resolver is to read, now that its addresses are known"""
+    if launch.config.addresses:
+        wanted = names.wanted(launch.config, launch.given.all(), launch.boots)
+        farside.send(launch.line, "NAMES", wanted)  # where init is gone, await_init hears why
+
+
 def await_root(launch: Launch) -> None:
     """wait for setup"""
     launch.expect(launch.near, "MOUNTED")
-    launch.headroom.close()
 
 
 def await_init(launch: Launch) -> None:
     """wait for init"""
     launch.expect(launch.line, "READY")
+    launch.headroom.close()
 
 
 def facts(launch: Launch) -> None:
@@ -316,8 +324,8 @@ def go(launch: Launch) -> None:
 
 
 BEFORE = (host, premount_action, cgroup, resources, device_filter, disk, setup_process)
-MEANWHILE = (adopt_init, rules, interface, reach, await_root, await_init)  # setup and init take the steps of their own
-OF_NETWORK = (rules, interface, reach)
+OF_NETWORK = (rules, interface, tell_names, reach)
+MEANWHILE = (adopt_init, *OF_NETWORK, await_root, await_init)  # setup and init take the steps of their own
 AFTER = (facts, shared_memory, start_action, go)
 
 
@@ -328,7 +336,7 @@ def plan(launch: Launch) -> list[Step]:
         return [Step(process, step.__name__, _text(launch, step)) for step in steps]
 
     outside = of("setup", (step for step in setup.SETUP if step.__name__ not in order.left_out(launch)))
-    *inside, execute = of("init", init.INIT)
+    *inside, execute = of("init", (step for step in init.INIT if step.__name__ not in order.left_out(launch)))
     linked = of("ve", OF_NETWORK if launch.config.addresses else ())
     return [*of("ve", BEFORE), *outside, *linked, *inside, *of("ve", AFTER), execute]
 

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from ve import addresses, ports, rates, rights, triggers
+from ve import addresses, ports, rates, resolver, rights, triggers
 from ve.errors import InvalidValue
 from ve.limits import Limits
 from ve.limits import resolve as resolve_limits
@@ -81,6 +81,8 @@ class Config:
     addresses: tuple[str, ...] = ()  # of ve/addresses.py
     publish: tuple[str, ...] = ()  # of ve/ports.py
     rate: str = ""  # of ve/rates.py
+    nameservers: tuple[str, ...] = ()  # of ve/resolver.py
+    searchdomains: tuple[str, ...] = ()
     area: str = ""  # "loop": what it changes is in a file system of its own
     account_only: bool = False  # a limit that nothing keeps it to is accepted, and counted
 
@@ -101,6 +103,7 @@ class Config:
         ports.check(self.publish)
         if self.rate:
             rates.rate(self.rate)
+        resolver.check(self.nameservers, self.searchdomains)
         if self.area not in AREAS:
             raise InvalidValue(f"cannot use area {self.area!r}: there is only {AREAS[1]}")
         if _CONTROL.search(self.description):

@@ -137,6 +137,8 @@ def mount_protected(base: int, wanted: Protection) -> None:
     if wanted["another_proc"]:
         _another_proc()
     for source, point in wanted["binds"]:
+        if os.path.isdir(source):
+            directory(point)
         _bind(source, point)
         _remount_read_only(point, MS_NOSUID | MS_NODEV)
     _protect(wanted)

@@ -29,6 +29,8 @@ class Common(Words, total=False):
     addresses: Iterable[str]
     publish: Iterable[str]
     rate: str
+    nameservers: Iterable[str]  # "inherit": those of the host, as if there were none
+    searchdomains: Iterable[str]
 
 
 class Options(Common, total=False):
@@ -98,6 +100,8 @@ _OF_CONFIG: dict[str, Callable[[str, Any], Any]] = {
     "on_failure": lambda name, value: triggers.by_resource(triggers.FAILURE, _mapping(name, value)),
     "addresses": _wishes,
     "publish": lambda name, values: tuple(str(port(each)) for each in _several(name, values)),
+    "nameservers": _several,
+    "searchdomains": _several,
     "add_addresses": _wishes,
     "remove_addresses": lambda name, values: ("all",) if list(values) == ["all"] else _wishes(name, values),
 }

@@ -6,9 +6,25 @@ import contextlib
 import os
 from typing import TYPE_CHECKING, Any
 
-from ve import actions, ids, interpreter, log, looparea, mounts, namespaces, outfit, quota, seccomp, setup
+from ve import (
+    actions,
+    ids,
+    init,
+    interpreter,
+    log,
+    looparea,
+    mounts,
+    names,
+    namespaces,
+    outfit,
+    quota,
+    seccomp,
+    setup,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ve.launch import Launch
 
 
@@ -64,10 +80,9 @@ def request(launch: Launch, ours: contextlib.ExitStack) -> dict[str, Any]:
 def rights(launch: Launch) -> dict[str, Any]:
     rights, refusals = launch.config.rights, launch.without.refusals
     small_init = "" if launch.boots else outfit.small_init()
+    protection = mounts.protection(rights.proc, rights.sysctls, launch.config.devices + rights.devices, small_init)
     return {
-        "protection": mounts.protection(
-            rights.proc, rights.sysctls, launch.config.devices + rights.devices, small_init
-        ),
+        "protection": protection | {"binds": protection["binds"] + names.binds(launch.config)},
         "user_namespaces": rights.user_namespaces,
         "rlimits": launch.config.resources.rlimits(),
         "confinement": {
@@ -81,7 +96,11 @@ def rights(launch: Launch) -> dict[str, Any]:
 
 def left_out(launch: Launch) -> tuple[str, ...]:
     """Steps that are not for this launch."""
-    wanted = {setup.stay: launch.stay or launch.ephemeral, setup.inner_state: launch.inner}
+    wanted: dict[Callable[..., None], object] = {
+        setup.stay: launch.stay or launch.ephemeral,
+        setup.inner_state: launch.inner,
+        init.names: launch.config.addresses,
+    }
     return tuple(step.__name__ for step, is_wanted in wanted.items() if not is_wanted)
 
 

@@ -13,6 +13,7 @@ only order it can happen:
                           <-----   INIT pid
                                               <------ x --------  it needs the host's /proc no more
                           <-----   MOUNTED    ------- x ------->
+    NAMES texts           ------------------------------------->  (only if it has addresses)
                           <-------------------------------------  READY [a pty, if it has a console]
     GO                    ------------------------------------->  exec
                           <-------------------------------------  end of file: exec closed the channel

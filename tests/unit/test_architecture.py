@@ -19,7 +19,8 @@ LEVELS = (
         "ve._linux.ioctls",
     ),
     (
-        "ve.errors ve.rights ve.amounts ve.beancounter ve.limits ve.triggers ve.addresses ve.ports ve.rates ve.model",
+        "ve.errors ve.rights ve.amounts ve.beancounter ve.limits ve.triggers ve.addresses ve.resolver ve.ports ve.rates "
+        "ve.model",
         "ve.mountinfo",
         "ve.procfs",
     ),
@@ -32,6 +33,7 @@ LEVELS = (
         "ve.compat",
         "ve.unionfs ve.diff",
         "ve.mounts",
+        "ve.ownfiles",
         "ve.loopback",
         "ve.farside ve.privileges",
         "ve.seccomp",
@@ -46,14 +48,15 @@ LEVELS = (
         "ve.config",
         "ve.consistency ve.hardware ve.plan",
         "ve.presets",
-        "ve.wholefile ve.facts ve.lock ve.state ve.ids ve.pool ve.claims",
+        "ve.wholefile ve.facts ve.lock ve.state ve.ids ve.pool ve.claims ve.poolhosts",
         "ve.interpreter",
         "ve.beneath ve.tree ve.accounts",
         "ve.staging ve.rootfs ve.archive ve.distributions ve.template",
     ),
     ("ve.facilities ve.ground ve.probes ve.check", "ve.firewall ve.publishing"),
     (
-        "ve.steps ve.actions ve.outfit ve.protections ve.nested ve.init ve.setup ve.order ve.network ve.launch",
+        "ve.steps ve.actions ve.outfit ve.protections ve.nested ve.names ve.init ve.setup ve.order ve.network "
+        "ve.launch",
         "ve.command ve.enter ve.trials ve.execgroup ve.request ve.outcome ve.process",
         "ve.inside ve.files",
         "ve.stopped",

@@ -1,0 +1,358 @@
+"""What a VE with addresses finds before its init runs: whom it asks for names, its own, and its pool's.
+
+The programs of the template are asked (busybox's and glibc's), not the files alone.
+"""
+
+import fcntl
+import json
+import os
+import re
+import socket
+import stat
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import ve
+from tests.hostnet import HostNet
+from tests.verbs import witness
+from tests.verbs.conftest import Make
+from tests.verbs.test_debian import booted, tell
+from ve import errors, pool, poolhosts, resolver
+from ve.addresses import Address, network
+
+ADDRESSES = ["10.9.0.5", "fd00:9::5"]
+OF_HOST = "search example.org\nnameserver 192.0.2.53\nnameserver 127.0.0.1\n"
+INSIDE = "search example.org\nnameserver 192.0.2.53\n"
+OWN = "127.0.0.1\tlocalhost\t# ve\n::1\tlocalhost ip6-localhost ip6-loopback\t# ve\n"
+RED = "10.9.0.5\tred\t# ve\nfd00:9::5\tred\t# ve\n"
+OF_TEMPLATE = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
+Start = Callable[..., "ve.Environment"]
+
+
+@pytest.fixture(autouse=True)
+def of_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What the host's own resolv.conf says."""
+    path = tmp_path / "resolv.conf"
+    path.write_text(OF_HOST)
+    monkeypatch.setattr(resolver, "OF_HOST", str(path))
+    return path
+
+
+@pytest.fixture
+def start(hostnet: HostNet, make: Make, host_dir: Path) -> Iterator[Start]:
+    """start(template, before, **options): a running VE; before(upper) is called while it does not run."""
+    hostnet.run("sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
+    envs = []
+
+    def begin(
+        template: str = "busybox", before: Callable[[Path], object] = lambda upper: None, **options: Any
+    ) -> "ve.Environment":
+        env = make(template, **({"hostname": "red", "addresses": ADDRESSES} | options))
+        envs.append(env)
+        upper = host_dir / f"private/{env.veid}/upper"
+        (upper / "etc").mkdir(exist_ok=True)
+        (upper / "etc").chmod(0o755)
+        before(upper)
+        hostnet.call(env.start)
+        return env
+
+    yield begin
+    for env in envs:
+        if env.status == ve.Status.RUNNING:
+            hostnet.call(env.stop, fast=True)
+
+
+def restart(hostnet: HostNet, env: "ve.Environment") -> None:
+    hostnet.call(env.stop, fast=True)
+    hostnet.call(env.start)
+
+
+def resolv_conf(env: "ve.Environment") -> str:
+    return re.sub("#.*\n", "", witness.shell(env, "cat /etc/resolv.conf"))
+
+
+def hosts(env: "ve.Environment") -> str:
+    return witness.shell(env, "cat /etc/hosts")
+
+
+# ---- its own ----------------------------------------------------------------------------------------------------
+
+
+def test_they_are_there_before_its_init_runs(start: Start) -> None:
+    def look(upper: Path) -> None:
+        (upper / "etc/inittab").write_text("::sysinit:/bin/cp /etc/resolv.conf /etc/hosts /\n::askfirst:/bin/sh\n")
+        os.mkfifo(upper / "looked")
+        with (upper / "etc/inittab").open("a") as file:
+            file.write("::once:/bin/sh -c 'echo >/looked'\n")
+
+    env = start(before=look)
+    witness.shell(env, "cat /looked")
+    assert witness.shell(env, "cat /hosts") == RED + OF_TEMPLATE
+    assert "nameserver 192.0.2.53\n" in witness.shell(env, "cat /resolv.conf")
+
+
+def test_it_finds_itself_and_no_stranger(start: Start) -> None:
+    env = start(hostname="red.example.org")
+    for name in ("red", "red.example.org"):
+        assert "(10.9.0.5)" in witness.shell(env, f"ping -4 -c1 {name}")
+        assert "(fd00:9::5)" in witness.shell(env, f"ping -6 -c1 {name}")
+    assert "(127.0.0.1)" in witness.shell(env, "ping -4 -c1 localhost")
+
+
+def test_the_hosts_nameservers_but_not_its_loopback(start: Start) -> None:
+    assert resolv_conf(start()) == INSIDE
+
+
+def test_what_was_asked_for_comes_first(start: Start) -> None:
+    env = start(nameservers=["10.9.0.53", "fd00::53"], searchdomains=["a.example", "b.example"])
+    assert resolv_conf(env) == "search a.example b.example\nnameserver 10.9.0.53\nnameserver fd00::53\n"
+
+
+def test_what_is_inherited_is_read_at_each_start(start: Start, hostnet: HostNet, of_host: Path) -> None:
+    env = start(nameservers=["inherit"])
+    of_host.write_text("nameserver 192.0.2.54\n")
+    assert resolv_conf(env) == INSIDE
+    restart(hostnet, env)
+    assert resolv_conf(env) == "nameserver 192.0.2.54\n"
+
+
+def test_what_is_right_already_is_not_written_again(start: Start, hostnet: HostNet) -> None:
+    env = start()
+    look = "stat -c '%n %i %Y %a %u' /etc/hosts /etc/resolv.conf"
+    before = witness.shell(env, look)
+    restart(hostnet, env)
+    assert witness.shell(env, look) == before
+    assert [line.split()[3:] for line in before.splitlines()] == [["644", "0"]] * 2
+
+
+def test_an_admins_lines_stay_and_ours_change(start: Start, hostnet: HostNet) -> None:
+    def write(upper: Path) -> None:
+        (upper / "etc/hosts").write_text("127.0.0.1 localhost me\n# mine\n10.1.1.1  db\n\n10.2.2.2 ve # not yours")
+
+    env = start(before=write)
+    mine = "127.0.0.1 localhost me\n# mine\n10.1.1.1  db\n\n10.2.2.2 ve # not yours\n"
+    localhost = OWN.splitlines(keepends=True)[1]
+    assert hosts(env) == localhost + RED + mine
+    env.run(["sh", "-c", "echo '10.3.3.3 more' >>/etc/hosts"], check=True)
+    hostnet.call(env.stop, fast=True)
+    hostnet.call(env.set, addresses=["10.9.0.6"], save=True)
+    hostnet.call(env.start)
+    assert hosts(env) == localhost + "10.9.0.6\tred\t# ve\n" + mine + "10.3.3.3 more\n"
+
+
+def test_a_ve_without_addresses_is_left_as_it_is(start: Start) -> None:
+    env = start(addresses=[], before=lambda upper: (upper / "etc/hosts").write_text("mine\n"))
+    assert hosts(env) == "mine\n"
+    assert witness.shell(env, "cat /etc/resolv.conf") == Path(env.template.path, "etc/resolv.conf").read_text()
+    assert witness.says_no(env, "ls /run/systemd /run/NetworkManager")
+
+
+def test_an_ephemeral_ve_has_them_too(hostnet: HostNet, host: "ve.Host") -> None:
+    with hostnet.call(host.ephemeral, "busybox", hostname="red", addresses=ADDRESSES) as env:
+        assert (resolv_conf(env), hosts(env)) == (INSIDE, RED + OF_TEMPLATE)
+        hostnet.call(env.stop, fast=True)
+
+
+# ---- whatever lies there ----------------------------------------------------------------------------------------
+
+
+def _socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as made:
+        here = os.open(path.parent, os.O_PATH)
+        made.bind(f"/proc/self/fd/{here}/{path.name}")
+        os.close(here)
+
+
+ODD: dict[str, Callable[[Path], object]] = {
+    "fifo": os.mkfifo,
+    "socket": _socket,
+    "device": lambda path: os.mknod(path, stat.S_IFCHR | 0o666, os.makedev(5, 1)),
+    "stub": lambda path: path.symlink_to("../run/systemd/resolve/stub-resolv.conf"),
+    "file": lambda path: path.symlink_to("/etc/passwd"),
+    "itself": lambda path: path.symlink_to(path.name),
+}
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_what_is_no_file_is_replaced_and_not_opened(start: Start, kind: str) -> None:
+    def put(upper: Path) -> None:
+        for name in ("resolv.conf", "hosts", ".resolv.conf.ve", ".hosts.ve"):
+            ODD[kind](upper / "etc" / name)
+
+    env = start(before=put)
+    assert (resolv_conf(env), hosts(env)) == (INSIDE, OWN + RED)
+    assert witness.shell(env, "ls -a /etc | grep '[.]ve$' || true") == ""
+    assert "192.0.2.53" not in witness.shell(env, "cat /etc/passwd")
+
+
+HOPELESS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "a directory": (
+        lambda upper: (upper / "etc/hosts").mkdir(),
+        "cannot write /etc/hosts of the VE: Is a directory",
+    ),
+    "a directory aside": (
+        lambda upper: (upper / "etc/.hosts.ve").mkdir(),
+        "cannot write /etc/hosts of the VE: Is a directory",
+    ),
+    "etc is a link": (
+        lambda upper: (upper / "etc").rmdir() or (upper / "etc").symlink_to("/tmp"),  # type: ignore[func-returns-value]
+        "cannot write to /etc of the VE: it is not a directory there",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", HOPELESS)
+def test_where_they_cannot_be_the_start_says_so(start: Start, hostnet: HostNet, kind: str) -> None:
+    before, why = HOPELESS[kind]
+    with pytest.raises(errors.StartFailed, match=f"^cannot start [0-9]+: names: {re.escape(why)}$") as caught:
+        start(before=before)
+    assert caught.value.step == "names"
+    assert "venet" not in hostnet.run("ip", "link").stdout
+
+
+def test_a_read_only_etc_is_refused_and_files_that_are_mounted_stay(
+    start: Start, hostnet: HostNet, state_dir: Path
+) -> None:
+    given = state_dir / "given"
+    given.mkdir()
+    (given / "hosts").write_text("given\n")
+    with pytest.raises(errors.StartFailed, match=r"names: cannot write /etc/resolv.conf of the VE: Read-only file"):
+        start(mounts=[f"{given}:/etc:ro"])
+    env = start(mounts=[f"{given}/hosts:/etc/hosts"], addresses=["10.9.0.7"])
+    assert hosts(env) == "given\n"
+    assert os.listdir(given) == ["hosts"]
+    assert witness.shell(env, "ls -a /etc | grep '[.]ve$' || true") == ""
+
+
+# ---- a template's own network configuration ---------------------------------------------------------------------
+
+
+def ways(env: "ve.Environment") -> str:
+    return witness.shell(env, "ip -4 address show dev venet0; ip -6 address show dev venet0; ip route; ip -6 route")
+
+
+def still_reaches(env: "ve.Environment", hostnet: HostNet) -> None:
+    for address in ADDRESSES:
+        hostnet.outside("ping", "-c1", "-W5", address)
+    shown = ways(env)
+    for wanted in ("10.9.0.5/32", "fd00:9::5/128", "default via 169.254.1.1", "default via fe80::1"):
+        assert wanted in shown
+    assert "169.254.1.1 dev venet0" in shown
+
+
+@pytest.mark.parametrize("rights", [{}, {"net_admin": "on"}])
+def test_ifupdown_has_nothing_to_break(start: Start, hostnet: HostNet, host_dir: Path, rights: dict[str, str]) -> None:
+    def write(upper: Path) -> None:
+        (upper / "etc/network").mkdir()
+        lines = "auto lo\niface lo inet loopback\nauto eth0\niface eth0 inet dhcp\niface eth0 inet6 auto\n"
+        (upper / "etc/network/interfaces").write_text(lines)
+        (upper / "etc/init.d").mkdir()
+        script = upper / "etc/init.d/S40network"
+        script.write_text("#!/bin/sh\ntest $1 = start && timeout 5 ifup -a; echo done >/booted\n")
+        script.chmod(0o755)
+        os.mkfifo(upper / "booted")
+
+    env = start(before=write, capabilities=rights)
+    assert witness.shell(env, "cat /booted") == "done\n"
+    still_reaches(env, hostnet)
+
+
+NETWORKD = {
+    "00-all": "[Match]\nName=*\n\n[Network]\nDHCP=yes\nLinkLocalAddressing=ipv4\nIPv6AcceptRA=yes\n",
+    "10-ether": "[Match]\nType=ether\n\n[Network]\nAddress=10.99.0.1/24\nGateway=10.99.0.254\n",
+}
+
+
+def test_networkd_leaves_it_alone(start: Start, hostnet: HostNet, host_dir: Path, debian: str) -> None:
+    """Also where it may do as it likes."""
+
+    def write(upper: Path) -> None:
+        tell(host_dir, int(upper.parent.name))
+        directory = upper / "etc/systemd/network"
+        directory.mkdir()
+        directory.chmod(0o755)
+        for name, lines in NETWORKD.items():
+            (directory / f"{name}.network").write_text(lines)
+        wants = upper / "etc/systemd/system/multi-user.target.wants"
+        (wants / "systemd-networkd.service").symlink_to("/lib/systemd/system/systemd-networkd.service")
+
+    env = start(debian, before=write, capabilities={"net_admin": "on"})
+    booted(env, host_dir)
+    assert witness.shell(env, "systemctl is-active systemd-networkd") == "active\n"
+    links = json.loads(witness.shell(env, "networkctl list --json=short"))["Interfaces"]
+    assert {link["Name"]: link["AdministrativeState"] for link in links}["venet0"] == "unmanaged"
+    known = {family: witness.shell(env, f"getent ahostsv{family} red").split()[0] for family in (4, 6)}
+    assert known == {4: "10.9.0.5", 6: "fd00:9::5"}
+    routes = witness.enter(witness.init(host_dir, env.veid), "ip", "route", namespaces="--net")
+    assert "10.99" not in routes and "default via 169.254.1.1" in routes
+    for address in ADDRESSES:
+        hostnet.outside("ping", "-c1", "-W5", address)
+
+
+def test_networkmanager_is_told_to_leave_it_alone(start: Start) -> None:
+    said = witness.shell(start(), "cat /run/NetworkManager/conf.d/*.conf; ls -ld /run/NetworkManager")
+    assert "unmanaged-devices+=interface-name:venet0\n" in said
+    assert said.splitlines()[-1].startswith("drwxr-xr-x")
+
+
+# ---- a pool's ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def shared(hostnet: HostNet) -> str:
+    pool.add(pool.Pool("web", (network("10.8.0.0/24"), network("fd00:8::/64")), hosts=True))
+    return "web"
+
+
+def test_the_ves_of_a_pool_find_each_other_by_name(start: Start, hostnet: HostNet, shared: str) -> None:
+    red = start(addresses=["auto:web"])
+    blue = start(addresses=["auto:web"], hostname="blue.example.org", name="azure")
+    green = start(addresses=["10.8.0.77"], hostname="green")
+    for env in (red, blue, green):
+        for name in ("red", "blue", "blue.example.org", "azure", "green"):
+            witness.shell(env, f"ping -c1 -W5 {name}")
+    assert "(10.8.0.77)" in witness.shell(red, "ping -c1 green")
+    assert "(127.0.0.1)" in witness.shell(red, "ping -4 -c1 localhost")
+
+    hostnet.call(blue.stop, fast=True)
+    restart(hostnet, green)
+    assert "bad address" in witness.says_no(red, "ping -c1 blue")
+    witness.shell(red, "ping -c1 green")
+
+
+def test_nobody_in_there_may_change_or_hold_up_the_pools_names(start: Start, host_dir: Path, shared: str) -> None:
+    red = start(addresses=["10.8.0.5"], capabilities={"net_admin": "on"})
+    for attempt in ("echo x >>/etc/hosts", "touch /dev/pool/x", "umount /dev/pool", "mount -o remount,rw /dev/pool"):
+        witness.says_no(red, attempt)
+    with open(f"/proc/{witness.init(host_dir, red.veid)}/root/dev/pool/hosts") as seen:
+        fcntl.flock(seen, fcntl.LOCK_EX)  # as a program inside can
+        blue = start(addresses=["10.8.0.6"], hostname="blue")
+    assert "(10.8.0.6)" in witness.shell(red, "ping -c1 blue")
+    assert "(10.8.0.5)" in witness.shell(blue, "ping -c1 red")
+    assert witness.shell(red, "ls /dev/pool") == "hosts\n"
+
+
+def test_a_name_of_its_own_again_once_the_pool_has_none(start: Start, hostnet: HostNet, shared: str) -> None:
+    red = start(addresses=["10.8.0.5"])
+    assert witness.shell(red, "readlink /etc/hosts") == "/dev/pool/hosts\n"
+    red.run(["sh", "-c", "rm /etc/hosts; echo mine >/etc/hosts"], check=True)  # it is its own file all the same
+    hostnet.call(red.stop, fast=True)
+    pool.remove("web")
+    hostnet.call(red.start)
+    assert hosts(red) == OWN + "10.8.0.5\tred\t# ve\nmine\n"
+
+
+def test_many_at_once_lose_no_line(shared: str, tmp_path: Path) -> None:
+    def one(number: int) -> None:
+        lines: dict[Address, str] = {ip_address(f"10.8.0.{number}"): f"ve{number}"}
+        poolhosts.update("web", lines, lambda address: True)
+
+    with ThreadPoolExecutor(20) as threads:
+        list(threads.map(one, range(1, 101)))
+    lines = Path(poolhosts.directory("web"), "hosts").read_text().splitlines()
+    assert sorted(lines[2:]) == sorted(f"10.8.0.{number}\tve{number}" for number in range(1, 101))

@@ -1,0 +1,50 @@
+"""What a start tells a VE with addresses of names: those it is known by, and whom it asks for others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from ve import outfit, pool, poolhosts, resolver, venet
+from ve.addresses import Wish
+
+if TYPE_CHECKING:
+    from ve.model import Config
+    from ve.ownfiles import Names
+
+SHOWN = "dev/pool"  # in the VE's root: where it sees the directory of its pool's hosts
+
+
+def shared_by(wishes: Sequence[str]) -> str:
+    """The first of its pools whose VEs find each other by name; "" for none.  NotFound for a pool that is none."""
+    asked = [Wish.parse(text) for text in wishes]
+    pools = pool.pools() if any(wish.address for wish in asked) else []
+    for wish in asked:
+        found = [each for each in pools if wish.address in each] if wish.address else [pool.get(wish.pool)]
+        if names := [each.name for each in found if each.hosts]:
+            return names[0]
+    return ""
+
+
+def binds(config: Config) -> tuple[tuple[str, str], ...]:
+    """What of the host such a VE sees: the directory, and where in its root."""
+    name = shared_by(config.addresses)
+    return ((poolhosts.directory(name), SHOWN),) if name else ()
+
+
+def wanted(config: Config, given: Iterable[Wish], boots: bool) -> Names:
+    """For init to write; the addresses are those that it has been leased.  Also tells the others of its pool."""
+    addresses = [wish.address for wish in given if wish.address]
+    hostname = outfit.hostname(config)
+    names = [hostname, *([config.name] if config.name else [])]
+    if shared := shared_by(config.addresses):
+        known = " ".join(resolver.known_as(names))
+        leased = {address for address, _ in venet.leases()}
+        own = {address: known for address in addresses if address in pool.get(shared) and known}
+        poolhosts.update(shared, own, leased.__contains__)
+    return {
+        "resolv_conf": resolver.resolv_conf(config.nameservers, config.searchdomains),
+        "hosts": "\n".join(resolver.hosts(addresses, [hostname])),
+        "link": f"/{SHOWN}/{poolhosts.NAME}" if shared else "",
+        "unmanaged": venet.INSIDE if boots else "",
+    }

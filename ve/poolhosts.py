@@ -1,0 +1,57 @@
+"""The hosts file of a pool whose VEs find each other by name: a line for each that runs.
+
+    /run/ve/network/hosts/<POOL>/hosts      what they read
+    /run/ve/network/hosts/<POOL>.lock
+
+A VE sees the directory, read only, and its /etc/hosts is a link into that.  So the file can be replaced whole, and who
+reads it finds the old one or the new: a file that is bound itself would stay the old one for ever, and one that is
+written in place could be read half written.  The lock is not in there, or a VE could hold it.
+"""
+
+import fcntl
+import os
+from collections.abc import Callable, Mapping
+from ipaddress import ip_address
+
+from ve import lock, pool
+from ve.addresses import Address
+from ve.wholefile import read_small, write_whole, writing
+
+NAME = "hosts"
+_LOCALHOST = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
+_HINT = "it is in the run directory: is that on a read-only file system?"
+
+
+def directory(name: str) -> str:
+    """Of the pool of this name, for VEs to see; made if it is missing."""
+    path = os.path.join(pool.run_directory(), NAME, name)
+    with writing(path, _HINT):
+        os.makedirs(path, 0o755, exist_ok=True)
+        os.chmod(path, 0o755)  # a VE's users are none of ours
+    return path
+
+
+def update(name: str, lines: Mapping[Address, str], is_leased: Callable[[Address], bool]) -> None:
+    """Let the VEs of a pool know of these, and no longer of those whose address nobody has.
+
+    Locked after ten seconds.
+    """
+    path = os.path.join(directory(name), NAME)
+    with writing(path, _HINT):
+        fd = lock.acquire(f"{os.path.dirname(path)}.lock", f"the hosts of pool {name}", pool.PATIENCE)
+        try:
+            before = read_small(path)
+            kept = {address: names for address, names in _parse(before).items() if is_leased(address)}
+            known = {**kept, **lines}
+            text = _LOCALHOST + "".join(f"{address}\t{names}\n" for address, names in known.items())
+            if text.encode() != before:
+                write_whole(path, text.encode(), 0o644, durable=False)
+        finally:
+            fcntl.flock(fd, fcntl.LOCK_UN)  # a thread may have forked meanwhile, and the child has it open too
+            os.close(fd)
+
+
+def _parse(text: bytes) -> dict[Address, str]:
+    """What we have written before, but for localhost."""
+    pairs = (line.partition("\t") for line in text.decode().removeprefix(_LOCALHOST).splitlines())
+    return {ip_address(address): names for address, _, names in pairs}
