@@ -51,7 +51,7 @@ class Holder:
         """As people call it who look at the VEs of this state dir."""
         if self.veid is None:
             return f"the interface {self.interface}"
-        return f"VE {self.veid}" + (f" of {self.state_dir}" if self.state_dir != seen_from else "")
+        return f"VE {self.veid}" + (f" of {self.state_dir}" if self.state_dir not in ("", seen_from) else "")
 
 
 @dataclass(frozen=True)

@@ -119,11 +119,14 @@ def _is_own(claimant: claims.Claimant, holder: leases.Holder) -> bool:
 
 
 def _kept(claimant: claims.Claimant, asked: Iterable[Wish]) -> list[Address]:
-    """What it has claimed of the pools that it wants a sticky address of; of a copy, the original keeps that."""
+    """What it has claimed of the pools that it wants a sticky address of, unless another VE has it by now.
+
+    So it is with a copy of a state dir, as the original keeps its addresses.
+    """
     claimed = claimant.claims()
     pools = [pool.get(wish.pool) for wish in asked if wish.sticky] if claimed else []
     of_pools = [address for address in claimed if any(address in each for each in pools)]
-    return [address for address in of_pools if claimant.has(address) or _is_free(claimant, address)]
+    return [address for address in of_pools if _is_free(claimant, address)]
 
 
 def _is_free(claimant: claims.Claimant, address: Address) -> bool:
