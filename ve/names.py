@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from ve import outfit, pool, poolhosts, resolver, venet
+from ve import leases, outfit, pool, poolhosts, resolver, venet
 from ve.addresses import Wish
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def wanted(config: Config, given: Iterable[Wish], boots: bool) -> Names:
     names = [hostname, *([config.name] if config.name else [])]
     if shared := shared_by(config.addresses):
         known = " ".join(resolver.known_as(names))
-        leased = {address for address, _ in venet.leases()}
+        leased = {address for address, _ in leases.all_leases()}
         own = {address: known for address in addresses if address in pool.get(shared) and known}
         poolhosts.update(shared, own, leased.__contains__)
     return {
