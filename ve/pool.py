@@ -62,7 +62,9 @@ class Pool:
         """
         spans = [_usable(network) for network in self.networks if network.version == version]
         size = sum(map(len, spans))
-        step = next(step for step in count(1 + seed // 7) if gcd(step, max(1, size)) == 1)
+        step = next(
+            step for step in count(1 + seed * 2654435761 // 65536 % max(1, size)) if gcd(step, max(1, size)) == 1
+        )
         for offset in range(size):
             index = (seed + offset * step) % size
             for span in spans:

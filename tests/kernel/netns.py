@@ -63,7 +63,7 @@ def routed(hostnet: HostNet, veid: int, *addresses: str) -> Iterator[StandIn]:
     with namespace() as pid, open(f"/proc/{pid}/ns/net") as netns:
         pidfd = os.pidfd_open(pid)
         try:
-            name = hostnet.call(venet.connect, pidfd, netns.fileno(), "ve-test", veid)
+            name = hostnet.call(venet.connect, pidfd, netns.fileno(), "ve-test", veid, "")
             for wish in wishes:
                 hostnet.call(venet.lease, name, wish.address)
             hostnet.call(venet.add, pidfd, name, wishes)
@@ -71,7 +71,7 @@ def routed(hostnet: HostNet, veid: int, *addresses: str) -> Iterator[StandIn]:
             os.close(pidfd)
         wait_until_up(hostnet, name)
         yield StandIn(pid, name)
-        hostnet.call(venet.disconnect, "ve-test", veid)
+        hostnet.call(venet.disconnect, "ve-test", veid, "")
 
 
 def wait_until_up(hostnet: HostNet, name: str) -> None:
