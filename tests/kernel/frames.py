@@ -5,7 +5,7 @@ import struct
 
 MULTICAST = "33:33:00:00:00:01"
 EVERYONE = "ff:ff:ff:ff:ff:ff"
-UDP, ICMP, ICMP6, FRAGMENT = 17, 1, 58, 44
+UDP, ICMP, ICMP6, FRAGMENT, OPTIONS = 17, 1, 58, 44, 60
 IP, ARP, IP6 = 0x0800, 0x0806, 0x86DD
 
 
@@ -60,15 +60,16 @@ def neighbour(kind: int, target: str) -> bytes:
     return icmp6(kind, struct.pack(">I", 0x20000000 if kind == 136 else 0) + _packed(target))
 
 
-def fragmented(body: bytes, protocol: int, source: str, target: str, first: int) -> list[bytes]:
-    """A packet whose first fragment has so many bytes of it, a multiple of 8."""
+def fragmented(source: str, target: str, protocol: int, body: bytes, *, hidden: bool) -> list[bytes]:
+    """An IPv6 packet in two; hidden: the first part has but an empty header of options."""
     ends = _packed(source) + _packed(target)
     whole = _with_sum(body, protocol, ends + struct.pack(">IHBB", len(body), 0, 0, protocol))
-    # The first fragment has but an empty destination options header; what comes next is in the second.
-    chain = struct.pack(">BBHI", protocol, 0, 0x0104, 0) + whole
-    heads = [struct.pack(">BBHI", 60, 0, 1, 7), struct.pack(">BBHI", 60, 0, first, 7)]
-    parts = [heads[0] + chain[:first], heads[1] + chain[first:]]
-    return [packet(source, target, FRAGMENT, part) for part in parts]
+    following, chain = protocol, whole
+    if hidden:
+        following, chain = OPTIONS, struct.pack(">BBHI", protocol, 0, 0x0104, 0) + whole
+    parts = ((1, chain[:8]), (8, chain[8:]))  # more to come; 8 bytes on
+    heads = [struct.pack(">BBHI", following, 0, place, 7) for place, _ in parts]
+    return [packet(source, target, FRAGMENT, head + part) for head, (_, part) in zip(heads, parts, strict=True)]
 
 
 def _with_sum(body: bytes, protocol: int, pseudo: bytes) -> bytes:
