@@ -29,8 +29,10 @@ if TYPE_CHECKING:
 
 PATIENCE = 10.0  # seconds for another process to be done with our tables
 _COUNTERS = ("sent", "received")
-# <linux/rtnetlink.h>
+# <linux/rtnetlink.h>, <linux/if_link.h>
 _RTM_F_FIB_MATCH, _RTN_UNICAST = 0x2000, 1
+_IFINFOMSG = struct.Struct("=BxHiII")
+_IFLA_LINKINFO, _IFLA_INFO_SLAVE_KIND, _IFLA_INFO_SLAVE_DATA, _IFLA_BRPORT_GUARD = 18, 4, 5, 5
 _RTMSG = struct.Struct("=8BI")  # family, dst_len, src_len, tos, table, protocol, scope, type; flags
 
 
@@ -221,9 +223,12 @@ def has_route(address: Address) -> bool:
 def guard_port(interface: str, mac: str, addresses: Iterable[Address]) -> None:
     """Let a VE that is a port of a bridge send by this MAC and from these addresses alone, and hear of no other.
 
-    Before the interface is up.  Also from the link-local address that the kernel derives from the MAC.  Any port named
-    venet* that was not guarded is cut off, from when the first one is.
+    Of an interface that is a port already, and not up yet.  Also from the link-local address that the kernel derives
+    from the MAC.  Any port named venet* that was not guarded is cut off, from when the first one is; so is one that
+    takes part in the bridge's spanning tree (bridge(8), guard).
     """
+    if _is_interface(interface):
+        _keep_off_spanning_tree(interface)
     with alone("a guarded port"):
         directory = os.path.join(run_directory(), "guarded")
         os.makedirs(directory, 0o700, exist_ok=True)
@@ -235,6 +240,15 @@ def guard_port(interface: str, mac: str, addresses: Iterable[Address]) -> None:
         else:
             _remove_port(interface)
             nftables.change(*(nftables.there("bridge", *each) for each in _of_port(interface, text)))
+
+
+def _keep_off_spanning_tree(interface: str) -> None:
+    """What belongs to one goes by no hook (net/bridge/br_input.c)."""
+    guard = netlink.attribute(_IFLA_BRPORT_GUARD, b"\1")
+    kind = netlink.attribute(_IFLA_INFO_SLAVE_KIND, b"bridge\0")
+    about = netlink.attribute(_IFLA_LINKINFO, kind + netlink.attribute(_IFLA_INFO_SLAVE_DATA, guard))
+    head = _IFINFOMSG.pack(socket.AF_UNSPEC, 0, socket.if_nametoindex(interface), 0, 0)
+    rtnetlink.ask(netlink.request(rtnetlink.NEWLINK, head + about))
 
 
 def release_port(interface: str) -> None:

@@ -85,7 +85,7 @@ _INET = f"""
 # An address may be asked for before it is used (RFC 5227, RFC 4862): then the sender's is not there yet.  Listeners are
 # reported from there too (RFC 3590).  A fragment in which a chain of headers goes on has no l4proto, so no rule lets it
 # pass; any other first one has the whole of UDP's.  @th,64,128 is the target of ND, for which nft has a name only since
-# 1.0.7.  Frames to 01:80:c2:00:00:0x are for the bridge itself, and never get as far as prerouting.
+# 1.0.7.  Frames to 01:80:c2:00:00:0x are for the bridge itself, and most go by prerouting.
 _BRIDGE = f"""
     set sent {{ type ifname; size 1048576; flags dynamic; counter; }}
     set received {{ type ifname; size 1048576; flags dynamic; counter; }}
