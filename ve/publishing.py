@@ -19,7 +19,7 @@ from ve.ports import PROTOCOLS, Port
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 _LISTENS = {"tcp": b"0A", "udp": b"07"}  # TCP_LISTEN, and TCP_CLOSE: of UDP, not connected (net/tcp_states.h)
 _NETLINK_NETFILTER = 12
@@ -33,14 +33,17 @@ _CTA_FILTER_ORIG_FLAGS = 1
 _BY_PROTOCOL, _BY_DESTINATION_PORT = 1 << 3, 1 << 5  # CTA_FILTER_F_CTA_PROTO_NUM, ..._PROTO_DST_PORT
 _NESTED = 0x8000
 
+Fresh = list[tuple[Port, Address, "Port | None"]]  # what leads where, and what of its own led there from the same port
+
 
 def publish(ports: Iterable[Port], addresses: Sequence[Address], interface: str, owner: str = "") -> None:
     """Lead these ports of the host to the first IPv4 and the first IPv6 address of a VE, whose interface this is.
 
     From outside, from other VEs and the VE itself, and from the host itself: by 127.0.0.1 too, but not by [::1], which
-    the kernel does not forward.  owner is what others are told who want the same port.  All of it or, after Exists,
-    InUse (a process of the host listens there) or InvalidValue, none.  After ensure(), when the addresses have their
-    host routes: by these others see that the VE lives, and a dead one's ports can be had.
+    the kernel does not forward.  One that led to another port of the VE's own leads to this one then.  owner is what
+    others are told who want the same.  All of it or, after Exists, InUse (a process of the host listens there) or
+    InvalidValue, none.  After ensure(), when the addresses have their host routes: by these others see that the VE
+    lives, and a dead one's ports can be had.
     """
     wanted = list(dict.fromkeys(ports))
     targets = [next((each for each in addresses if each.version == version), None) for version in (4, 6)]
@@ -55,22 +58,45 @@ def publish(ports: Iterable[Port], addresses: Sequence[Address], interface: str,
             which = f"ss -ln{port.protocol[0]}p 'sport = :{port.host}'"
             raise InUse(f"cannot publish port {port.outer}: {why}", f"another port; {which} shows it")
     with alone("what is published"):
-        fresh = [(port, address) for address in firsts for port in wanted if _is_free(port, address)]
+        found = [(port, address, _leads_of_own(port, address)) for address in firsts for port in wanted]
+        fresh = [(port, address, own) for port, address, own in found if own != port]
         before = {address: read_record(address) for address in firsts}
         try:
-            for address in firsts:
-                _write(address, owner, [*before[address][1], *(port for port, other in fresh if other == address)])
-            nftables.change(
-                *(nftables.new("inet", *publishing(port, address)) for port, address in fresh),
-                *(itself(address) for address in firsts),
-            )
+            for address, (_, there) in before.items():
+                _write(address, owner, list(dict.fromkeys(there + wanted)))
+            nftables.change(*_changes(fresh), *(itself(address) for address in firsts))
             if targets[0]:
                 _route_localnet(interface)
         except BaseException:
-            for address in firsts:
-                _remove(address, [port for port, other in fresh if other == address])
-                _write(address, *before[address])
+            _undo(fresh, before)
             raise
+        _end_own(fresh, owner)
+
+
+def _end_own(fresh: Fresh, owner: str) -> None:
+    """Of what led elsewhere in the VE, its connections and its record."""
+    for _, address, own in fresh:
+        if own:
+            _end_connections(own, address)
+            _write(address, owner, [port for port in read_record(address)[1] if port != own])
+
+
+def _changes(fresh: Fresh) -> Iterator[nftables.Change]:
+    for port, address, own in fresh:
+        name, key, data = publishing(port, address)
+        if own:
+            yield nftables.gone("inet", name, key)
+        yield nftables.new("inet", name, key, data)
+
+
+def _undo(fresh: Fresh, before: dict[Address, tuple[str, list[Port]]]) -> None:
+    for port, address, own in fresh:
+        _remove(address, [port])
+        name, key, data = publishing(own or port, address)
+        if own and not nftables.find("inet", name, key):
+            nftables.change(nftables.new("inet", name, key, data))
+    for address, (owner, there) in before.items():
+        _write(address, owner, there)
 
 
 def unpublish(ports: Iterable[Port], addresses: Iterable[Address]) -> None:
@@ -96,25 +122,27 @@ def _forget(address: Address) -> None:
     _write(address, owner, [])
 
 
-def _is_free(port: Port, address: Address) -> bool:
-    """False when it leads there already; Exists when to another one that lives.  A dead one's is taken away."""
-    name, key, data = publishing(port, address)
+def _leads_of_own(port: Port, address: Address) -> Port | None:
+    """What leads there from the same port of the host already, perhaps to another port; None if nothing does.
+
+    Exists when it leads to somebody else who lives.  A dead one's is taken away.
+    """
+    name, key, _ = publishing(port, address)
     taken = nftables.find("inet", name, key)
     if taken is None:
-        return True
-    if taken.data == data:
-        return False
+        return None
     size = len(address.packed)
-    other = type(address)(taken.data[:size])
-    if other == address or has_route(other):
+    other, inside = type(address)(taken.data[:size]), int.from_bytes(taken.data[size : size + 2], "big")
+    if other == address:
+        return Port(port.host, inside, port.protocol)
+    if has_route(other):
         who = read_record(other)[0]
-        inside = int.from_bytes(taken.data[size : size + 2], "big")
         what = f"cannot publish port {port.outer}: it leads to {other} port {inside}" + (f", of {who}" if who else "")
         raise Exists(what, "another port")
     _forget(other)
     if nftables.find("inet", name, key):  # of one without a record
         nftables.change(nftables.gone("inet", name, key))
-    return True
+    return None
 
 
 def _remove(address: Address, ports: list[Port]) -> None:

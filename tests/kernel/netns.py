@@ -8,6 +8,7 @@ import json
 import os
 import select
 import socket
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -63,21 +64,41 @@ def routed(hostnet: HostNet, veid: int, *addresses: str) -> Iterator[StandIn]:
     with namespace() as pid, open(f"/proc/{pid}/ns/net") as netns:
         pidfd = os.pidfd_open(pid)
         try:
-            name = hostnet.call(venet.connect, pidfd, netns.fileno(), "ve-test", veid, "")
+            name = hostnet.call(venet.connect, pidfd, netns.fileno(), "ve-test", veid)
             for wish in wishes:
                 hostnet.call(venet.lease, name, wish.address)
             hostnet.call(venet.add, pidfd, name, wishes)
         finally:
             os.close(pidfd)
-        wait_until_up(hostnet, name)
-        yield StandIn(pid, name)
-        hostnet.call(venet.disconnect, "ve-test", veid, "")
+        stand_in = StandIn(pid, name)
+        wait_until_ready(hostnet, stand_in, addresses)
+        yield stand_in
+        hostnet.call(venet.disconnect, "ve-test", veid)
 
 
-def wait_until_up(hostnet: HostNet, name: str) -> None:
-    """An end whose peer comes up sends nothing before a work of the kernel's own has run (net/core/link_watch.c)."""
+def wait_until_ready(hostnet: HostNet, stand_in: StandIn, addresses: tuple[str, ...]) -> None:
+    """Two works of the kernel's own are still to be done, of which it tells nobody.
+
+    An end whose peer comes up sends nothing before (net/core/link_watch.c), and an IPv6 address is no way in
+    (net/ipv6/addrconf.c, addrconf_dad_work).
+    """
+
+    def is_up() -> bool:
+        [about] = json.loads(hostnet.run("ip", "-j", "link", "show", "dev", stand_in.name).stdout)
+        return bool(about["operstate"] == "UP")
+
+    def lead_in() -> bool:
+        words = [*stand_in.words, "ip", "-j", "-6", "route", "show", "table", "local"]
+        shown = json.loads(subprocess.run(words, stdout=subprocess.PIPE, check=True).stdout or "[]")
+        return {each["dst"] for each in shown} >= {each for each in addresses if ":" in each}
+
+    wait_until(lambda: is_up() and lead_in())
+
+
+def wait_until(what: Callable[[], bool]) -> None:
+    """For what the kernel tells nobody of."""
     deadline = time.monotonic() + PATIENCE
-    while json.loads(hostnet.run("ip", "-j", "link", "show", "dev", name).stdout)[0]["operstate"] != "UP":
+    while not what():
         assert time.monotonic() < deadline
         select.select([], [], [], 0.01)
 

@@ -3,9 +3,7 @@
 import ipaddress
 import json
 import re
-import select
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -14,7 +12,7 @@ import pytest
 from tests.hostnet import HostNet, namespace
 from tests.kernel import frames
 from tests.kernel.frames import ARP, ICMP, ICMP6, IP, IP6, UDP, arp, ether, icmp, icmp6, neighbour, packet, udp
-from tests.kernel.netns import MARK, PATIENCE, StandIn, sniffing, until_mark
+from tests.kernel.netns import MARK, StandIn, sniffing, until_mark, wait_until
 from tests.kernel.test_firewall import elements, nothing
 from ve import firewall
 
@@ -58,14 +56,6 @@ def bridged(hostnet: HostNet) -> Iterator[Bridged]:
 def wait_forwarding(hostnet: HostNet, *ports: str) -> None:
     """A port forwards from when the kernel's own work has seen that its peer is there."""
     wait_until(lambda: all(state(hostnet, port) == "forwarding" for port in ports))
-
-
-def wait_until(what: Callable[[], bool]) -> None:
-    """For what the kernel tells nobody of."""
-    deadline = time.monotonic() + PATIENCE
-    while not what():
-        assert time.monotonic() < deadline
-        select.select([], [], [], 0.01)
 
 
 def state(hostnet: HostNet, port: str) -> str:

@@ -132,8 +132,6 @@ def test_a_port_has_one_owner(net: HostNet, red: StandIn, blue: StandIn) -> None
     assert published(net) == {("tcp", 8080): RED}
     assert not os.path.exists(firewall.record(BLUES[0]))
     net.call(publishing.publish, [WEB], REDS, red.name, "101")  # as it is
-    with pytest.raises(Exists):
-        net.call(publishing.publish, [Port(8080, 81)], REDS, red.name, "101")
     net.call(publishing.publish, [WEB_UDP], BLUES, blue.name, "102")
     assert published(net) == {("tcp", 8080): RED, ("udp", 8080): BLUE}
 
@@ -184,8 +182,6 @@ def test_who_only_connects_does_not_keep_a_port(net: HostNet, red: StandIn) -> N
 def test_bad_wishes(net: HostNet, red: StandIn) -> None:
     with pytest.raises(InvalidValue, match="has no address"):
         net.call(publishing.publish, [WEB], [], red.name)
-    with pytest.raises(InvalidValue, match="8080:80 has port 8080/tcp already"):
-        net.call(publishing.publish, [WEB, Port(8080, 81)], REDS, red.name)
     net.call(publishing.publish, [], REDS, red.name)
     assert published(net) == {}
 
@@ -267,6 +263,26 @@ publishing.publish([Port(8080, 80)], [ip_address(each) for each in {RED!r}], {re
     assert elements(net, "itself4") == elements(net, "itself6") == []
     net.call(publishing.publish, [WEB], REDS, red.name)
     assert published(net) == {("tcp", 8080): RED}
+
+
+def test_a_port_that_leads_elsewhere_in_the_same_ve(net: HostNet, red: StandIn) -> None:
+    net.call(publishing.publish, [WEB, Port(8081, 81)], REDS, red.name)
+    with pytest.raises(FileNotFoundError):
+        net.call(publishing.publish, [Port(8080, 90)], REDS, "venetnobody")
+    assert inner(net, 8080) == (80, 80)
+    net.call(publishing.publish, [Port(8080, 90)], REDS, red.name)
+    net.call(publishing.unpublish, [WEB], REDS)  # which it is no more
+    assert inner(net, 8080) == (90, 90)
+    with serving(red, b"red", 90) as server:
+        assert answered(outside(net), HOST[0], 8080, server) == OUTSIDE[0]
+    for each in REDS:
+        net.call(publishing.forget, each)
+    assert published(net) == {}
+
+
+def inner(net: HostNet, port: int) -> tuple[int, ...]:
+    found = [elements(net, f"published{version}") for version in (4, 6)]
+    return tuple(value["concat"][1] for both in found for key, value in both if key["concat"] == ["tcp", port])
 
 
 def test_a_failed_one_leaves_nothing(net: HostNet, red: StandIn) -> None:
