@@ -64,7 +64,7 @@ def routed(hostnet: HostNet, veid: int, *addresses: str) -> Iterator[StandIn]:
     with namespace() as pid, open(f"/proc/{pid}/ns/net") as netns:
         pidfd = os.pidfd_open(pid)
         try:
-            name = hostnet.call(venet.connect, pidfd, netns.fileno(), "ve-test", veid)
+            name = hostnet.call(venet.connect, pidfd, netns.fileno(), "ve-test", veid, "/nowhere")
             for wish in wishes:
                 hostnet.call(venet.lease, name, wish.address)
             hostnet.call(venet.add, pidfd, name, wishes)
