@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from contextlib import ExitStack, suppress
 
 from ve import netlink, rtnetlink
+from ve.addresses import Network
 from ve.errors import NotSupported
 
 _SYSCTLS = {4: "net.ipv4.ip_forward", 6: "net.ipv6.conf.all.forwarding"}
@@ -41,6 +42,32 @@ def _turn_on(version: int, undo: ExitStack, cannot: str) -> bool:
         raise NotSupported(f"{cannot}: {name} cannot be set: {error.strerror}", f"sysctl -w {name}=1") from error
     undo.callback(_write, name, "0")
     return True
+
+
+def answer_for(network: Network, link: str | None, undo: ExitStack, cannot: str) -> list[str]:
+    """Let the host answer at once, on this link of its own, for VEs with addresses of a network that is there.
+
+    What it changed, in the same way; nothing for a network on no link.
+    """
+    if not link:
+        return []
+    wanted = {f"net.ipv{network.version if network.version == 6 else 4}.neigh.{link}.proxy_delay": "0"}
+    if network.version == 6:
+        wanted[f"net.ipv6.conf.{link}.proxy_ndp"] = "1"
+    before = {name: _read(name) for name in wanted}
+    changed = []
+    for name in [name for name in wanted if before[name] != wanted[name]]:
+        try:
+            _write(name, wanted[name])
+        except OSError as error:
+            raise NotSupported(f"{cannot}: {name} cannot be set: {error.strerror}", f"sysctl -w {name}=1") from error
+        undo.callback(_write, name, before[name])
+        changed.append(f"{name}: {before[name]} -> {wanted[name]}")
+    return changed
+
+
+def is_on(version: int) -> bool:
+    return _read(_SYSCTLS[version]) != "0"
 
 
 def _learnt_default_routes() -> list[str]:

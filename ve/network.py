@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from ve import bandwidth, claims, firewall, forwarding, leases, pool, publishing, rates, venet
+from ve import bandwidth, claims, firewall, forwarding, leases, pool, publishing, rates, venet, wire
 from ve.addresses import Address, Wish
 from ve.errors import InUse, InvalidValue
 from ve.facts import Facts, lives
@@ -162,6 +162,9 @@ def disconnect(state: State, veid: int, had: Callable[[], Given] = Given) -> Non
     venet.disconnect(state.tag, veid)
     if known.interface:
         bandwidth.release(known.interface)
+    for each in known.all():
+        if each.address:
+            _answer_no_more(each.address)
 
 
 # --- changes ------------------------------------------------------------------------------------------------------
@@ -173,16 +176,32 @@ def add(state: State, veid: int, before: Given, wishes: Sequence[str], pidfd: in
     with contextlib.ExitStack() as undo:
         if not ephemeral:
             undo.callback(claims.claim, state, veid, claimant.claims())
+        neighbours = []
         for text in wishes:
             found = []
-            for wish, address in _leased(claimant, before.interface, Wish.parse(text), ephemeral=ephemeral):
-                undo.callback(venet.give_back, before.interface, address)
+            for wish, address, link in _leased(claimant, before.interface, Wish.parse(text), ephemeral=ephemeral):
+                undo.callback(_give_back, before.interface, address)
                 publishing.forget(address)  # what led to who had it before
                 found.append(wish)
+                neighbours += [(link, address)] if link else []
             now = replace(now, addresses=(*now.addresses, (text, tuple(found))))
         venet.add(pidfd, before.interface, now.all()[len(before.all()) :])
+        for link, address in neighbours:
+            wire.proxy(link, address)
+            wire.announce(link, address)
         undo.pop_all()
     return now
+
+
+def _give_back(interface: str, address: Address) -> None:
+    venet.give_back(interface, address)
+    _answer_no_more(address)
+
+
+def _answer_no_more(address: Address) -> None:
+    """For an address that no VE has: then the route to it is that of the link that it is on, if it is on one."""
+    if link := wire.uplink(address):
+        wire.unproxy(link, address)
 
 
 def remove(before: Given, wishes: Sequence[str], pidfd: int) -> Given:
@@ -191,7 +210,7 @@ def remove(before: Given, wishes: Sequence[str], pidfd: int) -> Given:
     venet.remove(pidfd, gone)
     for each in gone:
         if each.address:
-            venet.give_back(before.interface, each.address)
+            _give_back(before.interface, each.address)
     return replace(before, addresses=tuple(pair for pair in before.addresses if pair[0] not in wishes))
 
 
@@ -229,11 +248,10 @@ def _linked(state: State, veid: int, pidfd: int, pid: int) -> Given:
 
 def _leased(
     claimant: claims.Claimant, interface: str, wish: Wish, *, ephemeral: bool
-) -> Iterator[tuple[Wish, Address]]:
-    """The addresses that this wish gets it; each is a lease before the next is looked for."""
+) -> Iterator[tuple[Wish, Address, str | None]]:
+    """The addresses that this wish gets it, each with the link that it is on; a lease before the next is looked for."""
     if wish.address:
-        _lease(claimant, interface, wish.address)
-        yield wish, wish.address
+        yield wish, wish.address, _lease(claimant, interface, wish.address)
         return
     if wish.sticky and ephemeral:
         why = "it is thrown away, and keeps nothing"
@@ -244,20 +262,22 @@ def _leased(
         venet.require(version, f"cannot give {wish} to {claimant.veid}")
         own = [address for address in kept if address.version == version] if wish.sticky else []
         if own:
-            _lease(claimant, interface, own[0])
-        address = own[0] if own else _any_of(claimant, interface, source, version, sticky=wish.sticky)
-        yield Wish(address, address.max_prefixlen), address
+            address, link = own[0], _lease(claimant, interface, own[0])
+        else:
+            address, link = _any_of(claimant, interface, source, version, sticky=wish.sticky)
+        yield Wish(address, address.max_prefixlen), address, link
 
 
-def _lease(claimant: claims.Claimant, interface: str, address: Address) -> None:
+def _lease(claimant: claims.Claimant, interface: str, address: Address) -> str | None:
     """This very address, as soon as a VE that has just ended, or has leased it while we claimed it, gives it back.
 
-    InUse says who does not.
+    The link of the host that it is on, if it is on one.  InUse says who has it.
     """
-    deadline = time.monotonic() + DYING
+    deadline, link = time.monotonic() + DYING, None
     while True:
         with contextlib.suppress(FileExistsError):
             _refuse_claimed(claimant, address)
+            link = wire.uplink(address)  # its own route will be the answer from the next line on
             venet.lease(interface, address)
             break
         holder = leases.holder(address)
@@ -272,7 +292,14 @@ def _lease(claimant: claims.Claimant, interface: str, address: Address) -> None:
     with contextlib.ExitStack() as undo:
         undo.callback(venet.give_back, interface, address)
         _refuse_claimed(claimant, address)
+        _refuse_answered(claimant, link, address)
         undo.pop_all()
+    return link
+
+
+def _refuse_answered(claimant: claims.Claimant, link: str | None, address: Address) -> None:
+    if link and wire.answers(link, address):
+        raise InUse(f"cannot give {address} to {claimant.veid}: a machine on {link} answers for it", claims.HINT)
 
 
 def _refuse_claimed(claimant: claims.Claimant, address: Address) -> None:
@@ -280,19 +307,23 @@ def _refuse_claimed(claimant: claims.Claimant, address: Address) -> None:
         raise InUse(f"cannot give {address} to {claimant.veid}: {other.named(claimant.state)} has it", claims.HINT)
 
 
-def _any_of(claimant: claims.Claimant, interface: str, source: pool.Pool, version: int, *, sticky: bool) -> Address:
-    """One of a pool that is nobody's; InUse if none is, also when those of VEs that have ended are taken back."""
+def _any_of(
+    claimant: claims.Claimant, interface: str, source: pool.Pool, version: int, *, sticky: bool
+) -> tuple[Address, str | None]:
+    """One of a pool that is nobody's, and its link; InUse if none is, not even of VEs that have ended."""
     for address in _candidates(claimant, source, version):
         with contextlib.ExitStack() as undo, contextlib.suppress(InUse, FileExistsError):
+            link = wire.uplink(address)
             venet.lease(interface, address)
             undo.callback(venet.give_back, interface, address)
             _refuse_claimed(claimant, address)
+            _refuse_answered(claimant, link, address)
             if not pool.exists(source.name):
                 break
             if sticky:
                 claims.claim(claimant.state, claimant.veid, [*claimant.claims(), address])
             undo.pop_all()
-            return address
+            return address, link
     pool.get(source.name)
     why = f"all {source.size(version)} of IPv{version} are taken"
     raise InUse(f"cannot lease an address of pool {source.name}: {why}", f"ve network show {source.name} says by whom")
@@ -329,6 +360,9 @@ def have_rules() -> None:
     if firewall.ensure(lambda: [str(each) for source in pool.pools() if source.nat for each in source.networks]):
         for source in [each for each in pool.pools() if each.nat]:
             forwarding.turn_on(source.versions, contextlib.ExitStack(), f"cannot let pool {source.name} reach out")
+        for source in pool.pools():
+            for network in source.networks:
+                forwarding.answer_for(network, wire.uplink(network[1]), contextlib.ExitStack(), "cannot answer")
 
 
 def publish(veid: int, given: Given, words: Sequence[str], before: Sequence[str] = ()) -> None:
