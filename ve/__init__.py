@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ve import errors
     from ve.beancounter import Beancounter
     from ve.check import Facility
+    from ve.connection import Connection
     from ve.consistency import Problem
     from ve.diff import Change
     from ve.environment import Environment
@@ -45,6 +46,7 @@ __all__ = [
     "Change",
     "CompletedProcess",
     "Config",
+    "Connection",
     "Environment",
     "Ephemeral",
     "Error",
@@ -77,6 +79,7 @@ _ROOMS = {
     "Change": "diff",
     "CompletedProcess": "outcome",
     "Config": "model",
+    "Connection": "connection",
     "Environment": "environment",
     "Ephemeral": "ephemeral",
     "Error": "errors",

@@ -34,6 +34,10 @@ SearchDomains = Annotated[
     Texts,
     typer.Option("--searchdomain", metavar="DOMAIN|inherit", help="Where short names are looked for; repeatable."),
 ]
+Delay = Annotated[
+    str | None, typer.Option(metavar="TIME", help="How long each packet is to wait, such as 20ms: for tests.")
+]
+Loss = Annotated[str | None, typer.Option(metavar="PERCENT", help="How many are to be lost, such as 0.5%: for tests.")]
 AddAddresses = Annotated[
     Texts,
     typer.Option("--ip-add", metavar="ADDRESS", help="One more; repeatable.", autocompletion=complete_address),

@@ -16,6 +16,8 @@ from ve._limit_options import AccountOnly, OnBarrier, OnFailure, Preset, limit
 from ve._network_options import (
     AddAddresses,
     Addresses,
+    Delay,
+    Loss,
     Nameservers,
     Publish,
     Rate,
@@ -295,6 +297,8 @@ SETTINGS: dict[str, tuple[Any, Callable[[Any], Any]]] = {
     "addresses": (Addresses, listed),
     "publish": (Publish, listed),
     "rate": (Rate, str),
+    "delay": (Delay, str),
+    "loss": (Loss, str),
     "add_addresses": (AddAddresses, listed),
     "remove_addresses": (RemoveAddresses, listed),
     "nameservers": (Nameservers, listed),

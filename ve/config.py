@@ -47,6 +47,8 @@ KEYS: dict[str, tuple[type, Callable[[str], Any]]] = {
     "addresses": (list, str),
     "publish": (list, str),
     "rate": (str, str),
+    "delay": (str, str),
+    "loss": (str, str),
     "nameservers": (list, str),
     "searchdomains": (list, str),
     "area": (str, str),

@@ -31,7 +31,7 @@ def describe(instance: Instance) -> dict[str, object]:
         "hostname": hostname,
         "addresses": network.addresses(facts, settings.addresses),
         "publish": begun["publish"],
-        "rate": begun["rate"],
+        **{name: begun[name] for name in ("rate", "delay", "loss")},
         "traffic": traffic.total(instance.state, instance.veid, facts)._asdict(),
         "description": settings.description,
         "onboot": settings.onboot,

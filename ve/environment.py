@@ -32,6 +32,7 @@ from ve.request import Arguments, Streams
 
 if TYPE_CHECKING:
     from ve.beancounter import Beancounter
+    from ve.connection import Connection
     from ve.selftest import Verdict
 
 
@@ -47,6 +48,17 @@ class Environment(Instance):
         """What it was given as such, at its start or by set() since; of one that is stopped, at its next start."""
         with self.init() as init:
             return str(describe.begun_with(init[0] if init else None, self.config)["hostname"])
+
+    @property
+    def network(self) -> "Connection":
+        """Its interface, addresses and ports."""
+        from ve.connection import Connection
+
+        return Connection(self)
+
+    def publish(self, *ports: str, save: bool = False) -> None:
+        """Lead ports of the host to it: Connection.publish."""
+        self.network.publish(*ports, save=save)
 
     def describe(self) -> dict[str, object]:
         """All that `ve status` shows, in its order."""

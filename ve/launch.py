@@ -247,7 +247,7 @@ def reach(launch: Launch) -> None:
     """the ports of the host that lead to it, and how fast its network goes"""
     config, given = launch.config, launch.given
     network.publish(config.veid, given, config.publish)
-    network.limit(given, config.rate)
+    network.limit(given, vars(config))
 
 
 def tell_names(launch: Launch) -> None:
@@ -350,8 +350,7 @@ def _text(launch: Launch, step: Callable[..., None]) -> str:
         "given": ", ".join(map(str, launch.config.mounts)) or "nothing",
         "hostname": outfit.hostname(launch.config),
         "interface": ", ".join(launch.config.addresses),
-        "reach": ", ".join([*launch.config.publish, *([launch.config.rate] if launch.config.rate else [])])
-        or "nothing",
+        "reach": ", ".join([*launch.config.publish, launch.config.rate]).strip(", ") or "nothing",
         "execute": " ".join(order.argv(launch)),
     }.get(step.__name__)
     text = " ".join((step.__doc__ or "").split())

@@ -80,7 +80,9 @@ class Config:
     on_failure: dict[str, str] = field(default_factory=dict)
     addresses: tuple[str, ...] = ()  # of ve/addresses.py
     publish: tuple[str, ...] = ()  # of ve/ports.py
-    rate: str = ""  # of ve/rates.py
+    rate: str = ""  # of ve/rates.py, as are
+    delay: str = ""
+    loss: str = ""
     nameservers: tuple[str, ...] = ()  # of ve/resolver.py
     searchdomains: tuple[str, ...] = ()
     area: str = ""  # "loop": what it changes is in a file system of its own
@@ -101,8 +103,9 @@ class Config:
                 raise InvalidValue(f"cannot use device {device!r}: it is not a path below /dev")
         addresses.check(self.addresses)
         ports.check(self.publish)
-        if self.rate:
-            rates.rate(self.rate)
+        for parse, word in ((rates.rate, self.rate), (rates.delay, self.delay), (rates.loss, self.loss)):
+            if word:
+                parse(word)
         resolver.check(self.nameservers, self.searchdomains)
         if self.area not in AREAS:
             raise InvalidValue(f"cannot use area {self.area!r}: there is only {AREAS[1]}")

@@ -9,8 +9,9 @@ import contextlib
 import json
 import time
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from ve import bandwidth, claims, firewall, forwarding, leases, pool, publishing, rates, venet, wire
 from ve.addresses import Address, Wish
@@ -377,7 +378,10 @@ def publish(veid: int, given: Given, words: Sequence[str], before: Sequence[str]
         publishing.unpublish(had - wanted, addresses)
 
 
-def limit(given: Given, word: str, before: str = "") -> None:
-    """Let it send and receive as fast as this word says, "" as fast as it goes."""
-    if given.interface and word != before:
-        bandwidth.limit(given.interface, rates.rate(word) if word else None)
+def limit(given: Given, words: Mapping[str, str], before: Mapping[str, str] = MappingProxyType({})) -> None:
+    """Let it send and receive as fast, as late and as well as these words say: rate, delay, loss; "" is as it comes."""
+    rate, delay, loss = (words[name] for name in ("rate", "delay", "loss"))
+    if given.interface and rate != before.get("rate", ""):
+        bandwidth.limit(given.interface, rates.rate(rate) if rate else None)
+    if given.interface and (delay, loss) != (before.get("delay", ""), before.get("loss", "")):
+        bandwidth.impair(given.interface, rates.delay(delay or "0"), rates.loss(loss or "0"))

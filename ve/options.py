@@ -29,6 +29,8 @@ class Common(Words, total=False):
     addresses: Iterable[str]
     publish: Iterable[str]
     rate: str
+    delay: str
+    loss: str
     nameservers: Iterable[str]  # "inherit": those of the host, as if there were none
     searchdomains: Iterable[str]
 

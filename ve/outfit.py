@@ -46,6 +46,8 @@ def asked(config: Config) -> dict[str, Any]:
         "addresses": list(config.addresses),
         "publish": list(config.publish),
         "rate": config.rate,
+        "delay": config.delay,
+        "loss": config.loss,
         "nameservers": list(config.nameservers),
         "searchdomains": list(config.searchdomains),
     }

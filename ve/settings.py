@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -29,7 +29,7 @@ from ve.instance import Instance
 from ve.model import Config, Status
 
 Undo = contextlib.ExitStack
-_OF_NETWORK = ("addresses", "publish", "rate")
+_OF_NETWORK = ("addresses", "publish", "rate", "delay", "loss")
 _AT_START = ("nofile", *(name for name, row in BY_NAME.items() if not row.live))  # of limits, for the init's processes
 
 
@@ -40,9 +40,11 @@ def change(instance: Instance, asked: dict[str, Any], save: bool) -> list[str]:
     """
     with instance.init() as init, contextlib.ExitStack() as undo:
         before, facts = instance.config, init[0] if init else None
-        words, asked = asked, _with_addresses(instance.veid, asked, before.addresses)
+        begun = describe.begun_with(facts, before)
+        known = {*before.addresses, *begun["addresses"]}
+        words, asked = asked, _with_addresses(instance.veid, asked, before.addresses, known)
         wanted = _changed(before, asked)
-        begun = describe.begun_with(facts, before if facts else wanted)
+        begun = begun if facts else describe.begun_with(None, wanted)
         _refuse_lost(instance.veid, _waiting(asked, facts is not None), save)
         mounts.check_given(asked.get("mounts", ()), asked.get("devices", ()))
         if asked.keys() & {"limits", "account_only"}:
@@ -52,7 +54,7 @@ def change(instance: Instance, asked: dict[str, Any], save: bool) -> list[str]:
         if {*quota.WORDS} & asked.get("limits", {}).keys():
             _limit_disk(instance, begun["limits"] if facts else before.limits, now["limits"], wanted.account_only, undo)
         if asked.keys() & {*_OF_NETWORK}:
-            now, facts = _reconnect(instance, init, words, wanted if save else before, now, undo)
+            now, facts = _reconnect(instance, init, words, known, wanted if save else before, now, undo)
         if facts and now != begun:
             _note(instance, facts, now)
         if save:
@@ -61,31 +63,31 @@ def change(instance: Instance, asked: dict[str, Any], save: bool) -> list[str]:
         return _late(now, wanted, asked)
 
 
-def _with_addresses(veid: int, asked: dict[str, Any], before: Sequence[str]) -> dict[str, Any]:
-    """The same, with addresses that are added and removed in place of the words for that."""
+def _with_addresses(veid: int, asked: dict[str, Any], before: Sequence[str], known: Container[str]) -> dict[str, Any]:
+    """The same, with addresses in place of the words that add and remove some; known: what may be removed."""
     others = {name: value for name, value in asked.items() if name not in ("add_addresses", "remove_addresses")}
     if others == asked:
         return asked
     more, less = asked.get("add_addresses", ()), asked.get("remove_addresses", ())
     kept = [] if less == ("all",) else list(asked.get("addresses", before))
     for word in () if less == ("all",) else less:
-        if word not in kept:
+        if word not in known:
             raise InvalidValue(f"cannot take {word} from {veid}: it was not given", f"ve status {veid} has addresses")
-        kept.remove(word)
-    return others | {"addresses": (*kept, *more)}
+    return others | {"addresses": (*(word for word in kept if word not in less), *more)}
 
 
 def _reconnect(
     instance: Instance,
     init: tuple[Facts, int] | None,
     words: dict[str, Any],
+    known: Container[str],
     kept: Config,
     now: dict[str, Any],
     undo: Undo,
 ) -> tuple[dict[str, Any], Facts | None]:
     """Claim what is kept, and give a running VE the network that was asked for; what it has, and its facts, then."""
     state, veid = instance.state, instance.veid
-    asked = _with_addresses(veid, words, now["addresses"]).get("addresses", now["addresses"]) if init else ()
+    asked = _with_addresses(veid, words, now["addresses"], known).get("addresses", now["addresses"]) if init else ()
     addresses.check(asked)
     if not instance.ephemeral:
         undo.callback(network.claim, state, veid, instance.config.addresses)
@@ -93,7 +95,7 @@ def _reconnect(
     if not init:
         return now, None
     facts, pidfd = init
-    wanted = now | {name: words[name] for name in ("publish", "rate") if name in words} | {"addresses": asked}
+    wanted = now | {name: words[name] for name in _OF_NETWORK if name in words} | {"addresses": asked}
     if asked:
         network.have_rules()
     had = network.given(facts)
@@ -104,8 +106,8 @@ def _reconnect(
         now["publish"] = []
     undo.callback(network.publish, veid, given, now["publish"], wanted["publish"])
     network.publish(veid, given, wanted["publish"], now["publish"])
-    undo.callback(network.limit, given, now["rate"], wanted["rate"])
-    network.limit(given, wanted["rate"], now["rate"])
+    undo.callback(network.limit, given, now, wanted)
+    network.limit(given, wanted, now)
     lists = {name: list(wanted[name]) for name in ("publish", "addresses")}
     return wanted | lists, replace(facts, extra=facts.extra | given.noted())
 

@@ -215,3 +215,35 @@ def test_traffic_is_counted_over_restarts_and_deaths(forwarding: HostNet, host_d
     assert came() == 5
     listed = forwarding.output(host_dir, "list", "-H", "-o", "veid,received").split()
     assert listed[listed.index(str(web)) + 1] == str(5 * 1028)
+
+
+# --- the library ----------------------------------------------------------------------------------------------------
+
+
+def test_a_program_changes_its_network(forwarding: HostNet, host: "ve.Host", host_dir: Path, web: int) -> None:
+    env = host.get(web)
+    [lease] = forwarding.call(env.network.add_address, "10.9.0.60")
+    assert (str(lease.address), lease.veid, lease.interface) == ("10.9.0.60", web, env.network.interface)
+    serve(forwarding, host_dir, web)
+    assert fetch(forwarding.outside, "http://10.9.0.60/") == str(web)
+    forwarding.call(env.publish, "8080:80")
+    forwarding.call(env.network.publish, "8081:80")
+    for number in (8080, 8081):
+        assert fetch(forwarding.outside, f"http://192.0.2.1:{number}/") == str(web)
+    forwarding.call(env.network.unpublish, "8080:80")
+    assert fetch(forwarding.outside, "http://192.0.2.1:8080/") == ""
+    forwarding.call(env.network.remove_address, "10.9.0.60")
+    assert forwarding.run("ip", "route", "show", "10.9.0.60").stdout == ""
+
+
+def test_a_rate_is_there_from_the_start_and_changes(forwarding: HostNet, host_dir: Path, web: int) -> None:
+    """That it holds is tests/kernel/test_bandwidth.py's; here tc(8) is asked what there is, on both sides."""
+    forwarding.output(host_dir, "set", web, "--rate", "10mbit", "--save")
+    forwarding.output(host_dir, "restart", "--fast", web)
+    shown = forwarding.run("tc", "qdisc", "show").stdout
+    assert shown.count("rate 10Mbit") == 2
+    forwarding.output(host_dir, "set", web, "--rate", "20mbit")
+    assert forwarding.run("tc", "qdisc", "show").stdout.count("rate 20Mbit") == 2
+    forwarding.output(host_dir, "set", web, "--rate", "")
+    assert "rate" not in forwarding.run("tc", "qdisc", "show").stdout
+    assert "vi" not in forwarding.run("ip", "-br", "link").stdout

@@ -1,0 +1,71 @@
+"""The network of one VE, as a program has it: env.network."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ve import describe, network
+from ve.networks import Lease
+from ve.ports import port
+
+if TYPE_CHECKING:
+    from ve.environment import Environment
+    from ve.firewall import Traffic
+    from ve.network import Given
+
+
+class Connection:
+    """Each call asks the files and the kernel anew; what changes, changes at once, and for good with save."""
+
+    def __init__(self, environment: Environment) -> None:
+        self._environment = environment
+
+    @property
+    def interface(self) -> str | None:
+        """Its name on the host, where the traffic of the VE can be watched; None while it has none."""
+        return self._given().interface or None
+
+    @property
+    def addresses(self) -> list[Lease]:
+        """What it has while it runs; nothing otherwise."""
+        given, (veid, state) = self._given(), (self._environment.veid, self._environment.state)
+        return [Lease(each.address, veid, state.path, given.interface, "lease") for each in given.all() if each.address]
+
+    @property
+    def traffic(self) -> Traffic:
+        """What it has sent and received since it was made, over its restarts: bytes and packets."""
+        return self._environment.traffic
+
+    def add_address(self, wish: str, *, save: bool = False) -> list[Lease]:
+        """Give it an address, or one of a pool ("auto:web"); those that it got for that, and none while it is stopped.
+
+        InUse names who has it; InvalidValue, also for a stopped VE without save; NotFound for a pool that is none.
+        """
+        before = self.addresses
+        self._environment.set(add_addresses=[wish], save=save)
+        return [each for each in self.addresses if each not in before]
+
+    def remove_address(self, wish: str, *, save: bool = False) -> None:
+        """Take from it what it was given for this word, or with "all" everything; InvalidValue if it has no such."""
+        self._environment.set(remove_addresses=[wish], save=save)
+
+    def publish(self, *ports: str, save: bool = False) -> None:
+        """Lead these ports of the host to it, such as "8080:80" or "53:53/udp", besides those that do already.
+
+        Exists names who has one, InUse if a process of the host listens there.
+        """
+        self._environment.set(publish=[*self._published(), *(str(port(each)) for each in ports)], save=save)
+
+    def unpublish(self, *ports: str, save: bool = False) -> None:
+        """No longer."""
+        gone = {str(port(each)) for each in ports}
+        self._environment.set(publish=[each for each in self._published() if each not in gone], save=save)
+
+    def _published(self) -> list[str]:
+        with self._environment.init() as init:
+            begun = describe.begun_with(init[0] if init else None, self._environment.config)
+        return list(begun["publish"])
+
+    def _given(self) -> Given:
+        with self._environment.init() as init:
+            return network.given(init[0] if init else None)
