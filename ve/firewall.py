@@ -230,16 +230,16 @@ def guard_port(interface: str, mac: str, addresses: Iterable[Address]) -> None:
     if _is_interface(interface):
         _keep_off_spanning_tree(interface)
     with alone("a guarded port"):
-        directory = os.path.join(run_directory(), "guarded")
-        os.makedirs(directory, 0o700, exist_ok=True)
-        text = " ".join((mac, *map(str, addresses)))
-        wholefile.write_whole(os.path.join(directory, interface), text.encode(), durable=False)
+        path = _guarded(interface)
+        os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
+        before = wholefile.read_small(path).decode()
+        now = " ".join((mac, *map(str, addresses)))
+        wholefile.write_whole(path, f"{before}\n{now}".encode(), durable=False)  # whichever comes to be
         if _is_lacking(ruleset.BRIDGE):
             nftables.load(ruleset.BRIDGE.commands + "".join(_counted_before(ruleset.BRIDGE)))
             _guard_again()
-        else:
-            _remove_port(interface)
-            nftables.change(*(nftables.there("bridge", *each) for each in _of_port(interface, text)))
+        _let_pass(interface, before, now)
+        wholefile.write_whole(path, now.encode(), durable=False)
 
 
 def _keep_off_spanning_tree(interface: str) -> None:
@@ -253,38 +253,46 @@ def _keep_off_spanning_tree(interface: str) -> None:
 
 def release_port(interface: str) -> None:
     """Forget what it might send; one lstat where that is nothing."""
-    path = os.path.join(run_directory(), "guarded", interface)
+    path = _guarded(interface)
     if os.path.lexists(path):
         with alone("a released port"):
-            _remove_port(interface)
+            _let_pass(interface, wholefile.read_small(path).decode(), "")
             with suppress(FileNotFoundError):
                 os.unlink(path)
 
 
+def _guarded(interface: str) -> str:
+    """The path of what a port may send as: a line of its MAC and its addresses."""
+    return os.path.join(run_directory(), "guarded", interface)
+
+
 def _guard_again() -> None:
-    directory = os.path.join(run_directory(), "guarded")
-    for name in os.listdir(directory):
+    for name in os.listdir(_guarded("")):
         if not name.startswith(".") and _is_interface(name):
-            text = wholefile.read_small(os.path.join(directory, name)).decode()
-            nftables.change(*(nftables.there("bridge", *each) for each in _of_port(name, text)))
+            _let_pass(name, "", wholefile.read_small(_guarded(name)).decode())
 
 
-def _remove_port(interface: str) -> None:
-    start = nftables.interface(interface)
-    names = ("own", "own4", "own6", "targets6")
-    found = [(name, each.key) for name in names for each in nftables.elements("bridge", name)]
-    nftables.change(*(nftables.gone("bridge", name, key) for name, key in found if key.startswith(start)))
+def _let_pass(interface: str, before: str, now: str) -> None:
+    """What the lines of now say, and of those of before no more."""
+    wanted = set(_of_port(interface, now))
+    unwanted = set(_of_port(interface, before)) - wanted
+    found = [(name, key) for name, key in unwanted if nftables.find("bridge", name, key)]
+    nftables.change(
+        *(nftables.gone("bridge", *each) for each in found),
+        *(nftables.there("bridge", *each) for each in wanted),
+    )
 
 
-def _of_port(interface: str, text: str) -> Iterator[tuple[str, bytes]]:
+def _of_port(interface: str, lines: str) -> Iterator[tuple[str, bytes]]:
     """The sets of the bridge's table, and its keys there."""
-    mac, *words = text.split()
-    start = nftables.joined(nftables.interface(interface), nftables.mac(mac))
-    yield "own", start
-    for address in (link_local(mac), *map(ipaddress.ip_address, words)):
-        yield f"own{address.version}", start + address.packed
-        if address.version == 6:
-            yield "targets6", start + address.packed
+    for line in filter(None, lines.splitlines()):
+        mac, *words = line.split()
+        start = nftables.joined(nftables.interface(interface), nftables.mac(mac))
+        yield "own", start
+        for address in (link_local(mac), *map(ipaddress.ip_address, words)):
+            yield f"own{address.version}", start + address.packed
+            if address.version == 6:
+                yield "targets6", start + address.packed
 
 
 def link_local(mac: str) -> Address:
