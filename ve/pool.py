@@ -55,16 +55,14 @@ class Pool:
         return sum(len(_usable(network)) for network in self.networks if network.version == version)
 
     def addresses(self, version: int, seed: int) -> Iterator[Address]:
-        """Each address of this family once, in an order that few other seeds give.
+        """Each address of this family once, in an order that few other seeds, of 32 bits, give.
 
         By steps that have no factor in common with their number: so of a pool that is half full half are free whatever
         was taken before, where neighbours would have neighbours.
         """
         spans = [_usable(network) for network in self.networks if network.version == version]
         size = sum(map(len, spans))
-        step = next(
-            step for step in count(1 + seed * 2654435761 // 65536 % max(1, size)) if gcd(step, max(1, size)) == 1
-        )
+        step = next(step for step in count(1 + seed // 65521) if gcd(step, max(1, size)) == 1)
         for offset in range(size):
             index = (seed + offset * step) % size
             for span in spans:
