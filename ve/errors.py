@@ -3,7 +3,7 @@
     Error                    everything of ours; also carries hint (the cure) and exit_code (vzctl's where it has one)
     ├── InvalidValue         a VEID, name, option or conf file that cannot be right
     │   └── BrokenConfig     a conf file that cannot be read as one
-    ├── NotFound             no such VE
+    ├── NotFound             no such VE or pool
     │   ├── TemplateNotFound no such template or version
     │   └── NoSuchFile       no such file or directory, in the VE or on the host; a FileError too
     ├── FileError            a file could not be copied or changed; why is in errno
@@ -14,7 +14,7 @@
     ├── Running              needs a stopped VE
     ├── Mounted              needs one that is not mounted
     ├── NotMounted           needs one that is
-    ├── InUse                a mount, template version or VE that somebody still uses
+    ├── InUse                a mount, template version, VE, address or pool that somebody uses
     ├── NotRoot              only root can do this
     ├── NotSupported         this kernel, file system or host lacks what was asked for
     ├── DiskFull             no space left to write what was asked for
@@ -56,7 +56,7 @@ EXIT_CODES = {
     33: "the VE could not be stopped",
     40: "the VE is not mounted",
     41: "the VE is mounted",
-    43: "no such VE",
+    43: "no such VE or pool",
     44: "the VEID or name is taken",
     46: "not enough disk space",
     47: "the VE could not be started",

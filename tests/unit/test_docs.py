@@ -64,7 +64,7 @@ def test_options_of_every_command() -> None:
 
 def test_verbs_that_are_headings_exist() -> None:
     headings = " ".join(re.findall(r"^#### (.*)", MANUAL, re.MULTILINE))
-    assert set(re.findall(r"\bve (?:template )?[a-z]+", headings)) == set(VERBS)
+    assert set(re.findall(r"\bve (?:network |template )?[a-z]+", headings)) == set(VERBS)
 
 
 def test_the_changelog_names_each_verb() -> None:
@@ -189,7 +189,7 @@ def test_states() -> None:
 
 # ---- the library ----------------------------------------------------------------------------------------------------
 
-CLASSES = (ve.Host, ve.Environment, ve.Ephemeral, ve.Templates, Foreground, ve.Popen)
+CLASSES = (ve.Host, ve.Environment, ve.Ephemeral, ve.Templates, ve.Networks, Foreground, ve.Popen)
 RECORDS = (
     ve.Beancounter,
     ve.Event,
@@ -203,6 +203,8 @@ RECORDS = (
     ve.Change,
     ve.Step,
     ve.Template,
+    ve.Pool,
+    ve.Lease,
 )
 PROPERTIES = ("veid", "name", "status", "pid", "config", "template", "ephemeral", "log_path")
 
@@ -224,7 +226,7 @@ def test_properties() -> None:
     assert all(hasattr(ve.Environment, name) for name in PROPERTIES if name != "veid")
 
 
-@pytest.mark.parametrize("of", [ve.Host, ve.Templates, ve.Environment], ids=lambda of: of.__name__)
+@pytest.mark.parametrize("of", [ve.Host, ve.Templates, ve.Networks, ve.Environment], ids=lambda of: of.__name__)
 def test_arguments(of: type) -> None:
     """Where a table shows a signature, each argument of it exists, and none of the method's is left out."""
     table = LIBRARY.partition(f"\n## {of.__name__}\n")[2].partition("\n## ")[0]

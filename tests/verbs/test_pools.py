@@ -22,11 +22,11 @@ Words = tuple[str | int, ...]
 class Site:
     """The host that is played, with `ve` on it; what a test has made with create is gone after it."""
 
-    def __init__(self, hostnet: HostNet, state_dir: Path) -> None:
-        self.hostnet, self.state_dir = hostnet, state_dir
+    def __init__(self, hostnet: HostNet, host: "ve.Host", state_dir: Path) -> None:
+        self.hostnet, self.host, self.state_dir = hostnet, host, state_dir
 
-    def ve(self, *words: str | int, state_dir: Path | None = None) -> "subprocess.CompletedProcess[str]":
-        return self.hostnet.ve(state_dir or self.state_dir, *words)
+    def ve(self, *words: str | int) -> "subprocess.CompletedProcess[str]":
+        return self.hostnet.ve(self.state_dir, *words)
 
     def done(self, *words: str | int) -> str:
         """What it said."""
@@ -35,7 +35,7 @@ class Site:
         return done.stderr
 
     def create(self, veid: int, *addresses: str) -> int:
-        self.done("create", veid, "--template", "busybox", *(word for each in addresses for word in ("--ip", each)))
+        self.hostnet.call(self.host.create, veid, template="busybox", addresses=addresses)
         return veid
 
     def pool(self, name: str = "default", *cidrs: str) -> None:
@@ -51,7 +51,8 @@ class Site:
         """Of each address that has a route of its own to a VE, the interface."""
         families = ("-4", "-6")
         found = [each for one in families for each in json.loads(self.run("ip", "-j", one, "route") or "[]")]
-        return {each["dst"]: each["dev"] for each in found if each.get("dev", "").startswith("venet")}
+        alone = [each for each in found if each.get("dev", "").startswith("venet") and "/" not in each["dst"]]
+        return {each["dst"]: each["dev"] for each in alone}
 
     def run(self, *words: str) -> str:
         return self.hostnet.run(*words).stdout
@@ -74,7 +75,7 @@ class Site:
 
 @pytest.fixture
 def site(hostnet: HostNet, host: "ve.Host", host_dir: Path) -> Iterator[Site]:
-    yield Site(hostnet, host_dir)
+    yield Site(hostnet, host, host_dir)
     for veid in VEIDS:
         with contextlib.suppress(ve.errors.NotFound):
             env = host.get(veid)
