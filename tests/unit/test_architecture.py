@@ -19,8 +19,8 @@ LEVELS = (
         "ve._linux.ioctls",
     ),
     (
-        "ve.errors ve.rights ve.amounts ve.beancounter ve.limits ve.triggers ve.addresses ve.resolver ve.ports "
-        "ve.rates ve.model",
+        "ve.errors ve.rights ve.amounts ve.beancounter ve.limits ve.triggers ve.addresses ve.shapes ve.resolver "
+        "ve.ports ve.rates ve.model",
         "ve.mountinfo",
         "ve.procfs",
     ),
@@ -40,8 +40,9 @@ LEVELS = (
         "ve.devices",
         "ve.confinement",
         "ve.rlimits",
-        "ve.errand ve.netlink ve.rtnetlink ve.venet ve.leases ve.forwarding ve.wire ve.bandwidth ve.nftables "
-        "ve.ruleset ve.otherfirewalls ve.sockets ve.netfilter ve.ptys ve.sharedmemory ve.sample",
+        "ve.errand ve.netlink ve.rtnetlink ve.venet ve.leases ve.forwarding ve.wire ve.interfaces "
+        "ve.bandwidth ve.nftables ve.ruleset ve.otherfirewalls ve.sockets ve.netfilter ve.ptys ve.sharedmemory "
+        "ve.sample",
         "ve.terminal",
         "ve.passwd",
         "ve.log",

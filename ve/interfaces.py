@@ -1,0 +1,281 @@
+"""Interfaces of a VE that are not routed: a port of a bridge, a macvlan, a device of the host's that is moved in.
+
+Each function is given the VE's network namespace as a descriptor, and acts on the host in the network namespace of the
+calling thread.  What the kernel refuses is an InvalidValue that names the shape; then nothing has changed.  A bridge's
+port and a macvlan go with the VE's namespace; of a device see give_back().
+"""
+
+import contextlib
+import errno
+import hashlib
+import ipaddress
+import json
+import os
+import socket
+import struct
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from typing import TypeVar
+
+from ve import netlink, rtnetlink
+from ve._linux import syscalls
+from ve.errand import in_a_thread
+from ve.errors import InvalidValue, NotSupported, nearest
+
+T = TypeVar("T")
+
+# <linux/if_link.h>, <linux/rtnetlink.h>, <linux/if_bridge.h>, <linux/neighbour.h>
+_IFINFOMSG, _IFADDRMSG, _NDMSG = struct.Struct("=BxHiII"), struct.Struct("=4BI"), struct.Struct("=BxxxiHBB")
+_GETADDR = 22
+_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_LINK, _IFLA_MASTER, _IFLA_LINKINFO, _IFLA_NET_NS_FD = 1, 3, 5, 10, 18, 28
+_INFO_KIND, _INFO_DATA, _INFO_SLAVE_KIND, _INFO_SLAVE_DATA = 1, 2, 4, 5
+_MACVLAN_MODE, _MACVLAN_MODE_BRIDGE = 1, 4
+_IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS, _IFA_F_PERMANENT = 1, 2, 8, 0x80
+_IFF_UP, _IFF_LOOPBACK = 0x1, 0x8
+_SCOPE_LINK, _AF_BRIDGE = 253, 7
+_NUD_STATIC, _NTF_MASTER, _NDA_LLADDR = 0x40 | 0x02, 0x04, 2
+# Of a port, IFLA_BRPORT_*: whether a bridge protocol data unit from it closes it; whether addresses are learnt from
+# what comes from there; whether what is for an address that nobody knows goes there; whether multicast routers are
+# taken to be behind it; and (5.18) whether what comes from there must be of an address that is known to be there.
+_PORT = {5: 1, 8: 0, 9: 0, 25: 0, 39: 1}
+
+
+@dataclass(frozen=True)
+class Link:
+    """An interface, as the kernel tells of it; kind is "" of a device that no program has made."""
+
+    name: str
+    index: int
+    flags: int
+    mac: str
+    kind: str
+    master: int
+
+
+def mac(tag: str, veid: int) -> str:
+    """The Ethernet address of a VE of this state dir, the same at each start: locally administered (RFC 7042, 2.1)."""
+    first, *rest = hashlib.sha256(f"{tag}-{veid}".encode()).digest()[:6]
+    return _colons(bytes([first & 0xFC | 0x02, *rest]))
+
+
+def bridge(netns: int, name: str, outside: str, inside: str, mac: str) -> None:
+    """A port of the bridge name: a veth(4) pair whose end inside has this address, its end outside being the port.
+
+    The bridge knows where the VE's address is, and does not send it what is for others; what comes from another address
+    than its own it drops.  Broadcasts and multicasts reach it, as ARP and neighbour discovery need.  Nobody but the
+    admin keeps it from other ports (isolated).
+    """
+    shape = f"bridge:{name}"
+    there = _look(shape, name)
+    if there.kind != "bridge":
+        raise InvalidValue(f"cannot use network {shape}: it is not a bridge", f"ip link add {name} type bridge")
+    with _refused(shape), contextlib.ExitStack() as undo:
+        rtnetlink.ask(rtnetlink.new_pair(outside, inside, netns, _port_mac(mac), peer_mac=mac))
+        index = socket.if_nametoindex(outside)
+        undo.callback(rtnetlink.ask, rtnetlink.delete(index))
+        rtnetlink.ask(rtnetlink.no_own_address(index))
+        _ask(_change(index, (_IFLA_MASTER, struct.pack("=I", there.index))))
+        port = b"".join(netlink.attribute(option, bytes([value])) for option, value in _PORT.items())
+        info = netlink.attribute(_INFO_SLAVE_KIND, b"bridge\0") + netlink.attribute(_INFO_SLAVE_DATA, port)
+        _ask(_change(index, (_IFLA_LINKINFO, info)))
+        known = _NDMSG.pack(_AF_BRIDGE, index, _NUD_STATIC, _NTF_MASTER, 0)
+        known += netlink.attribute(_NDA_LLADDR, bytes.fromhex(mac.replace(":", "")))
+        _ask(netlink.request(rtnetlink.NEWNEIGH, known, rtnetlink.NEW))
+        rtnetlink.ask(rtnetlink.up(index))
+        _up_inside(netns, inside)
+        undo.pop_all()
+
+
+def macvlan(netns: int, name: str, inside: str, mac: str) -> None:
+    """A macvlan of the interface name, of mode bridge, born in the VE; who has it never reaches the host by it."""
+    shape = f"macvlan:{name}"
+    there = _look(shape, name)
+    mode = netlink.attribute(_MACVLAN_MODE, struct.pack("=I", _MACVLAN_MODE_BRIDGE))
+    info = netlink.attribute(_INFO_KIND, b"macvlan\0") + netlink.attribute(_INFO_DATA, mode)
+    body = _IFINFOMSG.pack(0, 0, 0, 0, 0)
+    for kind, value in (
+        (_IFLA_LINK, struct.pack("=I", there.index)),
+        (_IFLA_IFNAME, inside.encode() + b"\0"),
+        (_IFLA_ADDRESS, bytes.fromhex(mac.replace(":", ""))),
+        (_IFLA_NET_NS_FD, struct.pack("=i", netns)),
+        (_IFLA_LINKINFO, info),
+    ):
+        body += netlink.attribute(kind, value)
+    with _refused(shape):
+        _ask(netlink.request(rtnetlink.NEWLINK, body, rtnetlink.NEW))
+        _up_inside(netns, inside)
+
+
+# --- a device of the host's -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Device:
+    """A device that is in a VE: its number there, and what it was on the host."""
+
+    index: int
+    name: str
+    mac: str
+    up: bool
+    addresses: tuple[str, ...]  # with their lengths
+
+    def noted(self) -> str:
+        """As facts keep it."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def of(cls, noted: str) -> "Device":
+        about = json.loads(noted)
+        return cls(**about | {"addresses": tuple(about["addresses"])})
+
+
+def take(netns: int, name: str, *, device_lost_ok: bool = False) -> Device:
+    """Move the device into the VE, where it keeps its name and is up, and has no address; give_back() takes it back.
+
+    A physical one comes back to the initial network namespace when the VE's namespace ends without that; one that a
+    program has made would be deleted then, so it is NotSupported without device_lost_ok.
+    """
+    shape = f"device:{name}"
+    there = _look(shape, name)
+    if there.flags & _IFF_LOOPBACK:
+        raise InvalidValue(f"cannot use network {shape}: each VE has a loopback of its own")
+    if there.master:
+        owner = socket.if_indextoname(there.master)
+        raise InvalidValue(f"cannot use network {shape}: it is a part of {owner}", f"ip link set {name} nomaster")
+    if there.kind and not device_lost_ok:
+        why = f"it is virtual ({there.kind}), and would be lost if the VE ended by itself"
+        raise NotSupported(f"cannot use network {shape}: {why}", "--device-lost-ok, or macvlan:IF or bridge:BR")
+    addresses = tuple(_addresses(there.index))
+    with _refused(shape):
+        _ask(_change(there.index, (_IFLA_NET_NS_FD, struct.pack("=i", netns))))
+        index = _up_inside(netns, name)
+    return Device(index, there.name, there.mac, bool(there.flags & _IFF_UP), addresses)
+
+
+def give_back(netns: int | None, device: Device) -> bool:
+    """Have the device on the host again as it was, with its name and addresses but for routes; False if it is lost.
+
+    netns is None of a VE that has ended by itself: then it is looked for where the kernel puts it.  InvalidValue if its
+    name is another's by now.
+    """
+    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        with _refused(f"device:{device.name}"):
+            if netns is not None and not _inside(netns, lambda: _send_home(home, device)):
+                return False
+            there = _found(device.name)
+            if there is None or there.mac != device.mac:
+                return False
+            _restore(there.index, device)
+    finally:
+        os.close(home)
+    return True
+
+
+def _send_home(home: int, device: Device) -> bool:
+    """From within the VE, whatever that has made of its name and address."""
+    down = netlink.request(rtnetlink.NEWLINK, _IFINFOMSG.pack(0, 0, device.index, 0, _IFF_UP))
+    try:
+        _ask(down, _change(device.index, (_IFLA_ADDRESS, bytes.fromhex(device.mac.replace(":", "")))))
+    except OSError as error:
+        if error.errno == errno.ENODEV:
+            return False
+        raise
+    name = (_IFLA_IFNAME, device.name.encode() + b"\0")
+    _ask(_change(device.index, (_IFLA_NET_NS_FD, struct.pack("=i", home)), name))
+    return True
+
+
+def _restore(index: int, device: Device) -> None:
+    if device.up:
+        rtnetlink.ask(rtnetlink.up(index))
+    for text in device.addresses:
+        each = ipaddress.ip_interface(text)
+        with contextlib.suppress(FileExistsError):
+            rtnetlink.ask(rtnetlink.address(rtnetlink.NEWADDR, index, each.ip, each.network.prefixlen))
+
+
+def _addresses(index: int) -> Iterator[str]:
+    """Those that somebody has given it for good; of IPv6 not the link-local one, which comes by itself."""
+    with netlink.connect(socket.NETLINK_ROUTE) as channel:
+        for body in netlink.dump(channel, _GETADDR, _IFADDRMSG.pack(0, 0, 0, 0, 0)):
+            _, length, flags, scope, owner = _IFADDRMSG.unpack_from(body)
+            found = {kind: bytes(value) for kind, value in netlink.attributes(body, _IFADDRMSG.size)}
+            own = ipaddress.ip_address(found.get(_IFA_LOCAL, found[_IFA_ADDRESS]))
+            flags = int.from_bytes(found.get(_IFA_FLAGS, bytes([flags])), "little")
+            if owner == index and flags & _IFA_F_PERMANENT and not (own.version == 6 and scope == _SCOPE_LINK):
+                yield f"{own}/{length}"
+
+
+# --- the kernel -----------------------------------------------------------------------------------------------------
+
+
+def _look(shape: str, name: str) -> Link:
+    found = _found(name)
+    if found is None:
+        names = [each for _, each in socket.if_nameindex()]
+        raise InvalidValue(f"cannot use network {shape}: there is no interface {name}", nearest(name, names))
+    return found
+
+
+def _found(name: str) -> Link | None:
+    wanted = _IFINFOMSG.pack(0, 0, 0, 0, 0) + netlink.attribute(_IFLA_IFNAME, name.encode() + b"\0")
+    try:
+        with netlink.connect(socket.NETLINK_ROUTE) as channel:
+            body = netlink.get(channel, rtnetlink.GETLINK, wanted)
+    except OSError as error:
+        if error.errno == errno.ENODEV:
+            return None
+        raise
+    _, _, index, flags, _ = _IFINFOMSG.unpack_from(body)
+    found = {kind: bytes(value) for kind, value in netlink.attributes(body, _IFINFOMSG.size)}
+    info = dict(netlink.attributes(memoryview(found.get(_IFLA_LINKINFO, b""))))
+    kind = bytes(info.get(_INFO_KIND, b"")).rstrip(b"\0").decode()
+    master = int.from_bytes(found.get(_IFLA_MASTER, b""), "little")
+    return Link(name, index, flags, _colons(found.get(_IFLA_ADDRESS, b"")), kind, master)
+
+
+@contextlib.contextmanager
+def _refused(shape: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise InvalidValue(f"cannot use network {shape}: {error.strerror or error}") from error
+
+
+def _change(index: int, *attributes: tuple[int, bytes]) -> bytes:
+    body = _IFINFOMSG.pack(0, 0, index, 0, 0) + b"".join(netlink.attribute(*each) for each in attributes)
+    return netlink.request(rtnetlink.NEWLINK, body)
+
+
+def _ask(*messages: bytes) -> None:
+    with netlink.connect(socket.NETLINK_ROUTE) as channel:
+        netlink.ask(channel, *messages)
+
+
+def _up_inside(netns: int, name: str) -> int:
+    """Its number there."""
+
+    def there() -> int:
+        index = socket.if_nametoindex(name)
+        rtnetlink.ask(rtnetlink.up(index))
+        return index
+
+    return _inside(netns, there)
+
+
+def _inside(netns: int, work: Callable[[], T]) -> T:
+    def there() -> T:
+        syscalls.setns(netns, syscalls.CLONE_NEWNET)
+        return work()
+
+    return in_a_thread(there)
+
+
+def _port_mac(mac: str) -> str:
+    """Of a port: higher than any other's, since a bridge without an address of its own takes the lowest."""
+    return f"fe{mac[2:]}"
+
+
+def _colons(address: bytes) -> str:
+    return address.hex(":")

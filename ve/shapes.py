@@ -1,0 +1,70 @@
+"""The words for the shapes of a VE's network: --network KIND[:WHAT].
+
+routed        addresses of its own, which the host routes to it; what a VE has that is given addresses
+none          a loopback
+host          the host's own network
+ve:VEID       that of another VE, which runs
+bridge:BR     a port of a bridge of the admin's
+macvlan:IF    an Ethernet address of its own on an interface of the host
+device:IF     an interface of the host, moved in for as long as it runs
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ve.errors import InvalidValue, nearest
+
+_NEVER = re.compile("[/:\\s\0-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+def _is_veid(text: str) -> bool:
+    return re.fullmatch("[1-9][0-9]{0,9}", text) is not None
+
+
+def is_interface(text: str) -> bool:
+    """Whether an interface can have this name: dev_valid_name in the kernel's net/core/dev.c."""
+    return text not in ("", ".", "..") and len(text.encode(errors="replace")) < 16 and not _NEVER.search(text)
+
+
+# kind -> what comes after the colon, as it is shown and as it must be; nothing for ""
+KINDS: dict[str, tuple[str, Callable[[str], bool]]] = {
+    "routed": ("", lambda text: not text),
+    "none": ("", lambda text: not text),
+    "host": ("", lambda text: not text),
+    "ve": ("VEID", _is_veid),
+    "bridge": ("BR", is_interface),
+    "macvlan": ("IF", is_interface),
+    "device": ("IF", is_interface),
+}
+SHARED = ("host", "ve")  # those whose namespace is not the VE's own
+
+
+@dataclass(frozen=True)
+class Shape:
+    """One of KINDS, and the bridge, interface or VEID that it is about."""
+
+    kind: str
+    argument: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> Shape:
+        """InvalidValue says what is wrong with it, or names the nearest kind."""
+        kind, _, argument = text.partition(":")
+        if kind not in KINDS:
+            raise InvalidValue(f"cannot use network {text!r}: there is no such kind", nearest(kind, map(_shown, KINDS)))
+        what, is_one = KINDS[kind]
+        if not is_one(argument) or (not what and ":" in text):
+            why = f"it is not {_shown(kind)}" if what else f"{kind} stands alone"
+            raise InvalidValue(f"cannot use network {text!r}: {why}")
+        return cls(kind, argument)
+
+    def __str__(self) -> str:
+        return self.kind + (f":{self.argument}" if self.argument else "")
+
+
+def _shown(kind: str) -> str:
+    what, _ = KINDS[kind]
+    return f"{kind}:{what}" if what else kind
