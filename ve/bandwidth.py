@@ -4,8 +4,8 @@
     from the VE       the same on an ifb, vi<suffix>, through which its packets are led as they come in (tc-mirred(8))
     both ways         netem (tc-netem(8)) before the bucket, for delays and losses
 
-The ifb is no part of the VE's interface, and does not go with it: release() is for whoever removes that, sweep() for
-those that died.  All of it is found again by its name, and its handles are always the same.
+The ifb is no part of the VE's interface, and does not go with it: venet.disconnect() removes both by the names that are
+found from the VEID alone, sweep() those that died.  Its handles are always the same.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import socket
 import struct
 from contextlib import contextmanager, suppress
 
-from ve import netlink, rtnetlink, venet
+from ve import leases, netlink, rtnetlink, venet
 from ve.errors import NotSupported
 from ve.rates import Rate
 
@@ -169,8 +169,10 @@ def _both(interface: str) -> tuple[int, int]:
     with suppress(FileExistsError):
         kind = ("IFLA_LINKINFO", {"attrs": [("IFLA_INFO_KIND", "ifb")]})
         rtnetlink.ask(rtnetlink.link(rtnetlink.NEWLINK, [("IFLA_IFNAME", name), kind], how=rtnetlink.NEW))
+        if (about := leases.interface(interface)) and about.name:
+            rtnetlink.ask(rtnetlink.alternative_name(name, about.name + venet.QUEUES))
     ifb = socket.if_nametoindex(name)
-    rtnetlink.ask(rtnetlink.up(ifb))
+    rtnetlink.ask(rtnetlink.no_own_address(ifb), rtnetlink.up(ifb))
     for message in (_ingress(index), _redirect(index, ifb)):
         with suppress(FileExistsError):
             rtnetlink.ask(message)

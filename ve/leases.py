@@ -68,6 +68,14 @@ def holder(address: Address) -> Holder | None:
     return _holder(route) if route and route.length == _ALONE[address.version] else None
 
 
+def interface(name: str) -> Holder | None:
+    """The interface of this name, and whose it is."""
+    with contextlib.suppress(OSError), netlink.connect(socket.NETLINK_ROUTE) as channel:
+        wanted = _IFINFOMSG.pack(0, 0, 0, 0, 0) + netlink.attribute(_IFLA_IFNAME, name.encode() + b"\0")
+        return _link(netlink.get(channel, rtnetlink.GETLINK, wanted))[1]
+    return None
+
+
 def look(address: Address) -> tuple[Holder | None, str]:
     """The same, and else why no VE can have it, if this host has a use for it: two messages at most."""
     route = _route(address)

@@ -161,8 +161,6 @@ def disconnect(state: State, veid: int, had: Callable[[], Given] = Given) -> Non
         if each.address:
             publishing.forget(each.address)
     venet.disconnect(state.tag, veid)
-    if known.interface:
-        bandwidth.release(known.interface)
     for each in known.all():
         if each.address:
             _answer_no_more(each.address)

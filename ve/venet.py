@@ -39,6 +39,9 @@ _IFLA_ALT_IFNAME = 53
 _IFALIASZ = 256
 
 
+QUEUES = "-ifb"  # behind the alternative name of its interface: what its packets are held in (ve/bandwidth.py)
+
+
 def alternative_name(tag: str, veid: int) -> str:
     """What the interface on the host of a VE of this state dir is found by."""
     return f"{tag}-{veid}"
@@ -59,13 +62,16 @@ def connect(pidfd: int, netns: int, tag: str, veid: int, state_dir: str) -> str:
 
 
 def disconnect(tag: str, veid: int) -> None:
-    """Remove the pair of a VE, and with it its leases, if it has one.
+    """Remove the pair of a VE, and with it its leases, if it has one; and what its packets were held in.
 
     For each VE that has ended, with a network or not, so without what knows all messages.
     """
+    own = alternative_name(tag, veid)
+    names = [netlink.attribute(_IFLA_ALT_IFNAME, name.encode() + b"\0") for name in (own, own + QUEUES)]
     with contextlib.suppress(OSError), netlink.connect(socket.NETLINK_ROUTE) as channel:
-        name = netlink.attribute(_IFLA_ALT_IFNAME, alternative_name(tag, veid).encode() + b"\0")
-        netlink.ask(channel, netlink.request(rtnetlink.DELLINK, _IFINFOMSG.pack(0, 0, 0, 0, 0) + name))
+        netlink.ask(
+            channel, *(netlink.request(rtnetlink.DELLINK, _IFINFOMSG.pack(0, 0, 0, 0, 0) + name) for name in names)
+        )
 
 
 def cut(name: str) -> None:

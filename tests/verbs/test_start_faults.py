@@ -21,8 +21,9 @@ pytestmark = pytest.mark.any_kernel  # seen on 6.1 and 6.12; what is ours in it 
 
 # What launch waits for while init fails or is killed there: setup, which then misses it, tells first.
 TOLD_BY = {"root_is_ready": "protected_mounts"}
-NEAR = [step.__name__ for step in (*launch.BEFORE, *launch.MEANWHILE, *launch.AFTER)]
-RARE = (setup.stay, setup.inner_state)  # not taken here
+OF_NETWORK = (*launch.OF_NETWORK, init.names)  # see test_address_faults.py
+RARE = (setup.stay, setup.inner_state, *OF_NETWORK)  # not taken here
+NEAR = [step.__name__ for step in (*launch.BEFORE, *launch.MEANWHILE, *launch.AFTER) if step not in RARE]
 FAR = [step.__name__ for step in (*setup.SETUP, *init.INIT) if step not in RARE]
 # Which of them a stock kernel is asked for, too: one of each kind of thing that the kernel must undo.
 STOCK = {"await_init", "go", "union", "protected_mounts", "lock_mounts"}
