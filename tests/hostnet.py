@@ -89,6 +89,15 @@ class HostNet:
             process.terminate()
             seen += process.stdout.read().splitlines()
 
+    @contextlib.contextmanager
+    def held(self, manager: contextlib.AbstractContextManager[T]) -> Iterator[T]:
+        """The same of a with block: it begins and ends there, and is not there meanwhile."""
+        given = self.call(manager.__enter__)
+        try:
+            yield given
+        finally:
+            self.call(manager.__exit__, None, None, None)
+
 
 def entering(pid: int) -> list[str]:
     """What stands before a command so that it is in the network namespace of this process; its mounts stay ours."""

@@ -22,6 +22,13 @@ Publish = Annotated[
     typer.Option(metavar="HOSTPORT:PORT[/udp]", help="Lead a port of the host to one of its own; repeatable."),
 ]
 Rate = Annotated[str | None, typer.Option(metavar="RATE[:BURST]", help="What it may send and receive, such as 10mbit.")]
+Network = Annotated[
+    str | None,
+    typer.Option(
+        metavar="KIND",
+        help="routed (by --ip), none, host (the host's own) or ve:VEID (that of another VE, which runs).",
+    ),
+]
 Nameservers = Annotated[
     Texts,
     typer.Option(

@@ -44,6 +44,7 @@ KEYS: dict[str, tuple[type, Callable[[str], Any]]] = {
     "limits": (dict, str),
     "on_barrier": (dict, str),
     "on_failure": (dict, str),
+    "network": (str, str),
     "addresses": (list, str),
     "publish": (list, str),
     "rate": (str, str),

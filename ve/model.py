@@ -7,8 +7,8 @@ import re
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from ve import addresses, ports, rates, resolver, rights, triggers
-from ve.errors import InvalidValue
+from ve import addresses, ports, rates, resolver, rights, shapes, triggers
+from ve.errors import InvalidValue, NotSupported
 from ve.limits import Limits
 from ve.limits import resolve as resolve_limits
 
@@ -78,6 +78,7 @@ class Config:
     limits: dict[str, str] = field(default_factory=dict)  # of ve/limits.py
     on_barrier: dict[str, str] = field(default_factory=dict)  # beancounter -> action, of ve/triggers.py
     on_failure: dict[str, str] = field(default_factory=dict)
+    network: str = ""  # of ve/shapes.py; "": routed if it has addresses, else none
     addresses: tuple[str, ...] = ()  # of ve/addresses.py
     publish: tuple[str, ...] = ()  # of ve/ports.py
     rate: str = ""  # of ve/rates.py, as are
@@ -101,6 +102,7 @@ class Config:
         for device in self.devices:
             if not device.startswith("/dev/") or ".." in device.split("/") or not _is_text(device):
                 raise InvalidValue(f"cannot use device {device!r}: it is not a path below /dev")
+        self._check_network()
         addresses.check(self.addresses)
         ports.check(self.publish)
         for parse, word in ((rates.rate, self.rate), (rates.delay, self.delay), (rates.loss, self.loss)):
@@ -115,6 +117,20 @@ class Config:
         triggers.check(triggers.FAILURE, self.on_failure)
         self.rights  # noqa: B018 - are there such profiles and capabilities?
         self.resources  # noqa: B018 - and such limits?
+
+    def _check_network(self) -> None:
+        shape = self.shape
+        if shape.kind in ("bridge", "macvlan", "device"):
+            raise NotSupported(f"cannot use network {shape}: a VE cannot be given one yet")
+        if shape.kind != "routed" and self.addresses:
+            raise InvalidValue(f"cannot give addresses to a VE with network {shape}: its host does not route to it")
+        if shape == shapes.Shape("ve", str(self.veid)):
+            raise InvalidValue(f"cannot use network {shape}: that is this VE itself")
+
+    @property
+    def shape(self) -> shapes.Shape:
+        """Of its network."""
+        return shapes.Shape.parse(self.network or ("routed" if self.addresses else "none"))
 
     @property
     def rights(self) -> rights.Rights:

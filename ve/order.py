@@ -21,6 +21,9 @@ from ve import (
     seccomp,
     setup,
 )
+from ve.errors import NotRunning
+from ve.facts import ended, init_pidfd
+from ve.shapes import SHARED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,7 +41,7 @@ def argv(launch: Launch) -> list[str]:
 def request(launch: Launch, ours: contextlib.ExitStack) -> dict[str, Any]:
     """What setup is asked for; descriptors made for it are closed with ours."""
     config, template, boots = launch.config, launch.template, launch.boots
-    streams = stdio(launch, ours)
+    streams, netns = stdio(launch, ours), other_network(launch, ours)
     maker = os.pidfd_open(os.getpid()) if launch.ephemeral else -1
     if launch.ephemeral:
         ours.callback(os.close, maker)
@@ -58,7 +61,8 @@ def request(launch: Launch, ours: contextlib.ExitStack) -> dict[str, Any]:
         "mounts": tuple((mount.source, mount.target, mount.read_only) for mount in config.mounts),
         "actions": tuple(actions.scripts(launch.state, config.veid, "mount")),
         "boots": boots,
-        "namespaces": namespaces.NAMES,
+        "namespaces": tuple(name for name in namespaces.NAMES if name != "net" or config.shape.kind not in SHARED),
+        "netns": netns,
         "own_mounts": mounts.own(boots, outfit.ptys(config.resources)),
         "old_root": "",
         "argv": argv(launch),
@@ -72,9 +76,30 @@ def request(launch: Launch, ours: contextlib.ExitStack) -> dict[str, Any]:
         "ephemeral": launch.ephemeral,
         "maker": maker,
         "fault": os.environ.get("VE_FAULT", ""),
-        "fds": tuple({fd for fd in (maker, *streams) if fd >= 0}),
+        "fds": tuple({fd for fd in (maker, netns, *streams) if fd >= 0}),
         **rights(launch),
     }
+
+
+def other_network(launch: Launch, ours: contextlib.ExitStack) -> int:
+    """Of the VE whose network it is to have, -1 if it is none's; NotRunning.
+
+    The host's it has as setup does, which is there already.
+    """
+    if launch.config.shape.kind != "ve":
+        return -1
+    veid = int(launch.config.shape.argument)
+    facts = launch.state.read_facts(veid)
+    pidfd = init_pidfd(facts) if facts else None
+    if facts is None or pidfd is None:
+        why = f"VE {veid}, whose network it is to have, is not running"
+        raise NotRunning(f"cannot start {launch.config.veid}: {why}", f"ve start {veid}")
+    ours.callback(os.close, pidfd)
+    fd = os.open(f"/proc/{facts.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    ours.callback(os.close, fd)
+    if ended(pidfd):
+        raise NotRunning(f"cannot start {launch.config.veid}: VE {veid}, whose network it is to have, has ended")
+    return interpreter.above_stdio(fd, ours)
 
 
 def rights(launch: Launch) -> dict[str, Any]:
@@ -100,6 +125,7 @@ def left_out(launch: Launch) -> tuple[str, ...]:
         setup.stay: launch.stay or launch.ephemeral,
         setup.inner_state: launch.inner,
         init.names: launch.config.addresses,
+        init.lo: launch.config.shape.kind not in SHARED,
     }
     return tuple(step.__name__ for step, is_wanted in wanted.items() if not is_wanted)
 

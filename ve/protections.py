@@ -13,6 +13,7 @@ from typing import Any
 from ve import mounts
 from ve.errors import InvalidValue
 from ve.rights import ANNOUNCED, PROFILES, REFUSALS, Refusal, Rights
+from ve.shapes import SHARED, Shape
 
 EVERY_CAPABILITY = (1 << 64) - 1
 _SYSCTL, *_KNOBS = mounts.READ_ONLY
@@ -210,11 +211,13 @@ def taken_out(name: str) -> Without:
     return rows[name]
 
 
-def given_up(name: str, rights: Rights, devices: Collection[str] = ()) -> str:
-    """Why a VE of these rights and --device is not promised what the row of this name says; empty if it is.
+def given_up(name: str, rights: Rights, devices: Collection[str] = (), network: str = "") -> str:
+    """Why a VE of these rights, --device and --network is not promised what the row of this name says; empty if it is.
 
     The devices of profiles are none of what the row "devices" is about, whoever gives them.
     """
+    if name == "sockets" and network and Shape.parse(network).kind in SHARED:
+        return f"its network is {network}: all that is there is for both"
     rows = [row for row in PROFILES if row.name in rights.profiles]
     if name in ("secrets", "sysctls", "proc") and rights.proc == "whole":
         return f"profile {', '.join(row.name for row in rows if row.proc)} shows a whole /proc"

@@ -152,6 +152,7 @@ class Subject:
         begun = describe.begun_with(facts, environment.config)
         self.rights = rights.resolve(begun["profiles"], begun["capabilities"])
         self.given = begun["devices"]  # by --device
+        self.network = begun.get("network", "")
         self.devices = [*self.given, *self.rights.devices]
         self.environment = environment
         self.facts = facts
@@ -251,7 +252,7 @@ class Subject:
     def verdict(self, row: protections.Protection, answers: dict[str, str]) -> Verdict:
         why = answers.get(row.name, "") or self.outside.get(row.name, "")
         status = BROKEN if why else HELD
-        given_up = protections.given_up(row.name, self.rights, self.given)
+        given_up = protections.given_up(row.name, self.rights, self.given, self.network)
         if given_up and not (why and row.name == "devices"):  # there it was tried with what was not given
             status, why = GIVEN_UP, given_up
         return Verdict(row.name, row.promise, row.means, status, why)

@@ -91,9 +91,11 @@ def clocks(launch: Launch) -> None:
 
 
 def clone_init(launch: Launch) -> None:
-    """init, cloned into the VE's cgroup and new user, pid, uts, ipc and net namespaces"""
+    """init, cloned into the VE's cgroup and new user, pid, uts, ipc and net namespaces (or another VE's network)"""
     cgroup = os.open(launch.request["cgroup"], os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     flags = namespaces.flags(namespaces.CLONE, launch.request["namespaces"])
+    if launch.request["netns"] >= 0:
+        syscalls.setns(launch.request["netns"], syscalls.CLONE_NEWNET)
     try:
         pid = syscalls.clone3(flags, signal.SIGCHLD, cgroup)
     except SyscallError as error:
@@ -110,6 +112,8 @@ def clone_init(launch: Launch) -> None:
     os.close(launch.root_ready)
     os.close(launch.limited)
     _go_home(launch, syscalls.CLONE_NEWTIME)
+    if launch.request["netns"] >= 0:
+        _go_home(launch, syscalls.CLONE_NEWNET)
     launch.pid = pid
     launch.pidfd = os.pidfd_open(pid)
     tell(launch.near, "INIT", namespaces.host_pid(launch.pidfd))

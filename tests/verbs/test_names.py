@@ -153,9 +153,8 @@ def test_a_ve_without_addresses_is_left_as_it_is(start: Start) -> None:
 
 
 def test_an_ephemeral_ve_has_them_too(hostnet: HostNet, host: "ve.Host") -> None:
-    with hostnet.call(host.ephemeral, "busybox", hostname="red", addresses=ADDRESSES) as env:
+    with hostnet.held(host.ephemeral("busybox", hostname="red", addresses=ADDRESSES)) as env:
         assert (resolv_conf(env), hosts(env)) == (INSIDE, RED + OF_TEMPLATE)
-        hostnet.call(env.stop, fast=True)
 
 
 # ---- whatever lies there ----------------------------------------------------------------------------------------
