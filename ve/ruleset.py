@@ -85,7 +85,8 @@ _INET = f"""
 # An address may be asked for before it is used (RFC 5227, RFC 4862): then the sender's is not there yet.  Listeners are
 # reported from there too (RFC 3590).  A fragment in which a chain of headers goes on has no l4proto, so no rule lets it
 # pass; any other first one has the whole of UDP's.  @th,64,128 is the target of ND, for which nft has a name only since
-# 1.0.7.  Frames to 01:80:c2:00:00:0x are for the bridge itself, and most go by prerouting.
+# 1.0.7.  What no chain accepts comes back to the last drop.  Frames to 01:80:c2:00:00:0x are for the bridge itself, and
+# most go by prerouting.
 _BRIDGE = f"""
     set sent {{ type ifname; size 1048576; flags dynamic; counter; }}
     set received {{ type ifname; size 1048576; flags dynamic; counter; }}
@@ -108,7 +109,6 @@ _BRIDGE = f"""
     chain from_arp {{
         iifname . arp saddr ether . arp saddr ip @own4 accept
         arp operation request arp saddr ip 0.0.0.0 iifname . arp saddr ether . arp daddr ip @own4 accept
-        drop
     }}
     chain from_ip {{
         udp sport 67 drop
@@ -118,14 +118,12 @@ _BRIDGE = f"""
     chain from_nobody {{
         icmpv6 type nd-neighbor-solicit iifname . ether saddr . @th,64,128 @targets6 accept
         icmpv6 type {{ mld-listener-report, mld2-listener-report }} accept
-        drop
     }}
     chain from_ip6 {{
         udp sport 547 drop
         icmpv6 type {{ nd-router-advert, nd-redirect }} drop
         icmpv6 type nd-neighbor-advert iifname . ether saddr . @th,64,128 != @targets6 drop
         meta l4proto <= 255 accept
-        drop
     }}
     chain to_the_bridge {{
         type filter hook input priority -300; policy accept;
