@@ -252,7 +252,7 @@ def test_nobody_elses_tables_are_touched(hostnet: HostNet) -> None:
     before = of_others(hostnet)
     assert len(before) > 7 and before == listed(hostnet)
     hostnet.call(firewall.ensure, lambda: ["10.9.0.0/24"])
-    hostnet.call(firewall.masquerade, ["10.8.0.0/24"], ["10.9.0.0/24"])
+    hostnet.call(firewall.masquerade, ["10.8.0.0/24"])
     hostnet.run("nft", "flush", "table", "inet", "ve")
     hostnet.call(firewall.ensure, nothing)
     hostnet.call(firewall.guard_port, "venetxxxx", "02:00:00:00:00:01", [])
@@ -331,7 +331,7 @@ def test_masqueraded_is_what_leaves_the_host_and_nothing_else(
     assert seen(_outside(net), "eth0", OUTSIDE[six]) == HOST[six]
     assert seen(blue.call, "venet0", BLUE[six]) == RED[six]
     assert red.call(pings, OUTSIDE[six])
-    net.call(firewall.masquerade, [], [cidr])
+    net.call(firewall.masquerade, [])
     assert seen(_outside(net), "eth0", OUTSIDE[six]) == RED[six]
 
 
@@ -341,7 +341,7 @@ def test_what_cannot_be_masqueraded(net: HostNet) -> None:
             net.call(firewall.masquerade, [bad])
     net.call(firewall.masquerade, ["10.9.0.0/16"])
     with pytest.raises(Error, match="interval"):
-        net.call(firewall.masquerade, ["10.9.1.0/24"])
+        net.call(firewall.masquerade, ["10.9.0.0/16", "10.9.1.0/24"])
     assert elements(net, "masqueraded4") == [{"prefix": {"addr": "10.9.0.0", "len": 16}}]
 
 
