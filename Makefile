@@ -93,7 +93,8 @@ test-vm: setup-vm ## what depends on the kernel on a stock one, emulated and slo
 	@$(BIN)/python -m tests.vm $(KERNEL) $(PYTEST_ARGS)
 
 .PHONY: test-long
-test-long: setup-vm ## what takes the stock kernel so long that make test-vm leaves it out
+test-long: setup-vm ## what takes so long that make test leaves it out: some on this kernel, the rest on the stock one
+	@VE_TEST_ROUNDS=1000 $(BIN)/python -m pytest tests/kernel/test_leases.py -k rounds -s
 	@$(BIN)/python -m tests.vm $(KERNEL) tests/limits -m long $(PYTEST_ARGS)
 
 .PHONY: clean

@@ -82,6 +82,14 @@ def test_fields(host_dir: Path) -> None:
     assert offered(host_dir, "ve list -o veid,ve") == []
 
 
+def test_pools(host_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VE_NETWORK_DIR", str(tmp_path))
+    (tmp_path / "web.toml").write_text('version = 1\nnetworks = ["10.9.0.0/24"]\n')
+    assert offered(host_dir, "ve network show ") == ["web"]
+    assert offered(host_dir, "ve create 900 --ip a") == ["auto", "auto:sticky", "auto:web"]
+    assert [word.rpartition(":")[2] for word in offered(host_dir, "ve create 900 --ip auto:web:")] == ["sticky"]
+
+
 @pytest.mark.parametrize("line", ["ve run ", "ve create 900 --template ", "ve template remove "])
 def test_templates(host_dir: Path, web: "ve.Environment", line: str) -> None:
     assert "busybox" in offered(host_dir, line)
