@@ -161,9 +161,11 @@ def test_of_other_pools_and_both_families(site: Site) -> None:
 def test_twenty_at_once(site: Site) -> None:
     site.pool("default", "10.9.0.0/27", "fd00:9::/64")
     veids = [site.create(veid, "auto") for veid in VEIDS[:20]]
-    words = commandline.words(site.state_dir, "start")
-    starts = [subprocess.Popen([*site.hostnet.words, *words, str(veid)], stderr=subprocess.DEVNULL) for veid in veids]
-    assert [start.wait() for start in starts] == [0] * 20
+    words = [*site.hostnet.words, *commandline.words(site.state_dir, "start")]
+    starts = [subprocess.Popen([*words, str(veid)], stderr=subprocess.PIPE, text=True) for veid in veids]
+    assert [(start.communicate()[1], start.returncode) for start in starts] == [
+        (f"{veid} is running; a reboot from inside will end it\n", 0) for veid in veids
+    ]
     given = [address for veid in veids for address in site.inside(veid)]
     assert len(given) == len(set(given)) == 40 and set(given) == site.routes().keys()
     site.done("stop", "--fast", *veids)
