@@ -110,6 +110,22 @@ def test_rounds_of_twenty_processes(hostnet: HostNet, new: New) -> None:
     print(f"{number} rounds of {len(PROCESSES)} processes")
 
 
+def test_of_twenty_for_two_addresses_two_have_one(hostnet: HostNet, new: New) -> None:
+    """All look at the same two, so that many have seen one free when the first one takes it."""
+    make_pool("default", "10.9.0.0/30")
+    lessees = [new(veid) for veid in PROCESSES]
+    for _ in range(10):
+        for each in lessees:
+            each.ask("auto")
+        answers = [each.answer() for each in lessees]
+        held = {answer["addresses"][0]: answer["interface"] for answer in answers if "refused" not in answer}
+        assert len([answer for answer in answers if "refused" not in answer]) == 2
+        assert truth(hostnet) == held
+        for each in lessees:
+            each.release()
+            each.answer()
+
+
 def test_of_twenty_that_want_one_address_one_has_it(hostnet: HostNet, new: New) -> None:
     make_pool("default", "10.9.0.0/26")
     lessees = [new(veid) for veid in PROCESSES]
