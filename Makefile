@@ -15,7 +15,7 @@ PACKAGES := python3 python3-venv python3-dev gcc libc6-dev libcap-dev libseccomp
 	busybox-static catatonit mmdebstrap skopeo umoci libarchive-tools
 # What the tests make archives and file systems with, and look from outside with.
 TEST_PACKAGES := tar gzip xz-utils zstd bzip2 attr acl e2fsprogs qemu-utils util-linux libcap2-bin openssl \
-	openssh-client iproute2 iptables nftables procps quota xfsprogs
+	openssh-client iproute2 iptables nftables procps quota xfsprogs btrfs-progs
 # file tells virtme-ng a kernel's version; busybox-static and zstd make its initramfs.
 VM_PACKAGES := qemu-system-x86 kmod udev busybox-static zstd file debian-archive-keyring
 

@@ -82,7 +82,7 @@ def devpts(most: int, base: int) -> dict[str, str]:
 def limit_disk(private: str, config: Config) -> None:
     """Let its private area hold what was asked for, as quota.apply; a loop area is of that size already."""
     limits = Limits() if looparea.exists(private) else config.resources
-    quota.apply(private, limits, config.account_only)
+    quota.apply(private, limits, config.account_only, divided=bool(config.rights.inner))
 
 
 def may_open(given: Iterable[devices.Device]) -> list[devices.Device]:

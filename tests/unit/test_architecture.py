@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 # stands left of it on its own line: a mechanism may have several rooms, and never knows another of its level.
 LEVELS = (
     (
-        "ve._linux ve._linux.syscalls ve._linux.visits ve._linux.quotas ve._linux.loops",
+        "ve._linux ve._linux.syscalls ve._linux.visits ve._linux.quotas ve._linux.loops ve._linux.subvolumes",
         "ve._linux.libcrypt",
         "ve._linux.ioctls",
     ),
@@ -22,7 +22,7 @@ LEVELS = (
     (
         "ve.namespaces",
         "ve.cgroups ve.enforce ve.blockdevice ve.load ve.watch",
-        "ve.quota",
+        "ve.btrfs ve.quota",
         "ve.looparea",
         "ve.oom",
         "ve.compat",
