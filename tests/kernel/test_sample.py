@@ -82,6 +82,7 @@ def wait_until(what: Callable[[], bool]) -> None:
 # ---- sockets --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.bears_out(numtcpsock="accounting only", numothersock="accounting only")
 def test_sockets_are_as_many_as_it_made() -> None:
     with holder.running(SOCKETS) as pid:
         found = looked_at(pid)
@@ -102,6 +103,12 @@ def skmem(pid: int, *options: str) -> list[dict[str, int]]:
     ]
 
 
+@pytest.mark.bears_out(
+    tcpsndbuf="accounting only",
+    tcprcvbuf="accounting only",
+    othersockbuf="accounting only",
+    dgramrcvbuf="accounting only",
+)
 def test_buffers_hold_what_ss_says() -> None:
     options = (["-t"], ["-u"], ["-x"], ["-0"], ["-f", "netlink", "( src = rtnl:* )"])
     with holder.running(SOCKETS + FULL) as pid:
@@ -202,6 +209,7 @@ def children(pid: int) -> list[int]:
     return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
+@pytest.mark.bears_out(numfile="accounting only")
 def test_files_are_the_descriptors_of_all_its_processes() -> None:
     with holder.running(SEVERAL) as pid:
         (child,) = children(pid)
@@ -271,6 +279,7 @@ if os.fork() == 0:
 """
 
 
+@pytest.mark.bears_out(numflock="accounting only")
 def test_locks_are_those_of_its_processes_but_for_who_waits_and_ofd() -> None:
     with holder.running(LOCKS) as pid, open("/proc/self/exe", "rb") as ours:
         import fcntl
@@ -365,6 +374,7 @@ add rule ip6 u c accept
 """
 
 
+@pytest.mark.bears_out(numiptent="accounting only")
 def test_nftables_entries_are_as_many_as_nft_lists() -> None:
     with holder.running("") as pid, holder.running("", BASE + 65536) as other:
         inside(pid, "n", "nft", "-f", "-", feed=RULES)
