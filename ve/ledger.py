@@ -181,8 +181,9 @@ def note(
     with held(state):
         look, before = _look(group, samples), load(state, veid)
         now = _after(before, look, barriers)
-        with suppress(DiskFull, NotSupported):
-            save(state, veid, before, now)
+        if look.life:  # else there was nothing to see, and when somebody last did is not to be forgotten
+            with suppress(DiskFull, NotSupported):
+                save(state, veid, before, now)
         return look, now
 
 
