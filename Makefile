@@ -81,7 +81,9 @@ lint: setup-test ## ruff and mypy --strict (make test has them too)
 	$(BIN)/mypy
 
 .PHONY: test
-test: test-native test-vm ## every test on this kernel, then what depends on the kernel on a stock Debian 6.1
+test: setup-vm ## every test on this kernel and, at the same time, what depends on the kernel on a stock Debian 6.1
+	@echo "==> testing on this machine's kernel and on a stock one: what is said of either is shown when it is done"
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target test-native test-vm
 
 .PHONY: test-native
 test-native: setup-test ## every test on this kernel

@@ -133,6 +133,7 @@ def test_many_ways_at_once_are_one_file_system(host_dir: Path, loop: Make, tmp_p
     assert {each.path for each in env.diff()} >= {f"/file{number}" for number in range(2)}
 
 
+@pytest.mark.any_kernel
 def test_it_is_resized_while_it_is_stopped(host_dir: Path, loop: Make) -> None:
     env = loop()
     env.start()
@@ -163,6 +164,7 @@ def test_it_is_resized_while_it_is_stopped(host_dir: Path, loop: Make) -> None:
     witness.shell(env, "stat /big")
 
 
+@pytest.mark.any_kernel
 def test_it_has_the_inodes_that_were_asked_for(loop: Make) -> None:
     env = loop(inodes="200")
     env.start()
@@ -171,6 +173,7 @@ def test_it_has_the_inodes_that_were_asked_for(loop: Make) -> None:
     assert "No space left" in witness.says_no(env, "set -e; for i in $(seq 300); do touch /f$i; done")
 
 
+@pytest.mark.any_kernel
 def test_what_cannot_be_is_refused_and_leaves_nothing(host_dir: Path, make: Make) -> None:
     words = ("create", 3999, "--template", "busybox", "--area", "loop")
     for more, code, why in (

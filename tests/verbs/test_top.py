@@ -3,6 +3,8 @@
 import subprocess
 from pathlib import Path
 
+import pytest
+
 import ve
 from tests.verbs import commandline, witness
 
@@ -21,6 +23,7 @@ def test_once_without_a_terminal(host_dir: Path, env: "ve.Environment") -> None:
     assert int(words[3]) >= 3
 
 
+@pytest.mark.any_kernel
 def test_a_screen_that_one_key_ends(host_dir: Path, env: "ve.Environment") -> None:
     with commandline.on_terminal(host_dir, "top", size=(24, 120)) as terminal:
         terminal.expect(str(env.veid))
@@ -29,6 +32,7 @@ def test_a_screen_that_one_key_ends(host_dir: Path, env: "ve.Environment") -> No
         assert terminal.end() == 0
 
 
+@pytest.mark.any_kernel
 def test_it_shows_what_starts_meanwhile(host_dir: Path, env: "ve.Environment") -> None:
     with commandline.on_terminal(host_dir, "top", size=(24, 120)) as terminal:
         terminal.expect(str(env.veid))
