@@ -98,6 +98,10 @@ test-vm: setup-vm ## what depends on the kernel on a stock one, emulated and slo
 test-long: setup-vm ## what takes the stock kernel so long that make test-vm leaves it out
 	@$(BIN)/python -m tests.vm $(KERNEL) tests/limits -m long $(PYTEST_ARGS)
 
+.PHONY: bench
+bench: setup ## how long a look at the beancounters of 200 VEs takes here
+	@$(BIN)/python bench/ubc.py
+
 .PHONY: clean
 clean: ## remove what make made here, downloaded kernels included
 	rm -rf $(VENV) .cache build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -173,24 +173,23 @@ def note(
 ) -> tuple[Look, Ledger]:
     """Look at a VE's cgroup and note in its ledger what is seen; memory: that of an ephemeral VE, which has no file.
 
-    A disk that is full or read only keeps nobody from looking: the next look sees it again.
+    A disk that is full or read only keeps nobody from looking: the next look sees it again.  Held.
     """
+    look = _look(group, samples)
     if memory is not None:
-        look = _look(group, samples)
         return look, _after(memory, look, barriers)
-    with held(state):
-        look, before = _look(group, samples), load(state, veid)
-        now = _after(before, look, barriers)
-        if look.life:  # else there was nothing to see, and when somebody last did is not to be forgotten
-            with suppress(DiskFull, NotSupported):
-                save(state, veid, before, now)
-        return look, now
+    before = load(state, veid)
+    now = _after(before, look, barriers)
+    if look.life:  # else there was nothing to see, and when somebody last did is not to be forgotten
+        with suppress(DiskFull, NotSupported):
+            save(state, veid, before, now)
+    return look, now
 
 
 def note_end(state: State, veid: int, group: Cgroup, barriers: Mapping[str, int]) -> None:
     """The same of a cgroup that is about to be removed; a ledger that cannot be read keeps no VE from ending."""
     if group.exists():
-        with suppress(BrokenConfig, Locked):
+        with suppress(BrokenConfig, Locked), held(state):
             note(state, veid, group, {}, barriers)
 
 

@@ -46,12 +46,17 @@ def asked(config: Config) -> dict[str, Any]:
     }
 
 
-def barriers(facts: Facts | None) -> dict[str, int]:
-    """Of a VE that was started in this boot, by beancounter: those that are a warning, as it has them now."""
+def limits(facts: Facts | None) -> Limits | None:
+    """Of a VE that was started in this boot: what it has been given, as it has it now.  None if nobody noted it."""
     import json  # only who counts pays for it
 
     given = json.loads(facts.extra.get("asked", "{}")) if facts else {}  # an older ve notes less
-    return resolve(given.get("limits", {}), account_only=True).warnings()
+    return resolve(given["limits"], account_only=True) if "limits" in given else None
+
+
+def barriers(facts: Facts | None) -> dict[str, int]:
+    """Of these, by beancounter: those barriers that are a warning."""
+    return (limits(facts) or Limits()).warnings()
 
 
 def cgroup_files(limits: Limits, place: str, *, disk: bool) -> dict[str, int | str]:

@@ -256,7 +256,7 @@ class State:
         facts = parse_facts(read_small(self.facts(veid)))
         if facts is None or facts.boot_id != boot_id():
             return None
-        return facts if facts.extra.get("tag", self.tag) == self.tag else None
+        return facts if facts.extra.get("tag") in (None, self.tag) else None
 
     def keep_filters(self, name: str, filters: bytes) -> None:
         """Keep compiled filters of system calls for this boot, under a name that is made of their content's sources."""
