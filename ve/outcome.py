@@ -15,7 +15,9 @@ import subprocess
 from typing import Any
 
 from ve import amounts
-from ve.wholefile import read_small
+from ve.amounts import BYTES, ITEMS, UNLIMITED
+from ve.beancounter import Files, Reading
+from ve.cgroups import Cgroup
 
 MEMORY = "physpages"  # the beancounter whose limit it was
 _KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL)
@@ -71,18 +73,28 @@ class Kills:
         if returncode not in _KILLED or self._kills() <= self._before[0]:
             return None, ""
         if self._walls() > self._before[1]:
-            limit = read_small(f"{self._ve}/memory.max").strip()
-            return MEMORY, f"{MEMORY} {amounts.size_text(int(limit)) if limit.isdigit() else ''} was used up"
+            return MEMORY, f"{MEMORY} {amounts.size_text(_number(self._ve, 'memory.max', BYTES))} was used up"
         return MEMORY, "memory of the host, or of a cgroup in the VE, was used up"
 
     def _kills(self) -> int:
-        return _count(f"{self._place}/memory.events", b"oom_kill") if self._place else 0
+        return _number(self._place, "memory.events:oom_kill") if self._place else 0
 
     def _walls(self) -> int:
         """How often no memory was left below the VE's own limit."""
-        return _count(f"{self._ve}/memory.events.local", b"oom") if self._place else 0
+        return _number(self._ve, "memory.events.local:oom") if self._place else 0
 
 
-def _count(path: str, key: bytes) -> int:
-    lines = (line.split() for line in read_small(path).splitlines())
-    return next((int(number) for name, number in lines if name == key), 0)
+def no_process(cgroup: str) -> str:
+    """Why the kernel starts no process for a command in the VE with EAGAIN, in words; "" if the VE's numproc is not it.
+
+    cgroup: as for Kills.  Who says so may have been the last one that there was room for, and has ended since.
+    """
+    path = os.path.dirname(cgroup)
+    limit = _number(path, "pids.max") or UNLIMITED
+    taken = _number(path, "pids.current")
+    return f"numproc {taken} of {limit} is used up" if taken + 1 >= limit else ""
+
+
+def _number(path: str, source: str, unit: str = ITEMS) -> int:
+    """Of a cgroup; 0 if that is not there or does not tell."""
+    return Reading(Files(Cgroup(path))).number(source, unit) or 0

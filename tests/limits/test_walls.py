@@ -53,6 +53,22 @@ def test_a_fork_bomb_stops_at_numproc(host_dir: Path, limited: Limited) -> None:
         bomb.wait()
 
 
+def test_who_cannot_enter_a_full_ve_is_told_why(host_dir: Path, limited: Limited) -> None:
+    env = limited(numproc="30")
+    with env.popen(["/eat", "process", "500", "hold"], stdin=-1, stdout=-1, text=True) as bomb:
+        assert bomb.stdout and bomb.stdin
+        assert bomb.stdout.readline().split()[1] == "EAGAIN"
+        refused = commandline.run(host_dir, "exec", env.veid, "true")
+        assert refused.returncode == 125
+        sentence, hint = refused.stderr.splitlines()
+        assert re.fullmatch(f"ve: cannot enter {env.veid}: its numproc (29|30) of 30 is used up", sentence)
+        assert hint == f"hint: ve set {env.veid} --numproc N gives it more"
+        commandline.output(host_dir, "set", env.veid, "--numproc", "40")
+        assert commandline.run(host_dir, "exec", env.veid, "true").returncode == 0
+        bomb.stdin.close()
+        bomb.wait()
+
+
 @pytest.mark.bears_out(numproc="exact")
 def test_numproc_counts_all_users_of_a_ve(host_dir: Path, limited: Limited) -> None:
     env = limited(numproc="60")

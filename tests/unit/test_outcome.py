@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ve.outcome import CalledProcessError, CompletedProcess, ExitCode, Kills
+from ve.outcome import CalledProcessError, CompletedProcess, ExitCode, Kills, no_process
 
 
 class Group:
@@ -67,3 +67,16 @@ def test_they_are_subprocess_s_own_types() -> None:
     assert "used up" not in str(CalledProcessError(1, ["a"], b"", b"", None))
     assert ExitCode.of(137, "physpages", "x") == 137
     assert (ExitCode(3).stopped_by, ExitCode(3).why) == (None, "")
+
+
+@pytest.mark.parametrize(
+    ("current", "most", "why"), [(40, 40, "numproc 40 of 40 is used up"), (12, 40, ""), (3, "max", "")]
+)
+def test_why_no_process_is_started(tmp_path: Path, current: int, most: int | str, why: str) -> None:
+    (tmp_path / "pids.current").write_text(f"{current}\n")
+    (tmp_path / "pids.max").write_text(f"{most}\n")
+    assert no_process(str(tmp_path / "exec")) == why
+
+
+def test_nobody_knows_without_the_controller(tmp_path: Path) -> None:
+    assert no_process(str(tmp_path / "exec")) == ""
