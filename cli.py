@@ -232,18 +232,18 @@ def ubc(
     host = ctx.obj.host("VEs")
     veid = ctx.obj.veid(key)
     if reset:
-        for env in host.list():
-            if veid in (None, env.veid):
-                env.reset_beancounters()
-                ctx.obj.say(f"{out.label(env)}: counts from now on")
+        for env in (each for each in host.list() if veid in (None, each.veid)):
+            env.reset_beancounters()
+            ctx.obj.say(f"{out.label(env)}: counts from now on")
         return
     if compat is not None:
         host.write_user_beancounters(compat)
         return
     for _ in beans.again(watch):
-        rows = [(env, each) for env, table in host.beancounters(veid) for each in table.values()]
-        rows = [row for row in rows if not quiet or beans.is_near(row)]
+        rows = beans.rows(host, veid, quiet)
         print(out.render(beans.UBC, rows, as_json) if as_json else beans.table(rows), end="", flush=True)
+        for remark in () if as_json or watch else beans.remarks(rows):
+            ctx.obj.say(remark)
 
 
 @verb("plan")

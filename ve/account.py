@@ -6,9 +6,9 @@ import contextlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from ve import cgroups, ledger, limits, outfit, sample
+from ve import cgroups, ledger, limits, outfit, quota, sample
 from ve.amounts import UNLIMITED, Bound
-from ve.beancounter import RESOURCES, Beancounter, Resource, is_file
+from ve.beancounter import DISK, RESOURCES, Beancounter, Resource, is_file
 from ve.cgroups import Cgroup
 from ve.errors import BrokenConfig, NotFound
 from ve.facts import Facts
@@ -66,7 +66,8 @@ def _of(look: _Look, samples: Mapping[str, int], memory: Mapping[int, Ledger]) -
         memory=memory.get(veid, Ledger()) if look.instance.ephemeral else None,
     )
     asked = begun if runs else _asked(look.instance)
-    return {row.name: _beancounter(row, seen, past, asked.bound(row.name), runs) for row in RESOURCES}, past
+    beans = [_beancounter(row, seen, past, asked.bound(row.name), runs) for row in RESOURCES]
+    return {bean.name: bean for bean in (*beans, *_disk(look.instance, asked, past))}, past
 
 
 def _asked(instance: Instance) -> limits.Limits:
@@ -88,7 +89,21 @@ def _beancounter(row: Resource, look: Look, past: Ledger, asked: Bound, runs: bo
         barrier=asked.barrier if asked.barrier in (0, asked.limit) else _taken(row.barrier, row, look, asked.barrier),
         limit=_taken(row.limit, row, look, asked.limit),
         failcnt=past.failcnt(row.name) if row.failcnt else None,
+        looked=past.looked or None,
+        gap=past.gap or None,
     )
+
+
+def _disk(instance: Instance, asked: limits.Limits, past: Ledger) -> list[Beancounter]:
+    """Of its private area: what is counted, running or not; of what is in memory only what it may have."""
+    held = instance.disk() or quota.Held(None, None, *(asked.others.get(word, UNLIMITED) for word in quota.WORDS))
+    numbers = ((held.space, held.space_limit), (held.inodes, held.inodes_limit))
+    return [
+        Beancounter(
+            *(row.name, row.unit, row.grade, now, None, False, most, most, None, past.looked or None, past.gap or None)
+        )
+        for row, (now, most) in zip(DISK, numbers, strict=True)
+    ]
 
 
 def _taken(source: str, row: Resource, look: Look, asked: int) -> int:

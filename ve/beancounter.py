@@ -63,6 +63,9 @@ class Beancounter:
     None is what nothing here tells, and held of a VE that does not run.  maxheld and failcnt are since the last reset;
     sampled: maxheld is only the most that somebody saw.  barrier and limit are what the kernel has taken, where the
     kernel has them, and of a VE that does not run what its next start gives.
+
+    looked: when somebody looked before, in seconds of the epoch: a VE that does not run was counted until then.
+    gap: of the looks since the reset, the last one before the host crashed: what came in between is not counted.
     """
 
     name: str
@@ -74,6 +77,8 @@ class Beancounter:
     barrier: int
     limit: int
     failcnt: int | None
+    looked: float | None = None
+    gap: float | None = None
 
 
 # In the order of /proc/user_beancounters.
@@ -159,6 +164,12 @@ RESOURCES = (
     ),
 )
 BY_NAME = {row.name: row for row in RESOURCES}
+
+# No beancounters of OpenVZ's, but shown beside them by vzlist's names.  Its soft limit is the hard one here.
+DISK = (
+    Resource(*("diskspace", BYTES, EXACT, "project quota, or the file of its loop area"), limit="the same"),
+    Resource(*("diskinodes", ITEMS, EXACT, "project quota"), limit="the same"),
+)
 
 
 # --- the kernel's files ---------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ import subprocess
 import time
 from typing import Any
 
-from ve import looparea, outfit, quota
+from ve import outfit
 from ve.amounts import UNLIMITED
 from ve.errors import Error
 from ve.facts import Facts
@@ -53,11 +53,7 @@ def describe(instance: Instance) -> dict[str, object]:
 
 def _disk(instance: Instance) -> dict[str, int | None] | None:
     """Bytes and inodes that are counted of its private area, and what it may have; None where nobody counts."""
-    private = instance.state.private(instance.veid)
-    if looparea.exists(private):
-        taken, size = looparea.held(private)
-        return {"space": taken, "inodes": None, "space_limit": size, "inodes_limit": None}
-    held = quota.held(private)
+    held = instance.disk()
     if held is None:
         return None
     limits = {"space_limit": held.space_limit, "inodes_limit": held.inodes_limit}

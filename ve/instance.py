@@ -21,6 +21,7 @@ from ve import (
     stopped,
     unionfs,
 )
+from ve.amounts import UNLIMITED
 from ve.errors import BrokenConfig, Error, InUse, NotFound, NotMounted, NotRunning, NotSupported, Running
 from ve.facts import Facts, home, init_pidfd
 from ve.model import Config, Status
@@ -207,6 +208,14 @@ class Instance:
                 root = self.stopped_root()
             held.callback(os.close, root)
             yield files.Place(self.veid, rootfd=root)
+
+    def disk(self) -> quota.Held | None:
+        """What is counted of its private area, and what it may have; None where nobody counts, as in memory."""
+        private = self.state.private(self.veid)
+        if looparea.exists(private):
+            taken, size = looparea.held(private)
+            return quota.Held(taken, None, size, UNLIMITED)
+        return quota.held(private)
 
     def hide(self) -> None:
         """No longer show its root to the host; NotMounted, InUse.  Under the VE's lock."""

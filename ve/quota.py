@@ -60,17 +60,11 @@ _UNENFORCED = "unmount it and mount it with -o prjquota, which a remount does no
 
 
 class Held:
-    """What a VE has on disk, as the kernel counts it, in bytes and inodes, and what it may have, or UNLIMITED."""
+    """What a VE has on disk, in bytes and inodes, None being not known; and what it may have, or UNLIMITED."""
 
-    def __init__(self, of: Quota | btrfs.Group) -> None:
-        self.inodes: int | None = None  # btrfs counts none
-        self.inodes_limit = UNLIMITED
-        if isinstance(of, btrfs.Group):
-            self.space, self.space_limit = of.held, min(of.limit, UNLIMITED)
-            return
-        self.space, self.inodes = of.space, of.inodes
-        self.space_limit = of.block_limit * QIF_DQBLKSIZE or UNLIMITED
-        self.inodes_limit = of.inode_limit or UNLIMITED
+    def __init__(self, space: int | None, inodes: int | None, space_limit: int, inodes_limit: int) -> None:
+        self.space, self.inodes = space, inodes
+        self.space_limit, self.inodes_limit = space_limit, inodes_limit
 
 
 def apply(
@@ -109,9 +103,12 @@ def held(private: str) -> Held | None:
     """What is counted of a private area; None where nothing is, or where there is none."""
     with suppress(FileNotFoundError, NotADirectoryError), _opened(private) as fd:
         if _has_qgroups(private):
-            return Held(group) if (group := btrfs.group(private)) else None
+            group = btrfs.group(private)  # which counts no inodes
+            return Held(group.held, None, min(group.limit, UNLIMITED), UNLIMITED) if group else None
         project = _counted(fd)
-        return Held(quotas.get_quota(fd, project)) if project else None
+        if project:
+            blocks, inodes_most, space, inodes = quotas.get_quota(fd, project)
+            return Held(space, inodes, blocks * QIF_DQBLKSIZE or UNLIMITED, inodes_most or UNLIMITED)
     return None
 
 

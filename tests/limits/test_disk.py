@@ -135,6 +135,10 @@ def test_a_write_beyond_is_refused_and_df_shows_it(disk: Disk, make: Make) -> No
     shown = json.loads(commandline.output(disk.dir, "status", env.veid, "--json"))["disk"]
     assert (shown["space_limit"], shown["inodes_limit"]) == (20 * MIB, None)
     assert 0 <= shown["space"] // KIB - project.used <= 1
+    words = commandline.output(disk.dir, "list", "-H", "-o", "veid,diskspace,diskspace.s,diskspace.h,diskinodes")
+    [line] = [line.split()[1:] for line in words.splitlines() if line.startswith(f"{env.veid} ")]
+    assert [int(number) // KIB for number in line[:3]] == [project.used, 20 * KIB, 20 * KIB]
+    assert int(line[3]) == project.inodes
     witness.shell(env, "rm /big && echo again >/big")
     assert disk.project(env).used < KIB
 

@@ -14,7 +14,9 @@ from tests.verbs import commandline, witness
 from tests.verbs.conftest import Make
 from ve.beancounter import RESOURCES
 
-NAMES = [row.name for row in RESOURCES]
+NAMES = [*(row.name for row in RESOURCES), "diskspace", "diskinodes"]
+
+LONG_AGO = 1e9  # 2001-09-09T01:46:40Z
 
 
 def controllers() -> list[str]:
@@ -26,7 +28,7 @@ def test_each_resource_of_each_ve(host_dir: Path, env: "ve.Environment", make: M
     rows = json.loads(commandline.output(host_dir, "ubc", "--json"))
     of = {veid: [row for row in rows if row["veid"] == veid] for veid in (env.veid, stopped.veid)}
     assert [row["name"] for row in of[env.veid]] == NAMES == [row["name"] for row in of[stopped.veid]]
-    assert {row["held"] for row in of[stopped.veid]} == {None}
+    assert {row["held"] for row in of[stopped.veid][: len(RESOURCES)]} == {None}
     [numproc] = [row for row in of[stopped.veid] if row["name"] == "numproc"]
     assert (numproc["barrier"], numproc["limit"]) == (100, 100)
     if "pids" in controllers():
@@ -104,6 +106,41 @@ def test_a_limit_is_refused_where_its_controller_is_missing(host_dir: Path, make
     env = make(memory="64M", account_only=True)
     env.start()
     assert env.status == ve.Status.RUNNING
+
+
+def test_of_one_that_is_stopped_it_says_until_when_it_was_counted(host_dir: Path, env: "ve.Environment") -> None:
+    assert commandline.run(host_dir, "ubc", env.veid).stderr == ""
+    env.stop(fast=True)
+    os.utime(host_dir / f"ubc/{env.veid}", (LONG_AGO, LONG_AGO))
+    for _ in range(2):  # to look at what is not there is no look
+        said = commandline.run(host_dir, "ubc", env.veid).stderr
+        assert said == f"{env.veid} does not run: this was counted until 2001-09-09T01:46:40Z\n"
+    commandline.output(host_dir, "events", env.veid)
+    assert looked(host_dir, env) == ("2001-09-09T01:46:40Z", None)
+
+
+def test_what_a_power_cut_took_is_said_until_a_reset(host_dir: Path, env: "ve.Environment") -> None:
+    """Its processes and its cgroup are gone, and nobody of ours has seen them go."""
+    commandline.output(host_dir, "ubc", env.veid)
+    os.utime(host_dir / f"ubc/{env.veid}", (LONG_AGO, LONG_AGO))
+    group = commandline.cgroup(host_dir, env.veid)
+    (group / "cgroup.kill").write_text("1")
+    witness.wait_empty(host_dir, env.veid)
+    for path, _, _ in [*os.walk(group)][::-1]:
+        os.rmdir(path)
+    loss = f"{env.veid}: not counted is what came from 2001-09-09T01:46:40Z on, until the host crashed"
+    assert loss in commandline.run(host_dir, "ubc", env.veid).stderr.splitlines()
+    env.start()
+    assert looked(host_dir, env) == ("2001-09-09T01:46:40Z",) * 2
+    env.restart(timeout=0)  # an orderly end loses nothing more
+    assert commandline.run(host_dir, "ubc", env.veid).stderr == f"{loss}\n"
+    commandline.run(host_dir, "ubc", env.veid, "--reset")
+    assert looked(host_dir, env)[1] is None
+
+
+def looked(host_dir: Path, env: "ve.Environment") -> tuple[str | None, str | None]:
+    [one] = {(row["looked"], row["gap"]) for row in json.loads(commandline.output(host_dir, "ubc", "--json", env.veid))}
+    return one
 
 
 def test_reset_is_noted(host_dir: Path, env: "ve.Environment") -> None:
