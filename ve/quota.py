@@ -99,6 +99,23 @@ def _apply(private: str, wanted: dict[str, int], account_only: bool, running: bo
         _set(fd, _project(fd) or _become_project(fd), blocks, wanted.get("inodes", 0))
 
 
+def lacking(directory: str) -> str:
+    """Why nothing below a directory can be limited; "" if it can."""
+    try:
+        with _opened(directory) as fd:
+            state = _state(fd)
+    except OSError as error:
+        return error.strerror or str(error)
+    if state & quotas.FS_QUOTA_PDQ_ENFD:
+        return ""
+    mount = mountinfo.holding(os.path.realpath(directory))
+    if state & quotas.FS_QUOTA_PDQ_ACCT:
+        return f"{mount.point} counts projects but does not limit them"
+    return (
+        "only the host's own root can do that" if _in_user_namespace() else _UNCOUNTED.get(mount.kind, _none(mount))[0]
+    )
+
+
 def held(private: str) -> Held | None:
     """What is counted of a private area; None where nothing is, or where there is none."""
     with suppress(FileNotFoundError, NotADirectoryError), _opened(private) as fd:
@@ -193,8 +210,12 @@ def _require(fd: int, private: str, account_only: bool, running: bool) -> None:
         raise NotSupported(why, f"{_UNENFORCED}; --account-only counts")
     if _in_user_namespace():
         raise NotSupported("only the host's own root can do that", "limit the VE that this is")
-    why, cure = _UNCOUNTED.get(mount.kind, (f"{mount.kind} has no project quotas", _EITHER))
+    why, cure = _UNCOUNTED.get(mount.kind, _none(mount))
     raise NotSupported(why, f"create it with --area loop, or {cure}")
+
+
+def _none(mount: mountinfo.Line) -> tuple[str, str]:
+    return f"{mount.kind} has no project quotas", _EITHER
 
 
 def _in_user_namespace() -> bool:

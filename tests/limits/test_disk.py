@@ -143,6 +143,11 @@ def test_a_write_beyond_is_refused_and_df_shows_it(disk: Disk, make: Make) -> No
     assert disk.project(env).used < KIB
 
 
+def test_check_says_that_it_is_there(disk: Disk) -> None:
+    rows = json.loads(commandline.run(disk.dir, "check", "--json").stdout)
+    assert [row["present"] for row in rows if row["name"] == "project quota"] == [True]
+
+
 def test_inodes_beyond_are_refused_and_df_shows_it(disk: Disk, make: Make) -> None:
     env = make(inodes=100)
     assert df(env, "-i")[0] == 100
