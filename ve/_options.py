@@ -12,7 +12,7 @@ from typer.core import TyperArgument, TyperCommand, TyperOption
 
 from ve import errors, limits
 from ve._completion import complete_field, complete_right, complete_side, complete_template, complete_ve
-from ve._limit_options import AccountOnly, OnBarrier, OnFailure, Preset, limit
+from ve._limit_options import AccountOnly, OnBarrier, OnFailure, Preset, UserBeancounters, limit
 from ve._output import LIST
 from ve.model import check_name
 from ve.rights import PROFILES
@@ -280,6 +280,7 @@ SETTINGS: dict[str, tuple[Any, Callable[[Any], Any]]] = {
     "on_barrier": (OnBarrier, reactions),
     "on_failure": (OnFailure, reactions),
     "account_only": (AccountOnly, bool),
+    "user_beancounters": (UserBeancounters, bool),
 }
 
 

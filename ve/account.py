@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from ve import cgroups, ledger, limits, outfit, quota, sample
+from ve import cgroups, insidefile, ledger, limits, outfit, quota, sample
 from ve.amounts import UNLIMITED, Bound
 from ve.beancounter import DISK, RESOURCES, Beancounter, Resource, is_file
 from ve.cgroups import Cgroup
@@ -37,7 +37,11 @@ def looks(
     with contextlib.ExitStack() as held:
         for state in states.values():
             held.enter_context(ledger.held(state))
-        return {look.veid: _of(look, samples.get(look.veid, {}), memory) for look in found}
+        seen = {look.veid: _of(look, samples.get(look.veid, {}), memory) for look in found}
+    for look in found:
+        if look.facts:
+            insidefile.refresh(look.instance.state, look.veid, seen[look.veid][0])
+    return seen
 
 
 @dataclass(frozen=True)

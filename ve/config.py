@@ -45,6 +45,7 @@ KEYS: dict[str, tuple[type, Callable[[str], Any]]] = {
     "on_barrier": (dict, str),
     "on_failure": (dict, str),
     "area": (str, str),
+    "user_beancounters": (bool, bool),
     "account_only": (bool, bool),
 }
 

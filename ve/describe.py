@@ -39,6 +39,7 @@ def describe(instance: Instance) -> dict[str, object]:
         "profiles": begun["profiles"],
         "capabilities": begun["capabilities"],
         "limits": begun["limits"],
+        "user_beancounters": begun["user_beancounters"],
         "pending": pending(begun, settings),
         "ids": f"{facts.base}-{facts.base + IDS - 1}" if facts else None,
         "area": settings.area,

@@ -93,6 +93,8 @@ class Environment(Instance):
         base, *inner = ids.leases(self.state, self.veid, settings.rights.inner)
         started = launch.Launch(self.state, settings, template, base, tuple(inner), console=console, stay=stay)
         started.run()
+        if settings.user_beancounters:
+            self.beancounters()
         return started
 
     def stop(self, timeout: float = 60.0, fast: bool = False) -> bool:
@@ -185,6 +187,7 @@ class Environment(Instance):
         on_barrier: Mapping[str, str] | None = None,
         on_failure: Mapping[str, str] | None = None,
         account_only: bool | None = None,
+        user_beancounters: bool | None = None,
         save: bool = False,
         **limits: Unpack[Words],
     ) -> list[str]:
@@ -196,7 +199,7 @@ class Environment(Instance):
         asked: dict[str, Any] = {"hostname": hostname, "description": description, "onboot": onboot}
         asked |= {"env": env, "mounts": mounts, "devices": devices}
         asked |= {"profiles": profiles, "capabilities": capabilities, "account_only": account_only}
-        asked |= {"on_barrier": on_barrier, "on_failure": on_failure}
+        asked |= {"on_barrier": on_barrier, "on_failure": on_failure, "user_beancounters": user_beancounters}
         asked = {name: value for name, value in asked.items() if value is not None}
         with self.locked():
             return settings.change(self, settings.parsed(asked) | settings.parsed_limits(limits, preset), save)

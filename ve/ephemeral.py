@@ -34,6 +34,8 @@ class Ephemeral(Environment):
             self._started = launch.Launch(*what, ephemeral=True)
             self._started.run()
             undo.pop_all()
+        if settings.user_beancounters:
+            self.beancounters()
 
     def wait(self) -> int:
         """Wait for the end of its init: its exit code, or 128+N when signal N ended it."""

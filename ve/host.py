@@ -69,6 +69,7 @@ class Host:
         on_barrier: Mapping[str, str] | None = None,
         on_failure: Mapping[str, str] | None = None,
         account_only: bool = False,
+        user_beancounters: bool = False,
         area: str = "",
         **limits: Unpack[Words],
     ) -> Environment:
@@ -82,7 +83,8 @@ class Host:
         options: dict[str, Any] = {"name": name, "hostname": hostname, "description": description, "onboot": onboot}
         options |= {"env": env, "mounts": mounts, "devices": devices}
         options |= {"profiles": profiles, "capabilities": capabilities}
-        options |= {"account_only": account_only, **parsed_limits(limits, preset)}
+        options |= {"user_beancounters": user_beancounters, "account_only": account_only}
+        options |= parsed_limits(limits, preset)
         options |= {"on_barrier": on_barrier, "on_failure": on_failure, "area": area}
         environment = Environment(self.state, veid)
         with self.templates.hold(template) as found:
@@ -123,6 +125,7 @@ class Host:
         on_barrier: Mapping[str, str] | None = None,
         on_failure: Mapping[str, str] | None = None,
         account_only: bool = False,
+        user_beancounters: bool = False,
         **limits: Unpack[Words],
     ) -> Iterator[Ephemeral]:
         """A running VE that leaves nothing and ends with the block, or with this process, however that ends.
@@ -132,7 +135,8 @@ class Host:
         """
         options: dict[str, Any] = {"hostname": hostname, "env": env, "mounts": mounts, "devices": devices}
         options |= {"profiles": profiles, "capabilities": capabilities}
-        options |= {"account_only": account_only, **parsed_limits(limits, preset)}
+        options |= {"user_beancounters": user_beancounters, "account_only": account_only}
+        options |= parsed_limits(limits, preset)
         options |= {"on_barrier": on_barrier, "on_failure": on_failure}
         environment = self._begin(template, options, None if command is None else tuple(command))
         try:
@@ -157,6 +161,7 @@ class Host:
         cwd: str | None = None,
         preset: str = "",
         account_only: bool = False,
+        user_beancounters: bool = False,
         **limits: Unpack[Words],
     ) -> ExitCode:
         """Run a command in an ephemeral VE, connected to us as Environment.call does it; its code, 0..255.
@@ -176,6 +181,7 @@ class Host:
             on_barrier=on_barrier,
             on_failure=on_failure,
             account_only=account_only,
+            user_beancounters=user_beancounters,
             **limits,
         ) as environment:
             of = environment.template

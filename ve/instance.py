@@ -10,6 +10,7 @@ from ve import (
     config,
     files,
     ids,
+    insidefile,
     ledger,
     log,
     looparea,
@@ -238,6 +239,7 @@ class Instance:
         if not self.ephemeral:
             ledger.note_end(self.state, self.veid, self.cgroup, outfit.barriers(self.state.read_facts(self.veid)))
         cgroups.remove(self.state.tag, self.veid)
+        insidefile.remove(self.state, self.veid)
         if not self.ephemeral:
             self.state.remove_facts(self.veid)
 

@@ -21,6 +21,7 @@ from ve import (
     enforce,
     farside,
     init,
+    insidefile,
     interpreter,
     mounts,
     order,
@@ -192,6 +193,13 @@ def disk(launch: Launch) -> None:
         launch.headroom.enter_context(quota.headroom(private))
 
 
+def user_beancounters(launch: Launch) -> None:
+    """where its /run/user_beancounters is written, if it shall see that"""
+    if launch.config.user_beancounters:
+        launch.undo.callback(insidefile.remove, launch.state, launch.config.veid)
+        insidefile.prepare(launch.state, launch.config.veid, launch.base)
+
+
 def setup_process(launch: Launch) -> None:
     """a fresh interpreter for setup, which ends if we do"""
     launch.near, near = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -287,7 +295,7 @@ def go(launch: Launch) -> None:
         launch.near.close()
 
 
-BEFORE = (host, premount_action, cgroup, resources, device_filter, disk, setup_process)
+BEFORE = (host, premount_action, cgroup, resources, device_filter, disk, user_beancounters, setup_process)
 MEANWHILE = (adopt_init, await_root, await_init)  # setup and init take the steps of their own
 AFTER = (facts, shared_memory, start_action, go)
 

@@ -79,6 +79,7 @@ class Config:
     on_barrier: dict[str, str] = field(default_factory=dict)  # beancounter -> action, of ve/triggers.py
     on_failure: dict[str, str] = field(default_factory=dict)
     area: str = ""  # "loop": what it changes is in a file system of its own
+    user_beancounters: bool = False  # it sees its own in /run/user_beancounters
     account_only: bool = False  # a limit that nothing keeps it to is accepted, and counted
 
     def __post_init__(self) -> None:

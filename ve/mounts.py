@@ -84,6 +84,8 @@ LINKS = (
 )
 BOOT_ID = "proc/sys/kernel/random/boot_id"
 SMALL_INIT = "dev/init"  # where the small init is bound for a template that has none
+COUNTERS = "dev/beancounters"  # where the directory of ve/insidefile.py is bound
+COUNTERS_LINK = (("run/user_beancounters", f"/{COUNTERS}/user_beancounters"),)
 
 
 def make_slave() -> None:
@@ -106,7 +108,9 @@ def make_own() -> None:
     syscalls.mount(None, "/", None, syscalls.MS_REC | syscalls.MS_SHARED)
 
 
-def protection(proc: str, sysctls: Iterable[str], devices: tuple[str, ...], small_init: str) -> Protection:
+def protection(
+    proc: str, sysctls: Iterable[str], devices: tuple[str, ...], binds: tuple[tuple[str, str], ...]
+) -> Protection:
     """What mount_protected shall do for a VE of these rights (ve/rights.py)."""
     whole = proc == "whole"
     return {
@@ -117,7 +121,7 @@ def protection(proc: str, sysctls: Iterable[str], devices: tuple[str, ...], smal
         "read_only_mounts": ("proc",) if proc == "read only" else (),
         "another_proc": whole,
         "devices": devices,
-        "binds": ((small_init, SMALL_INIT),) if small_init else (),
+        "binds": binds,
     }
 
 
@@ -175,6 +179,15 @@ def mount_own(rows: Iterable[Row]) -> None:
         if point == "run":
             directory(point)
         syscalls.mount(fstype, f"/{point}", fstype, flags, options or None)
+
+
+def link_own(links: Iterable[tuple[str, str]]) -> None:
+    """As mount_own: symbolic links to what is in /dev, in the place of what an earlier start left there."""
+    for point, target in links:
+        directory(os.path.dirname(point))
+        with suppress(FileNotFoundError):
+            os.unlink(point)
+        os.symlink(target, point)
 
 
 def pivot(old_root: str) -> None:
@@ -313,8 +326,10 @@ def _node(point: str, mode: int, device: int, host_path: str) -> None:
 
 
 def _bind(source: str, point: str) -> None:
-    """A directory must be there; a file is made."""
-    if not os.path.isdir(source):
+    """The point is made, if it is not there."""
+    if os.path.isdir(source):
+        directory(point)
+    else:
         os.close(os.open(point, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o755))
     syscalls.mount(source, point, None, syscalls.MS_BIND)
 

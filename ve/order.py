@@ -44,6 +44,7 @@ def request(launch: Launch, ours: contextlib.ExitStack) -> dict[str, Any]:
         "boots": boots,
         "namespaces": namespaces.NAMES,
         "own_mounts": mounts.own(boots, outfit.ptys(config.resources)),
+        "own_links": mounts.COUNTERS_LINK if config.user_beancounters else (),
         "old_root": "",
         "argv": argv(launch),
         "env": outfit.environment(config, template) | {"TERM": (launch.console and os.environ.get("TERM")) or "linux"},
@@ -63,11 +64,12 @@ def request(launch: Launch, ours: contextlib.ExitStack) -> dict[str, Any]:
 
 def rights(launch: Launch) -> dict[str, Any]:
     rights, refusals = launch.config.rights, launch.without.refusals
-    small_init = "" if launch.boots else outfit.small_init()
+    given = launch.config.devices + rights.devices
+    binds = () if launch.boots else ((outfit.small_init(), mounts.SMALL_INIT),)
+    if launch.config.user_beancounters:
+        binds = (*binds, (launch.state.inside(launch.config.veid), mounts.COUNTERS))
     return {
-        "protection": mounts.protection(
-            rights.proc, rights.sysctls, launch.config.devices + rights.devices, small_init
-        ),
+        "protection": mounts.protection(rights.proc, rights.sysctls, given, binds),
         "user_namespaces": rights.user_namespaces,
         "rlimits": launch.config.resources.rlimits(),
         "confinement": {

@@ -43,6 +43,7 @@ def asked(config: Config) -> dict[str, Any]:
         "profiles": list(config.rights.profiles),
         "capabilities": config.capabilities,
         "limits": config.limits,
+        "user_beancounters": config.user_beancounters,
     }
 
 

@@ -62,6 +62,10 @@ class State:
     def ledger(self, veid: int) -> str:
         return os.path.join(self.path, "ubc", str(veid))
 
+    def inside(self, veid: int) -> str:
+        """The directory of what the VE sees of its beancounters (ve/insidefile.py)."""
+        return os.path.join(self.run_dir, "inside", str(veid))
+
     def root(self, veid: int) -> str:
         return os.path.join(self.path, "root", str(veid))
 

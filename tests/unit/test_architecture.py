@@ -48,7 +48,7 @@ LEVELS = (
     ),
     ("ve.facilities ve.ground ve.probes ve.check",),
     (
-        "ve.steps ve.actions ve.outfit ve.protections ve.nested ve.init ve.setup ve.order ve.launch",
+        "ve.steps ve.actions ve.outfit ve.insidefile ve.protections ve.nested ve.init ve.setup ve.order ve.launch",
         "ve.command ve.enter ve.trials ve.execgroup ve.request ve.outcome ve.process",
         "ve.inside ve.files",
         "ve.stopped",
