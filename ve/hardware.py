@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from ve import procfs
 from ve.amounts import PAGE, UNLIMITED, size_text
 from ve.errors import InvalidValue
 from ve.limits import Limits, cpu_numbers
@@ -25,7 +26,7 @@ class Host:
 
 def host() -> Host:
     """This one; of its disks nothing is said."""
-    return Host(memory(), swap(), len(cpus()), None, threads())
+    return Host(memory(), swap(), len(cpus()), None, procfs.threads())
 
 
 def memory() -> int:
@@ -44,17 +45,12 @@ def cpus() -> set[int]:
         return cpu_numbers(file.read().strip())
 
 
-def threads() -> int:
-    """How many there can be at once: the lower one of what the kernel allows and the pids that it has."""
-    return min(_number("/proc/sys/kernel/threads-max"), _number("/proc/sys/kernel/pid_max"))
-
-
 def most(name: str) -> int:
     """Of a beancounter, in its unit, what the host has; UNLIMITED if that is not known."""
     there = {"physpages": (memory,), "swappages": (swap,), "privvmpages": (memory, swap)}
     if name in there:
         return sum(look() for look in there[name]) // PAGE
-    return threads() if name == "numproc" else UNLIMITED
+    return procfs.threads() if name == "numproc" else UNLIMITED
 
 
 def refuse_beyond(limits: Limits) -> None:
@@ -65,7 +61,7 @@ def refuse_beyond(limits: Limits) -> None:
             asked, there = size_text(limits.limit(name) * PAGE), size_text(most * PAGE) if most else "none"
             raise InvalidValue(f"cannot limit {name} to {asked}: this host has {there}", "unlimited, or 0")
     for name, asked_for, most in (
-        ("numproc", limits.limit("numproc"), threads()),
+        ("numproc", limits.limit("numproc"), procfs.threads()),
         ("nofile", limits.others.get("nofile", 0), _number("/proc/sys/fs/nr_open")),
         ("cpus", limits.others.get("cpus", 0), len(cpus())),
     ):

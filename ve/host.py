@@ -82,9 +82,8 @@ class Host:
         require_root(f"cannot create {veid}")
         options: dict[str, Any] = {"name": name, "hostname": hostname, "description": description, "onboot": onboot}
         options |= {"env": env, "mounts": mounts, "devices": devices}
-        options |= {"profiles": profiles, "capabilities": capabilities}
-        options |= {"user_beancounters": user_beancounters, "account_only": account_only}
-        options |= parsed_limits(limits, preset)
+        options |= {"profiles": profiles, "capabilities": capabilities, "account_only": account_only}
+        options |= {"user_beancounters": user_beancounters} | parsed_limits(limits, preset)
         options |= {"on_barrier": on_barrier, "on_failure": on_failure, "area": area}
         environment = Environment(self.state, veid)
         with self.templates.hold(template) as found:
@@ -134,9 +133,8 @@ class Host:
         init in place of the template's own init.
         """
         options: dict[str, Any] = {"hostname": hostname, "env": env, "mounts": mounts, "devices": devices}
-        options |= {"profiles": profiles, "capabilities": capabilities}
-        options |= {"user_beancounters": user_beancounters, "account_only": account_only}
-        options |= parsed_limits(limits, preset)
+        options |= {"profiles": profiles, "capabilities": capabilities, "account_only": account_only}
+        options |= {"user_beancounters": user_beancounters} | parsed_limits(limits, preset)
         options |= {"on_barrier": on_barrier, "on_failure": on_failure}
         environment = self._begin(template, options, None if command is None else tuple(command))
         try:

@@ -6,6 +6,7 @@ A value is checked where it is made, so what holds one need not look again; Inva
 import re
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cached_property
 
 from ve import rights, triggers
 from ve.errors import InvalidValue
@@ -104,12 +105,12 @@ class Config:
         self.rights  # noqa: B018 - are there such profiles and capabilities?
         self.resources  # noqa: B018 - and such limits?
 
-    @property
+    @cached_property
     def rights(self) -> rights.Rights:
         """What its root may do."""
         return rights.resolve(self.profiles, self.capabilities)
 
-    @property
+    @cached_property
     def resources(self) -> Limits:
         """What it may use."""
         return resolve_limits(self.limits, self.account_only)

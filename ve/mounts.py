@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from ve.model import Mount
 
+    Binds = tuple[tuple[str, str], ...]  # the host's path, and where
     Row = tuple[str, str, int, str]  # file system, mount point relative to the VE's root, flags, options
 
     class Protection(TypedDict):
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
         read_only_mounts: tuple[str, ...]
         another_proc: bool
         devices: tuple[str, ...]  # of the host
-        binds: tuple[tuple[str, str], ...]  # the host's path, and where
+        binds: Binds
 
 
 _DATA_ONLY = MS_NOSUID | MS_NODEV | MS_NOEXEC
@@ -108,9 +109,7 @@ def make_own() -> None:
     syscalls.mount(None, "/", None, syscalls.MS_REC | syscalls.MS_SHARED)
 
 
-def protection(
-    proc: str, sysctls: Iterable[str], devices: tuple[str, ...], binds: tuple[tuple[str, str], ...]
-) -> Protection:
+def protection(proc: str, sysctls: Iterable[str], devices: tuple[str, ...], binds: Binds) -> Protection:
     """What mount_protected shall do for a VE of these rights (ve/rights.py)."""
     whole = proc == "whole"
     return {

@@ -67,10 +67,9 @@ def cgroup_files(limits: Limits, place: str, *, disk: bool) -> dict[str, int | s
 
 def asked_files(config: Config, place: str) -> dict[str, int | str]:
     """Of these, what they do not say anyway."""
-    disk = config.resources.on_disk
-    unlimited = cgroup_files(Limits(), place, disk=disk)
-    files = cgroup_files(config.resources, place, disk=disk)
-    return {name: value for name, value in files.items() if value != unlimited.get(name)}
+    limits = config.resources
+    asked, usual = (blockdevice.traffic(each, place) if limits.on_disk else {} for each in (limits, Limits()))
+    return limits.asked_files() | {name: value for name, value in asked.items() if value != usual.get(name)}
 
 
 def ptys(limits: Limits) -> int | None:

@@ -35,6 +35,14 @@ def mount_number(fd: int | str, pid: int | str = "self") -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith(b"mnt_id:"))
 
 
+def threads() -> int:
+    """How many there can be at once on this host: as the kernel allows, and as there are pids for.
+
+    pid_max is the lower one where no init has raised it.
+    """
+    return min(int(contents(f"/proc/sys/kernel/{name}", None)) for name in ("threads-max", "pid_max"))
+
+
 def contents(name: str, directory: int | None, most: int = _WHOLE) -> bytes:
     """All of a file of a process whose /proc/PID is open as directory: it stays that process, whoever has its pid next.
 
