@@ -188,10 +188,10 @@ def require(settings: Config) -> None:
 
 
 def _require_controllers(settings: Config) -> None:
-    files = settings.resources.asked_files()
-    if not files or settings.account_only:
+    wanted = settings.resources.controllers
+    if not wanted or settings.account_only:
         return
-    for controller in enforce.missing(files):
+    for controller in enforce.missing(wanted):
         named = ", ".join(limits.of_controller(settings.limits, controller))
         raise NotSupported(f"cannot limit {named}: cgroup2 has no {controller} controller here", enforce.cure())
 

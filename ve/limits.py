@@ -200,6 +200,11 @@ class Limits:
         """Is its disk traffic limited?"""
         return bool({"io_read", "io_write", "iops", "io_weight"} & self.others.keys())
 
+    @property
+    def controllers(self) -> set[str]:
+        """Those of cgroup v2 that keep a VE to what was asked for."""
+        return {name.partition(".")[0] for name in self.asked_files()} | ({"io"} if self.on_disk else set())
+
     def rlimits(self) -> dict[str, int]:
         """Those of each process that were asked for, by the names of getrlimit(2)."""
         asked = {
@@ -234,8 +239,7 @@ def resolve(asked: Mapping[str, str], account_only: bool = False) -> Limits:
 
 def of_controller(asked: Mapping[str, str], controller: str) -> list[str]:
     """Those of what was asked for that this controller of cgroup v2 does."""
-    files = {name: resolve({name: text}, account_only=True).asked_files() for name, text in asked.items()}
-    return [name for name in files if any(file.startswith(f"{controller}.") for file in files[name])]
+    return [name for name, text in asked.items() if controller in resolve({name: text}, account_only=True).controllers]
 
 
 def canonical(name: str) -> str:

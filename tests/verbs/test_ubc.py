@@ -143,6 +143,26 @@ def looked(host_dir: Path, env: "ve.Environment") -> tuple[str | None, str | Non
     return one
 
 
+@pytest.mark.any_kernel
+@pytest.mark.parametrize(
+    "option", [("--io-write", "10M/s"), ("--io-read", "1M"), ("--iops", "5"), ("--io-weight", "9")]
+)
+def test_so_is_one_of_disk_traffic(host_dir: Path, make: Make, host: "ve.Host", option: tuple[str, str]) -> None:
+    """At create, set and start alike: the start of a VE whose conf file came from a host that has the controller."""
+    if "io" in controllers():
+        return  # tests/limits/test_shares.py
+    name = option[0].removeprefix("--").replace("-", "_")
+    sentence = f"cannot limit {name}: cgroup2 has no io controller here"
+    env = make()
+    with witness.nothing_changes(host_dir):
+        witness.refused(host_dir, 5, sentence, "create", 3999, "--template", "busybox", *option)
+        witness.refused(host_dir, 5, sentence, "set", env.veid, "--save", *option)
+    with (host_dir / f"conf/{env.veid}.toml").open("a") as conf:
+        conf.write(f'[limits]\n{name} = "{option[1]}"\n')
+    hint = witness.refused(host_dir, 5, f"cannot start {env.veid}: host: {sentence}", "start", env.veid)
+    assert "cgroup_no_v1=all on the kernel command line" in hint or "Delegate=yes" in hint
+
+
 def test_reset_is_noted(host_dir: Path, env: "ve.Environment") -> None:
     said = commandline.run(host_dir, "ubc", env.veid, "--reset").stderr
     assert said == f"{env.veid}: counts from now on\n"
