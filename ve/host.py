@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Unpack
 
-from ve import config, hardware, ids, looparea, mounts, outfit, ps, unionfs
+from ve import config, hardware, ids, looparea, mounts, outfit, ps, quota, unionfs
 from ve.amounts import UNLIMITED
 from ve.environment import Environment
 from ve.ephemeral import Ephemeral
@@ -209,7 +209,7 @@ class Host:
         """
         from ve import plan
 
-        here = hardware.host()
+        here = self._hardware()
         return plan.split(here.memory, here.swap, here.cpus, here.disk, parts, here.threads).words()
 
     def review(self) -> "tuple[builtins.list[tuple[Environment, Problem]], builtins.list[Sum]]":
@@ -222,8 +222,14 @@ class Host:
             with contextlib.suppress(BrokenConfig, NotFound):  # `ve list` says so
                 asked = environment.config.resources
                 found += [(environment, problem) for problem in consistency.problems(asked)]
-                sold.append((environment.veid, asked, {name: bean.held for name, bean in table.items()}))
-        return found, plan.oversold(hardware.host(), sold)
+                on_disk = quota.held(self.state.private(environment.veid))
+                held = {name: bean.held for name, bean in table.items()}
+                sold.append((environment.veid, asked, held | {"disk": on_disk.space if on_disk else None}))
+        return found, plan.oversold(self._hardware(), sold)
+
+    def _hardware(self) -> hardware.Host:
+        """What there is to divide; of the disk nothing is said where its file system limits no VE."""
+        return hardware.host(self.state.path if quota.enforces(self.state.path) else "")
 
     def loads(self) -> "builtins.list[tuple[Environment, Load]]":
         """What each VE that runs makes the host do just now."""
@@ -288,6 +294,7 @@ class Host:
     def _fill(self, environment: Environment, settings: Config, template: Template) -> None:
         """Make what a VE is on disk; its conf file, with which it exists, comes last.  Under its lock."""
         veid = environment.veid
+        hardware.refuse_disk(settings.resources, hardware.disk(self.state.path))
         private = self.state.make_dir(self.state.private(veid))
         with full_disk_named(f"cannot create {veid}", self.state.path):
             if settings.area:

@@ -129,6 +129,13 @@ def held(private: str) -> Held | None:
     return None
 
 
+def enforces(place: str) -> bool:
+    """Are private areas limited, in space and in inodes, where this directory is?"""
+    with suppress(FileNotFoundError, NotADirectoryError), _opened(place) as fd:
+        return bool(_state(fd) & quotas.FS_QUOTA_PDQ_ENFD)
+    return False
+
+
 def release(private: str) -> None:
     """Limit its project no more, before the private area is removed: with its last file the project is free.
 
