@@ -43,7 +43,7 @@ def request(launch: Launch, ours: contextlib.ExitStack) -> dict[str, Any]:
         "actions": tuple(actions.scripts(launch.state, config.veid, "mount")),
         "boots": boots,
         "namespaces": namespaces.NAMES,
-        "own_mounts": mounts.own(boots, outfit.ptys(config.resources)),
+        "own_mounts": mounts.own(boots, outfit.most_ptys(config.resources)),
         "own_links": mounts.COUNTERS_LINK if config.user_beancounters else (),
         "old_root": "",
         "argv": argv(launch),

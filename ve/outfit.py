@@ -6,7 +6,7 @@ import stat
 from collections.abc import Iterable
 from typing import Any, cast
 
-from ve import blockdevice, devices, looparea, mounts, quota, seccomp
+from ve import blockdevice, devices, looparea, mounts, ptys, quota, seccomp
 from ve.amounts import UNLIMITED
 from ve.errors import InvalidValue, NotSupported
 from ve.facts import Facts
@@ -17,7 +17,6 @@ from ve.state import State
 from ve.template import Template
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-PTYS = 1 << 20  # NR_UNIX98_PTY_MAX of devpts, which is no limit
 CATATONIT = "/usr/bin/catatonit"  # Debian's is static, so it runs in any root
 
 
@@ -72,7 +71,7 @@ def asked_files(config: Config, place: str) -> dict[str, int | str]:
     return limits.asked_files() | {name: value for name, value in asked.items() if value != usual.get(name)}
 
 
-def ptys(limits: Limits) -> int | None:
+def most_ptys(limits: Limits) -> int | None:
     """How many it may have at once; None: as many as the host."""
     limit = limits.limit("numpty")
     return None if limit >= UNLIMITED else limit
@@ -81,7 +80,7 @@ def ptys(limits: Limits) -> int | None:
 def devpts(most: int, base: int) -> dict[str, str]:
     """All options of a VE's devpts, for who is in the host's user namespace; base: the host's id of its root."""
     words = dict(word.partition("=")[::2] for word in mounts.OWN[0][3].split(",") if "=" in word)
-    return words | {"gid": str(base + int(words["gid"])), "max": str(min(most, PTYS))}
+    return words | {"gid": str(base + int(words["gid"])), "max": str(min(most, ptys.MOST))}
 
 
 def limit_disk(private: str, config: Config) -> None:

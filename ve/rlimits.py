@@ -42,11 +42,12 @@ TIMER_SLACK = 50_000  # nanoseconds, prctl(2)
 BY_THREADS = (resource.RLIMIT_NPROC, resource.RLIMIT_SIGPENDING)  # half of the threads that the host can have
 
 
-def reset(asked: Mapping[str, int]) -> None:
+def reset(asked: Mapping[str, int]) -> list[str]:
     """Take the limits, priorities, CPUs and OOM score of a machine's own init, for us and whom we start.
 
-    asked: what is to be the hard limit of a resource instead, by the names of getrlimit(2).  Where CAP_SYS_RESOURCE or
-    CAP_SYS_NICE is missing, as in a VE, nothing goes beyond what its caller may have.
+    asked: what is to be the hard limit of a resource instead, by the names of getrlimit(2); those are returned that are
+    less now.  Where CAP_SYS_RESOURCE or CAP_SYS_NICE is missing, as in a VE, nothing goes beyond what its caller may
+    have.
     """
     half = procfs.threads() // 2
     usual = RLIMITS | dict.fromkeys(BY_THREADS, (half, half))
@@ -63,6 +64,7 @@ def reset(asked: Mapping[str, int]) -> None:
             take()
         except PermissionError:
             pass
+    return [name for name, most in asked.items() if resource.getrlimit(getattr(resource, name))[1] != most]
 
 
 def _all_cpus() -> None:
