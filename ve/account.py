@@ -70,7 +70,7 @@ def _of(look: _Look, samples: Mapping[str, int], memory: Mapping[int, Ledger]) -
         memory=memory.get(veid, Ledger()) if look.instance.ephemeral else None,
     )
     asked = begun if runs else _asked(look.instance)
-    beans = [_beancounter(row, seen, past, asked.bound(row.name), runs) for row in RESOURCES]
+    beans = [_beancounter(row, seen, past, asked, runs) for row in RESOURCES]
     return {bean.name: bean for bean in (*beans, *_disk(look.instance, asked, past))}, past
 
 
@@ -82,7 +82,8 @@ def _asked(instance: Instance) -> limits.Limits:
         return limits.Limits()
 
 
-def _beancounter(row: Resource, look: Look, past: Ledger, asked: Bound, runs: bool) -> Beancounter:
+def _beancounter(row: Resource, look: Look, past: Ledger, asked: limits.Limits, runs: bool) -> Beancounter:
+    bound = asked.bound(row.name)
     return Beancounter(
         name=row.name,
         unit=row.unit,
@@ -90,9 +91,9 @@ def _beancounter(row: Resource, look: Look, past: Ledger, asked: Bound, runs: bo
         held=look.held(row) if runs else None,
         maxheld=past.maxheld.get(row.name),
         sampled=row.name in past.sampled,
-        barrier=asked.barrier if asked.barrier in (0, asked.limit) else _taken(row.barrier, row, look, asked.barrier),
-        limit=_taken(row.limit, row, look, asked.limit),
-        failcnt=past.failcnt(row.name) if row.failcnt else None,
+        barrier=_barrier(row, look, asked, bound),
+        limit=_taken(row.limit, row, look, bound.limit) if asked.is_met(row.name) else bound.limit,
+        failcnt=past.failcnt(row.name) if row.failcnt and asked.is_met(row.name) else None,
         looked=past.looked or None,
         gap=past.gap or None,
     )
@@ -108,6 +109,12 @@ def _disk(instance: Instance, asked: limits.Limits, past: Ledger) -> list[Beanco
         )
         for row, (now, most) in zip(DISK, numbers, strict=True)
     ]
+
+
+def _barrier(row: Resource, look: Look, asked: limits.Limits, bound: Bound) -> int:
+    if bound.barrier in (0, bound.limit) or not asked.is_crossed(row.name):
+        return bound.barrier
+    return _taken(row.barrier, row, look, bound.barrier)
 
 
 def _taken(source: str, row: Resource, look: Look, asked: int) -> int:

@@ -31,7 +31,8 @@ class Resource:
 
     held, maxheld, failcnt: sources; no maxheld is one that can only be sampled, no failcnt one that nothing counts.
     crossed: what counts how often it was over its barrier; where nothing does, who looks often enough sees it.
-    barrier, limit: what the kernel does at them; none where it does nothing.  live: can it change while the VE runs?
+    barrier, limit: what the kernel does at them; none where it does nothing: unenforced says why nothing can.
+    live: can it change while the VE runs?
     """
 
     name: str
@@ -44,7 +45,7 @@ class Resource:
     limit: str = ""
     crossed: str = ""
     live: bool = True
-    note: str = ""
+    unenforced: str = "no kernel without OpenVZ's patch limits it"
 
     @property
     def enforced(self) -> bool:
@@ -85,77 +86,57 @@ class Beancounter:
 RESOURCES = (
     Resource(
         *("kmemsize", BYTES, ACCOUNTING, "memory.stat:kernel"),
-        note="cgroup v2 limits it only as a part of physpages",
+        unenforced="cgroup v2 limits it only as a part of physpages",
     ),
+    # mlock(2) is charged to a process, so the limit is each process's.
+    Resource(*("lockedpages", PAGES, CLOSE, "VmLck of its processes"), limit="RLIMIT_MEMLOCK", live=False),
+    # The kernel limits what is used, not what is allocated: so that is what is held here, page cache included.
     Resource(
-        *("lockedpages", PAGES, CLOSE, "VmLck of its processes"),
-        limit="RLIMIT_MEMLOCK",
-        live=False,
-        note="the limit is each process's, as mlock(2) is charged to a process",
-    ),
-    Resource(
-        *("privvmpages", PAGES, CLOSE, "private memory of its processes"),
+        *("privvmpages", PAGES, CLOSE, "memory.current + memory.swap.current or memory.current"),
+        failcnt="memory.events.local:max",
         barrier="memory.high",
         limit="memory.max + memory.swap.max",
         crossed="memory.events.local:high",
-        note="the kernel limits what is used, not what is allocated",
     ),
+    Resource(*("shmpages", PAGES, EXACT, "System V shared memory"), limit="kernel.shmall"),  # ENOSPC
     Resource(
-        *("shmpages", PAGES, EXACT, "System V shared memory"),
-        limit="kernel.shmall",
-        note="refused with ENOSPC, which no counter counts",
-    ),
-    Resource(
-        "numproc",
-        ITEMS,
-        EXACT,
-        "pids.current",
-        "pids.peak",
-        "pids.events.local:max or pids.events:max",
+        *("numproc", ITEMS, EXACT, "pids.current", "pids.peak", "pids.events.local:max or pids.events:max"),
         limit="pids.max",
     ),
+    # Page cache included; at the limit the kernel first takes that back, which is counted as a failure too.
     Resource(
         *("physpages", PAGES, EXACT, "memory.current", "memory.peak", "memory.events.local:max"),
         barrier="memory.high",
         limit="memory.max",
         crossed="memory.events.local:high",
-        note="page cache included; at the limit the kernel first takes that back",
     ),
-    Resource(
-        *("vmguarpages", PAGES, CLOSE, ""),
-        failcnt="memory.events.local:low",
-        barrier="memory.low",
-        note="its barrier is memory that the kernel takes from others first",
-    ),
+    # Its barrier is memory that the kernel takes from others first.
+    Resource(*("vmguarpages", PAGES, CLOSE, ""), failcnt="memory.events.local:low", barrier="memory.low"),
+    # Its barrier is memory that the kernel never takes.
     Resource(
         *("oomguarpages", PAGES, CLOSE, "memory.stat:anon + memory.stat:shmem + memory.swap.current"),
         failcnt="memory.events:oom_kill",
         barrier="memory.min",
-        note="its barrier is memory that the kernel never takes",
     ),
     Resource("numtcpsock", ITEMS, ACCOUNTING, "TCP sockets"),
     Resource("numflock", ITEMS, ACCOUNTING, "file locks"),
-    Resource("numpty", ITEMS, EXACT, "ptys", limit="max= of its devpts", note="refused with ENOSPC"),
-    Resource(
-        *("numsiginfo", ITEMS, EXACT, "SigQ"),
-        limit="RLIMIT_SIGPENDING",
-        live=False,
-        note="refused with EAGAIN",
-    ),
+    # Of each devpts: one that its root mounts besides has a max= of its own, and only the host's kernel.pty.max bounds
+    # all of them.  What is held is of all.
+    Resource("numpty", ITEMS, CLOSE, "ptys", limit="max= of its devpts"),  # ENOSPC
+    Resource(*("numsiginfo", ITEMS, EXACT, "SigQ"), limit="RLIMIT_SIGPENDING", live=False),  # EAGAIN
     Resource("tcpsndbuf", BYTES, ACCOUNTING, "send buffers of TCP sockets"),
     Resource("tcprcvbuf", BYTES, ACCOUNTING, "receive buffers of TCP sockets"),
     Resource("othersockbuf", BYTES, ACCOUNTING, "send buffers of other sockets"),
     Resource("dgramrcvbuf", BYTES, ACCOUNTING, "receive buffers of other sockets"),
     Resource("numothersock", ITEMS, ACCOUNTING, "other sockets"),
-    Resource(
-        *("dcachesize", BYTES, ACCOUNTING, "memory.stat:slab_reclaimable"),
-        note="all slabs that can be reclaimed, not only dentries and inodes",
-    ),
+    # All slabs that can be reclaimed, not only dentries and inodes.
+    Resource("dcachesize", BYTES, ACCOUNTING, "memory.stat:slab_reclaimable"),
+    # A file that several processes share counts for each.
     Resource(
         *("numfile", ITEMS, ACCOUNTING, "open descriptors of its processes"),
-        note="a file that several processes share counts for each; --nofile is the limit of one process",
+        unenforced="no stock kernel counts the open files of a group of processes; --nofile limits one process",
     ),
-    Resource("numiptent", ITEMS, ACCOUNTING, "nftables rules"),
+    Resource("numiptent", ITEMS, ACCOUNTING, "rules of nftables and iptables"),
     Resource(
         *("swappages", PAGES, EXACT, "memory.swap.current", "memory.swap.peak", "memory.swap.events:max"),
         barrier="memory.swap.high",

@@ -11,6 +11,7 @@ from ve.errors import Error
 from ve.facts import Facts
 from ve.ids import IDS
 from ve.instance import Instance
+from ve.limits import MEMORY, resolve
 from ve.model import Config
 
 
@@ -77,6 +78,14 @@ def rlimits(facts: Facts) -> dict[str, int]:
     import json
 
     return dict(json.loads(facts.extra.get("rlimits", "{}")))
+
+
+def memory(facts: Facts) -> str:
+    """The beancounter whose limit the memory of a running VE has."""
+    import json
+
+    limits = resolve(json.loads(facts.extra.get("asked", "{}")).get("limits", {}), account_only=True)
+    return next(name for name in MEMORY if limits.is_met(name))
 
 
 def pending(begun: dict[str, Any], settings: Config) -> dict[str, Any]:

@@ -232,7 +232,8 @@ class Environment(Instance):
     ) -> CompletedProcess:
         """subprocess.run for a command inside: its arguments, its CompletedProcess, its exceptions.
 
-        stopped_by of the latter two is "physpages" if the kernel killed the command for want of memory, else None.
+        stopped_by of the latter two is "physpages" if the kernel killed the command for want of memory, "privvmpages"
+        where that is its limit, else None.
         env, cwd and user mean the VE's; timeout, exception or this process's death end the command's whole tree.
         login gives that up for commands that log in (su -, login) where systemd is the init: see ve/execgroup.py.
         """
@@ -287,8 +288,8 @@ class Environment(Instance):
                 process.sweep(cgroup)
             filters = outfit.filters(self.state, facts.extra["filter"])
             cgroup = inside if login else outside
-            rlimits = describe.rlimits(facts)
-            yield process.Target(pidfd, facts.pid, cgroup, self._variables(facts), self.veid, filters, rlimits)
+            given = describe.rlimits(facts), describe.memory(facts)
+            yield process.Target(pidfd, facts.pid, cgroup, self._variables(facts), self.veid, filters, *given)
 
     def _variables(self, facts: Facts) -> dict[str, str]:
         """What a command finds in its environment: what its start noted, as the conf file may say another by now."""

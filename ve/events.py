@@ -19,6 +19,7 @@ from ve.beancounter import BY_NAME, Beancounter
 from ve.errors import BrokenConfig, Error, Locked, NotFound
 from ve.instance import Instance
 from ve.ledger import Ledger
+from ve.limits import MEMORY
 from ve.oom import KernelLog
 from ve.react import Actor
 from ve.state import State
@@ -27,6 +28,7 @@ from ve.watch import Watch
 SAMPLE = 5.0  # seconds between two looks at what no file counts
 REST = 1.0  # seconds between two looks at the same VE: a fork bomb would keep us writing otherwise
 OOM, ACTION, ERROR = "oom", "action", "error"
+_TAKEN_BACK = "the kernel took page cache back, swapped out, or killed"
 KILLS = "oomguarpages"  # the beancounter whose failures are processes that the kernel killed
 
 
@@ -55,10 +57,11 @@ def news(
     counts: Mapping[str, int],
     table: Mapping[str, Beancounter],
     chosen: Mapping[str, Mapping[str, str]],
+    barriers: Mapping[str, int],
 ) -> Iterator[Event]:
     """The events between two counts of a ledger; of kills there is one, whose value is how many.
 
-    chosen: by kind and beancounter, the action.
+    chosen: by kind and beancounter, the action.  barriers: those that were crossed.
     """
     now = time.time()
     for key, count in counts.items():
@@ -68,10 +71,11 @@ def news(
             continue
         bean, action = table[name], chosen.get(kind, {}).get(name, "")
         if kind == triggers.BARRIER:
-            yield Event(now, veid, name, kind, bean.held or 0, _crossed(bean, grown), action)
+            text = _crossed(bean, barriers.get(name, bean.barrier), grown)
+            yield Event(now, veid, name, kind, bean.held or 0, text, action)
         elif name == KILLS:
             yield Event(now, veid, name, OOM, grown, "", action)
-        else:
+        elif bean.failcnt is not None:  # of memory it is one beancounter that refuses: see ve/limits.py
             yield Event(now, veid, name, kind, grown, _failed(bean, grown), action)
 
 
@@ -175,7 +179,7 @@ class _Follower:
             self._actor.notice(veid, table)
         mark = mark if since == past.since else {}  # after a reset
         chosen = _chosen(instance) if counts != mark else {}
-        for event in news(veid, mark, counts, table, chosen):
+        for event in news(veid, mark, counts, table, chosen, past.met):
             yield from self._named(instance, event) if event.kind == OOM else (event,)
             if self._actor and acts and event.action:
                 yield from self._act(self._actor, instance, event, table[event.resource])
@@ -225,14 +229,16 @@ def _ids(instance: Instance) -> list[range]:
     return [range(base, base + ids.IDS) for base in bases]
 
 
-def _crossed(bean: Beancounter, count: int) -> str:
+def _crossed(bean: Beancounter, barrier: int, count: int) -> str:
     holds = "" if bean.held is None else f", holds {_amount(bean, bean.held)} now"
-    return f"went over its barrier {_amount(bean, bean.barrier)}{_times(count)}{holds}"
+    return f"went over its barrier {_amount(bean, barrier)}{_times(count)}{holds}"
 
 
 def _failed(bean: Beancounter, count: int) -> str:
     if BY_NAME[bean.name].guaranteed:
         return f"was left less than its guarantee {_amount(bean, bean.barrier)}{_times(count)}"
+    if bean.name in MEMORY:  # cgroup-v2.rst, memory.events: max
+        return f"was about to go over its limit {_amount(bean, bean.limit)}{_times(count)}: {_TAKEN_BACK}"
     return f"was refused more than its limit {_amount(bean, bean.limit)}{_times(count)}"
 
 

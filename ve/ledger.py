@@ -36,8 +36,9 @@ class Ledger:
     life: the cgroup that last is of.  maxheld: of all lives; sampled: where that is only the most that somebody saw.
     ended: failures of the lives before, and less than 0 for those of this one that were reset.  last: failures of this
     life.  forgotten: this life's peaks when they were reset, which the kernel goes on telling.
-    crossings: how often it went over its barrier; above: what has not come back since.  over: the kernel's own counts
-    of being over it, in this life.  told: by reader, the counts() that it has been told.
+    crossings: how often it went over its barrier, met: which that was the last time; above: what has not come back
+    since.  over: the kernel's own counts of being over it, in this life.  told: by reader, the counts() that it has
+    been told.
     closed: the last life whose end was seen.  gap: when somebody looked last before one ended unseen, by a power cut.
     looked: when somebody looked before; the file's mtime, not its content.
     """
@@ -50,6 +51,7 @@ class Ledger:
     last: dict[str, int] = field(default_factory=dict)
     forgotten: dict[str, int] = field(default_factory=dict)
     crossings: dict[str, int] = field(default_factory=dict)
+    met: dict[str, int] = field(default_factory=dict)
     above: tuple[str, ...] = ()
     over: dict[str, int] = field(default_factory=dict)
     told: dict[str, dict[str, int]] = field(default_factory=dict)
@@ -104,19 +106,19 @@ def crossed(
     One crossing lasts until a look sees less than 9/10 of the barrier: what the kernel holds there goes to and fro.
     """
     same = now.life == before.life
-    above, crossings = {*before.above} if same else set(), dict(before.crossings)
+    above, crossings, met = {*before.above} if same else set(), dict(before.crossings), dict(before.met)
     for name, barrier in barriers.items():
         grown = over.get(name, 0) > (before.over.get(name, 0) if same else 0)
         risen = now.maxheld.get(name, 0) > barrier >= before.maxheld.get(name, 0)
         beyond = held.get(name, 0) > barrier or grown or risen
         if beyond and name not in above:
-            crossings[name] = crossings.get(name, 0) + 1
+            crossings[name], met[name] = crossings.get(name, 0) + 1, barrier
         if not is_near(held.get(name, 0), barrier):
             above.discard(name)
         elif beyond:
             above.add(name)
     above &= barriers.keys()
-    return replace(now, crossings=crossings, above=tuple(sorted(above)), over=dict(over))
+    return replace(now, crossings=crossings, met=met, above=tuple(sorted(above)), over=dict(over))
 
 
 def is_near(held: int, wall: int) -> bool:

@@ -103,7 +103,8 @@ class Config:
         triggers.check(triggers.BARRIER, self.on_barrier)
         triggers.check(triggers.FAILURE, self.on_failure)
         self.rights  # noqa: B018 - are there such profiles and capabilities?
-        self.resources  # noqa: B018 - and such limits?
+        for kind, chosen in ((triggers.BARRIER, self.on_barrier), (triggers.FAILURE, self.on_failure)):
+            triggers.refuse_idle(kind, chosen, self.resources)  # and such limits?
 
     @cached_property
     def rights(self) -> rights.Rights:

@@ -19,12 +19,14 @@ from ve.amounts import BYTES, ITEMS, UNLIMITED
 from ve.beancounter import Files, Reading
 from ve.cgroups import Cgroup
 
-MEMORY = "physpages"  # the beancounter whose limit it was
 _KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL)
 
 
 class CompletedProcess(subprocess.CompletedProcess[Any]):
-    """subprocess.CompletedProcess, with stopped_by: "physpages" if want of memory ended the command, else None."""
+    """subprocess.CompletedProcess, with stopped_by: None, or the beancounter that ended the command.
+
+    That is "physpages", or "privvmpages" where memory is limited by that, if want of memory did.
+    """
 
     def __init__(self, args: Any, returncode: int, stdout: Any, stderr: Any, stopped_by: str | None) -> None:
         super().__init__(args, returncode, stdout, stderr)
@@ -59,8 +61,9 @@ class ExitCode(int):
 class Kills:
     """The kernel's counters of one VE, as they are when a command begins."""
 
-    def __init__(self, cgroup: str) -> None:
-        """cgroup: the directory of the VE's commands, or of its init, below its own."""
+    def __init__(self, cgroup: str, memory: str) -> None:
+        """cgroup: the directory of the VE's commands, or of its init, below its own; memory: what limits that."""
+        self._memory = memory
         self._ve = os.path.dirname(cgroup)
         self._place = next((place for place in (cgroup, self._ve) if os.path.exists(f"{place}/memory.events")), "")
         self._before = self._kills(), self._walls()
@@ -73,8 +76,10 @@ class Kills:
         if returncode not in _KILLED or self._kills() <= self._before[0]:
             return None, ""
         if self._walls() > self._before[1]:
-            return MEMORY, f"{MEMORY} {amounts.size_text(_number(self._ve, 'memory.max', BYTES))} was used up"
-        return MEMORY, "memory of the host, or of a cgroup in the VE, was used up"
+            limit = _number(self._ve, "memory.max", BYTES)
+            words = [self._memory, *([amounts.size_text(limit)] if limit < UNLIMITED else [])]
+            return self._memory, f"{' '.join(words)} was used up"
+        return self._memory, "memory of the host, or of a cgroup in the VE, was used up"
 
     def _kills(self) -> int:
         return _number(self._place, "memory.events:oom_kill") if self._place else 0

@@ -68,7 +68,7 @@ class Popen(subprocess.Popen[Any]):
         self._spawned = self._killed = False
         self.stopped_by: str | None = None  # once it has ended: see ve/outcome.py
         self.why = ""  # that in words
-        self._kills = Kills(target.cgroup)
+        self._kills = Kills(target.cgroup, target.memory)
         self._cgroup = _make_cgroup(target)
         try:
             self._spawn(asked.data | {"cgroup": os.fsencode(self._cgroup.path)}, asked.streams)

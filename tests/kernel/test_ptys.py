@@ -30,5 +30,5 @@ def test_the_limit_that_is_set_is_the_kernel_s() -> None:
 def test_one_that_the_kernel_makes_another_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with holder.running("") as pid:
         monkeypatch.setattr(ptys, "_reconfigure", lambda *_: None)
-        with pytest.raises(OSError, match="the kernel has made [0-9]+ of 5"):
+        with pytest.raises(OSError, match=r"the kernel has made [0-9]+ of 5"):
             ptys.limit(pid, BASE, outfit.devpts(5, BASE))

@@ -66,7 +66,7 @@ def test_openvz_s_file(host_dir: Path, env: "ve.Environment", tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (("--numfile", "100"), "cannot limit numfile: it is only counted; a file that several"),
+        (("--numfile", "100"), "cannot limit numfile: it is only counted; no stock kernel counts"),
         (("--numproc", "200:100"), "cannot use numproc '200:100': its barrier 200 is above its limit 100"),
         (("--numproc", "-5"), "cannot use numproc '-5': it is negative"),
         (("--numproc", "5k"), "cannot use numproc '5k': it is a count, which has no suffix"),
@@ -148,7 +148,7 @@ def looked(host_dir: Path, env: "ve.Environment") -> tuple[str | None, str | Non
     "option", [("--io-write", "10M/s"), ("--io-read", "1M"), ("--iops", "5"), ("--io-weight", "9")]
 )
 def test_so_is_one_of_disk_traffic(host_dir: Path, make: Make, host: "ve.Host", option: tuple[str, str]) -> None:
-    """At create, set and start alike: the start of a VE whose conf file came from a host that has the controller."""
+    """At create, set and start alike: that of a VE whose conf file came from a host that has the controller."""
     if "io" in controllers():
         return  # tests/limits/test_shares.py
     name = option[0].removeprefix("--").replace("-", "_")
