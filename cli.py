@@ -115,10 +115,8 @@ def set_(
     if not asked and userpasswd is None and ssh_key is None:
         raise errors.InvalidValue(f"cannot set {key}: no option says what", hint="see ve set --help")
     if asked:
-        waiting = target.set(**asked, save=save)
-        for name in asked:
-            said = ("wait for a restart", "are set") if name.endswith("s") else ("waits for a restart", "is set")
-            say(f"{out.label(target)}: {name} {said[name not in waiting]}")
+        for line in out.changes(asked, target.set(**asked, save=save), save):
+            say(f"{out.label(target)}: {line}")
     if userpasswd is not None:
         user, password = opt.user_and_password(userpasswd)
         target.set_password(user, password)
@@ -291,7 +289,7 @@ def events(
     veid = ctx.obj.veid(key)
     for event in host.events(veid, follow=follow, act=act):
         if not quiet or event.action or event.kind in ("action", "error"):
-            print(beans.event_line(event, as_json), flush=True)
+            print(out.event_line(event, as_json), flush=True)
 
 
 @verb("explain")

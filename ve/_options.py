@@ -21,6 +21,7 @@ EXAMPLES = {
     "create": [
         "ve create 101 --template busybox --hostname red",
         "ve create 102 --template debian:2 --name web --mount /srv/www:/var/www:ro --onboot",
+        "ve create 103 --template debian --memory 512M --cpus 0.5 --processes 200",
     ],
     "start": ["ve start 101 web", "ve start --onboot", "ve start --foreground 101", "ve start --dry-run 101"],
     "stop": ["ve stop 101", "ve stop --timeout 10 101 web", "ve stop --fast 101", "ve stop --all"],
@@ -32,12 +33,17 @@ EXAMPLES = {
         "ve set 101 --hostname blue          # until it stops",
         "ve set web --no-onboot --env LANG=C --description 'the web server' --save",
         've set web --mount "" --save        # none any more',
+        "ve set web --memory 1G --cpus 2 --save",
         "ve set 101 --on-barrier memory:raise:20% --on-failure numproc:freeze --save",
         "ve set 101 --userpasswd root:-      # read from stdin",
         "ve set 101 --ssh-key @/root/.ssh/id_ed25519.pub",
     ],
     "rename": ["ve rename 101 web"],
-    "run": ["ve run busybox", "ve run busybox --mount $PWD:/src:ro --env CI=1 -- sh -c 'cd /src && ls'"],
+    "run": [
+        "ve run busybox",
+        "ve run busybox --mount $PWD:/src:ro --env CI=1 -- sh -c 'cd /src && ls'",
+        "ve run busybox --memory 64M --cpus 0.5 -- sh",
+    ],
     "exec": ["ve exec 101 ps", "ve exec -u nobody web -- ls -la", "tar c . | ve exec 101 tar x -C /srv"],
     "enter": ["ve enter 101", "echo hostname | ve enter 101"],
     "console": ["ve console 101"],
@@ -87,6 +93,11 @@ def spelled_out(words: list[str]) -> list[str]:
     return [*words[1:], "--help"] if words[:1] == ["help"] else words
 
 
+_EXACT = (
+    "Each beancounter that `ve ubc` shows is an option too, such as --numproc BARRIER:LIMIT or --physpages 96M:128M."
+)
+
+
 class Verb(TyperCommand):
     """A verb, whose help has its arguments as the manual has them: VE and [CMD]..., not {VE} and CMD <list[str]>."""
 
@@ -99,6 +110,9 @@ class Verb(TyperCommand):
             if rows := [(name.partition(" <")[0], text) for name, text in filter(None, records)]:
                 with formatter.section(title):
                     formatter.write_dl(rows)
+        if any(isinstance(param, TyperOption) and param.hidden for param in self.get_params(ctx)):
+            formatter.write_paragraph()
+            formatter.write_text(_EXACT)
 
 
 class Wrapper(Verb):
@@ -239,7 +253,7 @@ Template = Annotated[
 Name = Annotated[Text, typer.Option(metavar="NAME", help="A name that works wherever the VEID does.", callback=name)]
 Area = Annotated[
     Literal["loop"] | None,
-    typer.Option(help="Keep what it changes in a file system of its own, of the size --disk.", show_choices=True),
+    typer.Option(metavar="loop", help="Keep what it changes in a file system of its own, of the size --disk."),
 ]
 Hostname = Annotated[Text, typer.Option(metavar="NAME", help="What hostname says inside, if not its name.")]
 Description = Annotated[Text, typer.Option(metavar="TEXT", help="One line for people.")]

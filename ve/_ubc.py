@@ -3,12 +3,12 @@
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, fields
+from dataclasses import fields
 from functools import partial
 from typing import Any
 
 import ve
-from ve._output import Fields, columns, label, printable
+from ve._output import Fields, columns, label, size
 from ve.amounts import ITEMS, PAGE, PAGES, UNLIMITED
 from ve.beancounter import DISK, RESOURCES, Beancounter
 
@@ -111,22 +111,3 @@ def _time(seconds: float | None, precision: str = "seconds") -> str | None:
     from datetime import UTC, datetime  # only who shows a time pays for it
 
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec=precision).replace("+00:00", "Z")
-
-
-def event_line(event: "ve.Event", as_json: bool) -> str:
-    """An event in a line, its time being UTC."""
-    import json  # only who shows events pays for it
-
-    when = _time(event.time, "milliseconds")
-    if as_json:
-        return json.dumps(asdict(event) | {"time": when})
-    return " ".join(filter(None, (when, str(event.veid), event.resource, f"{event.kind}:", printable(event.text))))
-
-
-def size(value: float) -> str:
-    """Bytes in three digits and a suffix."""
-    for suffix in ("", "K", "M", "G"):
-        if value < 1000:
-            return f"{value:.3g}{suffix}"
-        value /= 1024
-    return f"{value:.3g}T"

@@ -194,7 +194,8 @@ class Environment(Instance):
         """Change what was asked for: a running VE's hostname and limits at once, everything for good with save.
 
         Returns the names of those that wait for the next start.  What can neither change now nor is saved is refused
-        with InvalidValue: nothing is accepted and then ignored.  "" takes a limit away.
+        with InvalidValue: nothing is accepted and then ignored.  "" takes a limit away.  Of a preset a running VE gets
+        what can change now, and without save not the rest, such as numsiginfo.
         """
         asked: dict[str, Any] = {"hostname": hostname, "description": description, "onboot": onboot}
         asked |= {"env": env, "mounts": mounts, "devices": devices}
@@ -202,7 +203,9 @@ class Environment(Instance):
         asked |= {"on_barrier": on_barrier, "on_failure": on_failure, "user_beancounters": user_beancounters}
         asked = {name: value for name, value in asked.items() if value is not None}
         with self.locked():
-            return settings.change(self, settings.parsed(asked) | settings.parsed_limits(limits, preset), save)
+            given = settings.parsed_limits(limits, preset)
+            unnamed = given["limits"].keys() - limits.keys() if preset else ()
+            return settings.change(self, settings.parsed(asked) | given, save, unnamed)
 
     # --- what it uses -------------------------------------------------------------------------------------------
 

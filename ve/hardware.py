@@ -11,7 +11,7 @@ from ve import procfs
 from ve.amounts import BYTES, ITEMS, PAGE, PAGES, UNLIMITED, size_text
 from ve.beancounter import BY_NAME
 from ve.errors import InvalidValue
-from ve.limits import Limits, cpu_numbers
+from ve.limits import MEMORY, Limits, cpu_numbers
 
 THREADS = 32768  # pid_max, where nobody has changed it: Documentation/admin-guide/sysctl/kernel.rst
 _SIGNAL = 80  # bytes of a queued signal: struct sigqueue of include/linux/signal_types.h
@@ -87,13 +87,24 @@ _MOST: dict[str, Callable[[], int]] = {
 }
 
 
+# And what no VE does with less of: its init starts (a busybox, tried on 6.1), and one command comes in.
+_LEAST = {**dict.fromkeys(MEMORY, (2 << 20) // PAGE), "numproc": 3}
+
+
 def most(name: str) -> int:
     """What the host has of something, in its unit; UNLIMITED if that is not known."""
     return _MOST[name]() if name in _MOST else UNLIMITED
 
 
 def refuse_beyond(limits: Limits) -> None:
-    """InvalidValue if a barrier or limit is more than the host has; unlimited never is.  Of disks: refuse_disk."""
+    """InvalidValue if a barrier or limit is more than the host has, or a limit less than any VE needs.
+
+    Unlimited never is.  Of disks: refuse_disk.
+    """
+    for name, least in _LEAST.items():
+        if (limit := limits.limit(name)) < least:
+            why = f"no VE does with less than {_text(name, least)}"
+            raise InvalidValue(f"cannot limit {name} to {_text(name, limit)}: {why}", _text(name, least))
     for name in _MOST:
         for asked in limits.bounds.get(name, (limits.others.get(name, 0),)):
             _refuse(name, asked, most(name))

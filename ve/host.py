@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Unpack
 
-from ve import config, hardware, ids, looparea, mounts, outfit, ps, quota, unionfs
+from ve import config, enforce, hardware, ids, looparea, mounts, outfit, ps, quota, unionfs
 from ve.amounts import UNLIMITED
 from ve.environment import Environment
 from ve.ephemeral import Ephemeral
@@ -224,6 +224,8 @@ class Host:
                 found += [(environment, problem) for problem in consistency.problems(asked)]
                 on_disk = quota.held(self.state.private(environment.veid))
                 held = {name: bean.held for name, bean in table.items()}
+                if environment.config.account_only:  # nobody may count on what nothing keeps it to
+                    asked = asked.without(enforce.missing(asked.controllers))
                 sold.append((environment.veid, asked, held | {"disk": on_disk.space if on_disk else None}))
         return found, plan.oversold(self._hardware(), sold)
 

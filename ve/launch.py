@@ -40,6 +40,7 @@ from ve.facts import Facts, boot_id, home, process_start_time
 from ve.model import Config
 from ve.state import State
 from ve.template import Template
+from ve.wholefile import read_small
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,14 @@ class Launch:
             return answer[1:]
         if answer[:1] != ("ERROR",):  # one has gone without a word, so the other has one
             answer = self._receive(self.near if channel is self.line else self.line)
-        return self.fail(*(answer[1:] if answer[:1] == ("ERROR",) else (kind.lower(), "the launch was killed")))
+        return self.fail(*(answer[1:] if answer[:1] == ("ERROR",) else (kind.lower(), *self._why_killed())))
+
+    def _why_killed(self) -> tuple[str, str]:
+        """And the cure, where that is known."""
+        words = read_small(f"{self.cgroup.path}/memory.events").split()
+        if b"oom_kill" in words and int(words[words.index(b"oom_kill") + 1]):
+            return "its memory was used up before its init ran", "--memory gives it more"
+        return "the launch was killed", ""
 
     def _receive(self, channel: socket.socket) -> tuple[Any, ...]:
         message, fds = farside.receive(channel)

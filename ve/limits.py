@@ -8,7 +8,7 @@ has it; it is checked here.  What it comes to are files of the VE's cgroup, reso
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias, TypedDict
 
@@ -216,6 +216,14 @@ class Limits:
     def on_disk(self) -> bool:
         """Is its disk traffic limited?"""
         return bool({"io_read", "io_write", "iops", "io_weight"} & self.others.keys())
+
+    def without(self, missing: Collection[str]) -> Limits:
+        """Less what would be kept by these controllers, which are not there (account only)."""
+        bounds = {name: each for name, each in self.bounds.items() if not Limits({name: each}).controllers & {*missing}}
+        others = {
+            name: each for name, each in self.others.items() if not Limits({}, {name: each}).controllers & {*missing}
+        }
+        return Limits(bounds, others)
 
     @property
     def controllers(self) -> set[str]:

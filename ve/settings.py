@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -32,12 +32,16 @@ Undo = contextlib.ExitStack
 _AT_START = ("nofile", *(name for name, row in BY_NAME.items() if not row.live))  # of limits, for the init's processes
 
 
-def change(instance: Instance, asked: dict[str, Any], save: bool) -> list[str]:
+def change(instance: Instance, asked: dict[str, Any], save: bool, preset: Iterable[str] = ()) -> list[str]:
     """Change these values of its Config; the names of those that wait for the next start.  Under the VE's lock.
 
-    InvalidValue if something can neither change now nor is saved; then nothing has changed.
+    InvalidValue if something can neither change now nor is saved; then nothing has changed.  preset: those limits that
+    nobody asked for by name, so that they are left out where that is so; their names are returned, too.
     """
     with instance.init() as init, contextlib.ExitStack() as undo:
+        lost = [name for name in preset if init and not save and limits.canonical(name) in _AT_START]
+        if lost:
+            asked = asked | {"limits": {name: text for name, text in asked["limits"].items() if name not in lost}}
         before = instance.config
         wanted = _changed(before, asked)
         facts = init[0] if init else None
@@ -55,7 +59,7 @@ def change(instance: Instance, asked: dict[str, Any], save: bool) -> list[str]:
         if save:
             instance.save(wanted)
         undo.pop_all()
-        return _late(now, wanted, asked)
+        return sorted([*_late(now, wanted, asked), *lost])
 
 
 def _changed(before: Config, asked: Mapping[str, Any]) -> Config:
@@ -78,7 +82,7 @@ def _late(begun: dict[str, Any], wanted: Config, asked: Mapping[str, Any]) -> li
     """What the VE has not got yet of what was asked for."""
     late = describe.pending(begun, wanted).keys() & asked.keys() - {"limits"}
     of_limits = [name for name in asked.get("limits", ()) if begun["limits"].get(name) != wanted.limits.get(name)]
-    return sorted([*late, *of_limits])
+    return [*late, *of_limits]
 
 
 def _refuse_lost(veid: int, waiting: list[str], save: bool) -> None:

@@ -52,6 +52,20 @@ def test_all_that_have_a_limit_that_is_kept_are_there() -> None:
     assert {row.name for row in RESOURCES if row.enforced or row.guaranteed} <= MOST.keys()
 
 
+@pytest.mark.parametrize(
+    ("asked", "why"),
+    [
+        ({"memory": "512"}, "cannot limit physpages to 4K: no VE does with less than 2M"),
+        ({"privvmpages": "1M"}, "cannot limit privvmpages to 1M: no VE does with less than 2M"),
+        ({"processes": "1"}, "cannot limit numproc to 1: no VE does with less than 3"),
+    ],
+)
+def test_so_is_less_than_a_ve_needs(asked: dict[str, str], why: str) -> None:
+    with pytest.raises(InvalidValue, match=why) as refused:
+        hardware.refuse_beyond(resolve(asked))
+    assert refused.value.hint == why.split()[-1]
+
+
 def test_so_is_a_barrier() -> None:
     with pytest.raises(InvalidValue, match="cannot limit physpages to 900G: this host has "):
         hardware.refuse_beyond(resolve({"physpages": "900G:unlimited"}))

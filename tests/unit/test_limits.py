@@ -205,6 +205,12 @@ def test_whose_limit_and_barrier_memory_has(asked: dict[str, str], met: str, cro
     assert found.is_met("numproc") and found.is_crossed("numproc")
 
 
+def test_what_is_left_without_a_controller() -> None:
+    asked = resolve({"memory": "1G", "numproc": "5", "io_write": "5M", "cpus": "1", "numsiginfo": "5", "disk": "5G"})
+    assert {*asked.without(["memory", "io"]).words()} == {"numproc", "cpus", "numsiginfo", "disk"}
+    assert asked.without([]) == asked
+
+
 def test_which_controllers_it_takes() -> None:
     assert resolve({"io_write": "5M", "memory": "1G", "numsiginfo": "5"}).controllers == {"io", "memory"}
     assert limits.of_controller({"io_write": "5M", "iops": "5", "memory": "1G"}, "io") == ["io_write", "iops"]

@@ -180,7 +180,7 @@ def test_what_cannot_be_is_refused_and_leaves_nothing(host_dir: Path, make: Make
         ((), 20, "without a size"),
         (("--disk", "unlimited"), 20, "without a size"),
         (("--disk", "1K"), 20, "mkfs.ext4"),
-        (("--disk", "900000T"), 20, "file"),
+        (("--disk", "900000T"), 20, "this host has"),
     ):
         refused = commandline.run(host_dir, *words, *more)
         assert (refused.returncode, why in refused.stderr) == (code, True), refused
