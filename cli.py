@@ -278,6 +278,7 @@ def events(
     act: opt.Act = False,
     follow: opt.Coming = False,
     quiet: opt.OnlyChosen = False,
+    compat: opt.Compat = None,
     as_json: opt.Json = False,
 ) -> None:
     """Show what happened to VEs at their barriers and limits since it was last shown.
@@ -287,7 +288,7 @@ def events(
     """
     host = ctx.obj.host("VEs")
     veid = ctx.obj.veid(key)
-    for event in host.events(veid, follow=follow, act=act):
+    for event in host.events(veid, follow=follow, act=act, compat=compat):
         if not quiet or event.action or event.kind in ("action", "error"):
             print(out.event_line(event, as_json), flush=True)
 

@@ -79,16 +79,27 @@ def news(
             yield Event(now, veid, name, kind, grown, _failed(bean, grown), action)
 
 
-def follow(state: State, instances: Callable[[], Iterable[Instance]], *, on: bool, act: bool) -> Iterator[Event]:
+Tables = list[tuple[int, dict[str, Beancounter]]]
+
+
+def follow(
+    state: State,
+    instances: Callable[[], Iterable[Instance]],
+    *,
+    on: bool,
+    act: bool,
+    write: Callable[[Tables], None] | None = None,
+) -> Iterator[Event]:
     """The events of these VEs since they were last told; on: also those to come, for ever.
 
     instances is asked again and again, as VEs come and go.  act: do what their admin chose; Locked if somebody does.
+    write: gets the beancounters of those that run, at each look at all VEs.
     """
     with contextlib.ExitStack() as held:
         if act:
             held.enter_context(_alone(state))
         watch = held.enter_context(contextlib.closing(Watch(state.tag))) if on else None
-        follower = held.enter_context(contextlib.closing(_Follower(state, instances, act)))
+        follower = held.enter_context(contextlib.closing(_Follower(state, instances, act, write)))
         yield from follower.look(None)
         if watch is None:
             yield from follower.ended(wait=True)
@@ -122,8 +133,14 @@ def _alone(state: State) -> Iterator[None]:
 class _Follower:
     """Who is told, and what of: the counts of each VE that it knows of already."""
 
-    def __init__(self, state: State, instances: Callable[[], Iterable[Instance]], act: bool) -> None:
-        self._state, self._instances = state, instances
+    def __init__(
+        self,
+        state: State,
+        instances: Callable[[], Iterable[Instance]],
+        act: bool,
+        write: Callable[[Tables], None] | None,
+    ) -> None:
+        self._state, self._instances, self._write = state, instances, write
         self._reader = "acted" if act else "told"
         self._actor = Actor() if act else None
         self._log = KernelLog()
@@ -141,7 +158,11 @@ class _Follower:
         for gone in [veid for veid in self._marks if (veids is None or veid in veids) and veid not in there]:
             del self._marks[gone]  # another VE may come by its number
             self._memory.pop(gone, None)
-        for veid, seen in self._looks(there).items():
+        looks = self._looks(there)
+        if self._write and veids is None:
+            seen_of = {veid: seen[0] for veid, seen in looks.items() if not isinstance(seen, Error)}
+            self._write([(veid, table) for veid, table in seen_of.items() if there[veid].pid is not None])
+        for veid, seen in looks.items():
             yield from self._error(veid, seen) if isinstance(seen, Error) else self._tell(there[veid], *seen)
         yield from self.ended()
         self._first = False

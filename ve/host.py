@@ -13,7 +13,7 @@ from ve import config, enforce, hardware, ids, looparea, mounts, outfit, ps, quo
 from ve.amounts import UNLIMITED
 from ve.environment import Environment
 from ve.ephemeral import Ephemeral
-from ve.errors import BrokenConfig, Error, Exists, Locked, NotFound, NotRunning, require_root
+from ve.errors import BrokenConfig, Error, Exists, InvalidValue, Locked, NotFound, NotRunning, require_root
 from ve.facilities import require
 from ve.facts import process_start_time
 from ve.limits import Words
@@ -28,6 +28,7 @@ from ve.wholefile import write_whole
 if TYPE_CHECKING:
     from ve.beancounter import Beancounter
     from ve.check import Facility
+    from ve.compat import Tables
     from ve.consistency import Problem
     from ve.events import Event
     from ve.load import Load
@@ -239,30 +240,39 @@ class Host:
 
         return [(each, load.of(each.veid, each.cgroup)) for each in self.list() if each.pid is not None]
 
-    def events(self, veid: int | None = None, *, follow: bool = False, act: bool = False) -> "Iterator[Event]":
+    def events(
+        self,
+        veid: int | None = None,
+        *,
+        follow: bool = False,
+        act: bool = False,
+        compat: str | os.PathLike[str] | None = None,
+    ) -> "Iterator[Event]":
         """What happened to all VEs, or to one, at their barriers and limits since the last call: see ve/events.py.
 
         follow: go on as it comes.  act: do what on_barrier and on_failure say, as long as the iterator is read; Locked
         if another process does.  Who acts is told of all that happened, whoever else has read it, and so is who does
-        not.  Each is noted as told once the next one is asked for.
+        not.  Each is noted as told once the next one is asked for.  compat: at each look at all VEs, write that file as
+        write_user_beancounters does.
         """
         from ve import events
+
+        if compat is not None and veid is not None:
+            raise InvalidValue(f"cannot write {os.fspath(compat)}: it is of all VEs", "leave the VE out")
 
         def those() -> "builtins.list[Environment]":
             return [each for each in self.list() if veid in (None, each.veid)]
 
-        return events.follow(self.state, those, on=follow, act=act)
+        write = None if compat is None else lambda tables: _write_user_beancounters(compat, tables)
+        return events.follow(self.state, those, on=follow, act=act, write=write)
 
     def write_user_beancounters(self, path: str | os.PathLike[str]) -> None:
         """Write OpenVZ's /proc/user_beancounters of all VEs that run to path, and what it cannot say to PATH.meta.
 
         Each is whole at any time, and as old as its mtime.
         """
-        from ve import compat
-
         tables = [(each.veid, table) for each, table in self.beancounters() if each.pid is not None]
-        write_whole(f"{os.fspath(path)}.meta", compat.meta(tables).encode(), durable=False)
-        write_whole(os.fspath(path), compat.text(tables).encode(), 0o400, durable=False)  # OpenVZ's mode
+        _write_user_beancounters(path, tables)
 
     def check(self) -> "builtins.list[Facility]":
         """Every facility of this host that we use: is it there, and what is lost without it."""
@@ -334,6 +344,13 @@ class Host:
         """The VEs that stay on this version of a template, or may do so for all that can be read."""
         self.forget_dead()
         return [veid for veid in self.state.veids() if _template_of(self.state, veid) in (ref, None)]
+
+
+def _write_user_beancounters(path: str | os.PathLike[str], tables: "Tables") -> None:
+    from ve import compat
+
+    write_whole(f"{os.fspath(path)}.meta", compat.meta(tables).encode(), durable=False)
+    write_whole(os.fspath(path), compat.text(tables).encode(), 0o400, durable=False)  # OpenVZ's mode
 
 
 def _make_area(private: str, settings: Config, template: Template) -> None:

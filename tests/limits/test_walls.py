@@ -8,6 +8,7 @@ import pytest
 
 import ve
 from tests.verbs import commandline, witness
+from tests.verbs.conftest import Make
 
 PAGE = 4096
 MIB = 1 << 20
@@ -138,7 +139,53 @@ def test_a_barrier_slows_and_is_no_wall(host_dir: Path, limited: Limited) -> Non
     assert counter(host_dir, env, "memory.events", "oom_kill") == 0
 
 
-@pytest.mark.bears_out(numpty="exact")
+def test_a_limit_of_private_memory_is_the_one_that_is_told(host_dir: Path, limited: Limited) -> None:
+    """And not that of physpages, with which it shares the kernel's files, and which nobody asked for."""
+    env = limited(privvmpages=f"{32 * MIB // PAGE}:{64 * MIB // PAGE}")
+    assert (counter(host_dir, env, "memory.high"), counter(host_dir, env, "memory.max")) == (32 * MIB, 64 * MIB)
+    with env.popen(["/eat", "mapped", str(256 * MIB // PAGE), "hold"], stdin=-1, stdout=-1, text=True) as process:
+        assert process.stdin and process.stdout and process.stdout.readline() == f"{256 * MIB // PAGE} 0\n"
+        beans = env.beancounters()
+        used = counter(host_dir, env, "memory.current") // PAGE
+        held = beans["privvmpages"].held
+        assert held is not None and abs(held - used) < 4 * MIB // PAGE  # what nobody has touched is not held
+        process.stdin.close()
+        process.wait()
+    assert "barrier" not in {each.kind for each in ve.Host(host_dir).events(env.veid)}
+    unlimited = 2**63 - 1
+    assert (beans["physpages"].barrier, beans["physpages"].limit) == (unlimited, unlimited)
+    assert beans["physpages"].failcnt is None
+    assert (beans["privvmpages"].barrier, beans["privvmpages"].limit) == (32 * MIB // PAGE, 64 * MIB // PAGE)
+    done = env.run(["/eat", "memory", str(128 * MIB // PAGE)], capture_output=True)
+    assert (done.returncode, done.stopped_by) == (-9, "privvmpages")
+    assert env.beancounters()["privvmpages"].failcnt == counter(host_dir, env, "memory.events.local", "max") > 0
+    told = [(each.resource, each.kind) for each in ve.Host(host_dir).events(env.veid)]
+    assert ("privvmpages", "failure") in told and ("physpages", "failure") not in told
+
+
+def test_a_start_that_runs_out_of_memory_says_so(host_dir: Path, make: Make) -> None:
+    env = make(memory="64M", swap="0")
+    path = host_dir / f"conf/{env.veid}.toml"
+    path.write_text(path.read_text().replace('memory = "64M"', 'memory = "256K"'))
+    done = commandline.run(host_dir, "start", env.veid)
+    assert done.returncode == 47, done
+    assert done.stderr.endswith("its memory was used up before its init ran\nhint: --memory gives it more\n")
+    assert not commandline.cgroup(host_dir, env.veid).exists()
+
+
+def test_a_second_devpts_has_a_limit_of_its_own(limited: Limited) -> None:
+    """So numpty is close, and what is held is of both."""
+    env = limited(numpty="3")
+    second = "mkdir /pts && mount -t devpts -o newinstance,ptmxmode=666 devpts /pts && mount --bind /pts/ptmx /dev/ptmx"
+    witness.shell(env, second)
+    with env.popen(["/eat", "pty", "10", "hold"], stdin=-1, stdout=-1, text=True) as process:
+        assert process.stdin and process.stdout and process.stdout.readline() == "10 0\n"
+        assert env.beancounters()["numpty"].held == 10
+        process.stdin.close()
+        process.wait()
+
+
+@pytest.mark.bears_out(numpty="close")
 def test_numpty_is_the_number_that_was_set(limited: Limited) -> None:
     env = limited(numpty="3")
     assert eaten(env, "pty", 10) == (3, "ENOSPC")

@@ -475,3 +475,9 @@ def test_check_names_a_cure_once_and_fits_a_terminal(world: World, capsys: pytes
     out, err = capsys.readouterr()
     assert (out.count("cure: "), err) == (1, "")
     assert max(map(len, out.splitlines())) <= 80
+
+
+@pytest.mark.parametrize(("verb", "named"), [("create", True), ("set", True), ("run", True), ("start", False)])
+def test_help_says_that_there_are_exact_limits(verb: str, named: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([verb, "--help"]) == 0
+    assert ("--numproc BARRIER:LIMIT" in capsys.readouterr().out) is named

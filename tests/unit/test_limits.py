@@ -41,14 +41,6 @@ def test_the_table_has_every_resource_in_its_order() -> None:
     assert [row.name for row in beancounter.RESOURCES] == list(OPENVZ)
 
 
-@pytest.mark.parametrize("row", beancounter.RESOURCES, ids=lambda row: row.name)
-def test_a_grade_says_what_its_row_has(row: beancounter.Resource) -> None:
-    if row.grade == beancounter.ACCOUNTING:
-        assert not row.enforced and not row.guaranteed
-    else:
-        assert row.enforced or row.guaranteed
-
-
 def test_each_source_that_is_a_file_has_a_descriptor() -> None:
     sources = [
         getattr(row, column)

@@ -576,6 +576,7 @@ def test_a_preset_of_the_admins_own(tmp_path: Any) -> None:
         (b"[limits]\nmemory = true\n", "limits.memory is not a string or a number"),
         (b"[limits]\nmemory = [1, 2]\n", "limits.memory is not a string or a number"),
         (b"[limits]\n'a b' = 1\n", "limits.a b is not a string or a number"),
+        (b"[limits]\ncpu-weight = 5\n", "limits.cpu-weight has no '-'"),
     ],
 )
 def test_what_is_no_preset(content: bytes, why: str) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -153,6 +154,8 @@ def test_it_is_resized_while_it_is_stopped(host_dir: Path, loop: Make) -> None:
         refused = commandline.run(host_dir, "set", env.veid, *words, "--save")
         assert refused.returncode == 20, refused
         assert image(host_dir, env).stat().st_size == 40 * MIB
+        if words[1] == "5M":
+            assert re.search(r"what is in it needs [0-9]+M\nhint: --disk [0-9]+M\n", refused.stderr), refused
     assert commandline.run(host_dir, "set", env.veid, "--inodes", "77", "--save").returncode == 5
     env.start()
     witness.shell(env, "rm /more && stat /big")

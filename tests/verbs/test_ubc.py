@@ -62,6 +62,14 @@ def test_openvz_s_file(host_dir: Path, env: "ve.Environment", tmp_path: Path) ->
     assert sorted(os.listdir(tmp_path)) == ["user_beancounters", "user_beancounters.meta"]
 
 
+def test_who_looks_for_events_writes_it_too(host_dir: Path, env: "ve.Environment", tmp_path: Path) -> None:
+    file = tmp_path / "user_beancounters"
+    commandline.output(host_dir, "events", "--quiet", "--compat", file)
+    assert f"{env.veid}:" in file.read_text().split()
+    assert Path(f"{file}.meta").exists()
+    witness.refused(host_dir, 20, f"cannot write {file}: it is of all VEs", "events", env.veid, "--compat", file)
+
+
 @pytest.mark.any_kernel
 @pytest.mark.parametrize(
     ("words", "sentence"),
