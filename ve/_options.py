@@ -93,9 +93,7 @@ def spelled_out(words: list[str]) -> list[str]:
     return [*words[1:], "--help"] if words[:1] == ["help"] else words
 
 
-_EXACT = (
-    "Each beancounter that `ve ubc` shows is an option too, such as --numproc BARRIER:LIMIT or --physpages 96M:128M."
-)
+_EXACT = "Each beancounter of `ve ubc` is an option too: --numproc BARRIER:LIMIT, --physpages 96M:128M and so on."
 
 
 class Verb(TyperCommand):
