@@ -15,7 +15,7 @@ PACKAGES := python3 python3-venv python3-dev gcc libc6-dev libcap-dev libseccomp
 	busybox-static catatonit mmdebstrap skopeo umoci libarchive-tools nftables
 # What the tests make archives and file systems with, and look from outside with.
 TEST_PACKAGES := tar gzip xz-utils zstd bzip2 attr acl e2fsprogs qemu-utils util-linux libcap2-bin openssl \
-	openssh-client iproute2 iptables procps quota xfsprogs iperf3 curl iputils-ping tcpdump
+	openssh-client iproute2 iptables procps quota xfsprogs btrfs-progs iperf3 curl iputils-ping tcpdump
 # file tells virtme-ng a kernel's version; busybox-static and zstd make its initramfs.
 VM_PACKAGES := qemu-system-x86 kmod udev busybox-static zstd file debian-archive-keyring
 
@@ -81,7 +81,9 @@ lint: setup-test ## ruff and mypy --strict (make test has them too)
 	$(BIN)/mypy
 
 .PHONY: test
-test: test-native test-vm ## every test on this kernel, then what depends on the kernel on a stock Debian 6.1
+test: setup-vm ## every test on this kernel and, at the same time, what depends on the kernel on a stock Debian 6.1
+	@echo "==> testing on this machine's kernel and on a stock one: what is said of either is shown when it is done"
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target test-native test-vm
 
 .PHONY: test-native
 test-native: setup-test ## every test on this kernel
@@ -96,6 +98,10 @@ test-vm: setup-vm ## what depends on the kernel on a stock one, emulated and slo
 test-long: setup-vm ## what takes so long that make test leaves it out: some on this kernel, the rest on the stock one
 	@VE_TEST_ROUNDS=1000 $(BIN)/python -m pytest tests/kernel/test_leases.py -k rounds -s
 	@$(BIN)/python -m tests.vm $(KERNEL) tests/limits -m long $(PYTEST_ARGS)
+
+.PHONY: bench
+bench: setup ## how long a look at the beancounters of 200 VEs takes here
+	@$(BIN)/python bench/ubc.py
 
 .PHONY: clean
 clean: ## remove what make made here, downloaded kernels included

@@ -116,10 +116,8 @@ def set_(
     if not asked and userpasswd is None and ssh_key is None:
         raise errors.InvalidValue(f"cannot set {key}: no option says what", hint="see ve set --help")
     if asked:
-        waiting = target.set(**asked, save=save)
-        for name in dict.fromkeys(opt.ONLY_SET.get(name, name) for name in asked):
-            said = ("wait for a restart", "are set") if name.endswith("s") else ("waits for a restart", "is set")
-            say(f"{out.label(target)}: {name} {said[name not in waiting]}")
+        for line in out.changes(opt.set_by(asked), target.set(**asked, save=save), save):
+            say(f"{out.label(target)}: {line}")
     if userpasswd is not None:
         user, password = opt.user_and_password(userpasswd)
         target.set_password(user, password)
@@ -233,18 +231,18 @@ def ubc(
     host = ctx.obj.host("VEs")
     veid = ctx.obj.veid(key)
     if reset:
-        for env in host.list():
-            if veid in (None, env.veid):
-                env.reset_beancounters()
-                ctx.obj.say(f"{out.label(env)}: counts from now on")
+        for env in (each for each in host.list() if veid in (None, each.veid)):
+            env.reset_beancounters()
+            ctx.obj.say(f"{out.label(env)}: counts from now on")
         return
     if compat is not None:
         host.write_user_beancounters(compat)
         return
     for _ in beans.again(watch):
-        rows = [(env, each) for env, table in host.beancounters(veid) for each in table.values()]
-        rows = [row for row in rows if not quiet or beans.is_near(row)]
+        rows = beans.rows(host, veid, quiet)
         print(out.render(beans.UBC, rows, as_json) if as_json else beans.table(rows), end="", flush=True)
+        for remark in () if as_json or watch else beans.remarks(rows):
+            ctx.obj.say(remark)
 
 
 @verb("plan")
@@ -281,6 +279,7 @@ def events(
     act: opt.Act = False,
     follow: opt.Coming = False,
     quiet: opt.OnlyChosen = False,
+    compat: opt.Compat = None,
     as_json: opt.Json = False,
 ) -> None:
     """Show what happened to VEs at their barriers and limits since it was last shown.
@@ -290,9 +289,9 @@ def events(
     """
     host = ctx.obj.host("VEs")
     veid = ctx.obj.veid(key)
-    for event in host.events(veid, follow=follow, act=act):
+    for event in host.events(veid, follow=follow, act=act, compat=compat):
         if not quiet or event.action or event.kind in ("action", "error"):
-            print(beans.event_line(event, as_json), flush=True)
+            print(out.event_line(event, as_json), flush=True)
 
 
 @verb("explain")

@@ -4,6 +4,7 @@ mmdebstrap takes its time, and the stock-kernel VM has no network: there the arc
 """
 
 import hashlib
+import os
 import shutil
 import subprocess
 import tempfile
@@ -51,7 +52,7 @@ def containers() -> Path:
 def _kept(path: Path, include: Sequence[str] = (), finish: Callable[[Path], None] = lambda _: None) -> Path:
     if not path.exists():
         CACHE.mkdir(exist_ok=True)
-        unfinished = path.with_name(f"unfinished-{path.name}")
+        unfinished = path.with_name(f"unfinished-{os.getpid()}-{path.name}")  # make test makes two at once
         with tempfile.TemporaryDirectory(prefix="ve-debian.", dir="/var/tmp") as state_dir:
             tree = Path(ve.Host(state_dir).templates.build("debian", include=include).path)
             finish(tree)

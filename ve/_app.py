@@ -10,6 +10,7 @@ import typer
 from ve import _completion as completion
 from ve import _options as opt
 from ve import _output as out
+from ve._examples import examples
 from ve._session import Session, interruptible, stand_on_firm_ground
 
 PLAIN: dict[str, Any] = {"rich_markup_mode": None, "pretty_exceptions_enable": False, "add_completion": False}
@@ -32,7 +33,7 @@ class Context(typer.Context):
 def verb(name: str, cls: type[opt.Verb] = opt.Verb) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Make a function a verb; its docstring is the help."""
     first, _, second = name.partition(" ")
-    return (groups[first] if second else app).command(second or first, cls=cls, epilog=opt.examples(name))
+    return (groups[first] if second else app).command(second or first, cls=cls, epilog=examples(name))
 
 
 def group(name: str, text: str) -> None:

@@ -54,6 +54,13 @@ AccountOnly = Annotated[
     ),
 ]
 
+UserBeancounters = Annotated[
+    bool | None,
+    typer.Option(
+        "--user-beancounters/--no-user-beancounters", help="Show it its own beancounters in /run/user_beancounters."
+    ),
+]
+
 OnBarrier = Annotated[
     Texts, typer.Option("--on-barrier", metavar="RESOURCE:ACTION", help=f"Do it when that is over; {_ACTIONS}.")
 ]

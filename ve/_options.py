@@ -1,8 +1,8 @@
-"""What a command line may hold: arguments and options, and examples of each verb."""
+"""What a command line may hold: arguments and options."""
 
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from inspect import Parameter, Signature, signature
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -12,7 +12,7 @@ from typer.core import TyperArgument, TyperCommand, TyperOption
 
 from ve import errors, limits
 from ve._completion import complete_field, complete_right, complete_side, complete_template, complete_ve
-from ve._limit_options import AccountOnly, OnBarrier, OnFailure, Preset, limit
+from ve._limit_options import AccountOnly, OnBarrier, OnFailure, Preset, UserBeancounters, limit
 from ve._network_options import (
     AddAddresses,
     Addresses,
@@ -29,82 +29,13 @@ from ve._output import LIST
 from ve.model import check_name
 from ve.rights import PROFILES
 
-EXAMPLES = {
-    "create": [
-        "ve create 101 --template busybox --hostname red",
-        "ve create 102 --template debian:2 --name web --mount /srv/www:/var/www:ro --onboot",
-        "ve create 103 --template busybox --ip auto --ip fd00:9::5",
-    ],
-    "start": ["ve start 101 web", "ve start --onboot", "ve start --foreground 101", "ve start --dry-run 101"],
-    "stop": ["ve stop 101", "ve stop --timeout 10 101 web", "ve stop --fast 101", "ve stop --all"],
-    "freeze": ["ve freeze 101"],
-    "thaw": ["ve thaw 101"],
-    "restart": ["ve restart 101 web", "ve restart --fast 101"],
-    "destroy": ["ve destroy 101 web"],
-    "set": [
-        "ve set 101 --hostname blue          # until it stops",
-        "ve set web --no-onboot --env LANG=C --description 'the web server' --save",
-        've set web --mount "" --save        # none any more',
-        "ve set 101 --on-barrier memory:raise:20% --on-failure numproc:freeze --save",
-        "ve set 101 --userpasswd root:-      # read from stdin",
-        "ve set 101 --ssh-key @/root/.ssh/id_ed25519.pub",
-    ],
-    "rename": ["ve rename 101 web"],
-    "run": ["ve run busybox", "ve run busybox --mount $PWD:/src:ro --env CI=1 -- sh -c 'cd /src && ls'"],
-    "exec": ["ve exec 101 ps", "ve exec -u nobody web -- ls -la", "tar c . | ve exec 101 tar x -C /srv"],
-    "enter": ["ve enter 101", "echo hostname | ve enter 101"],
-    "console": ["ve console 101"],
-    "logs": ["ve logs 101", "ve logs -f web"],
-    "list": ["ve list", "ve list -H -o veid,status", "ve list --json"],
-    "status": ["ve status 101", "ve status --json web"],
-    "explain": [
-        "ve explain 101 net_admin",
-        "ve explain web mount /dev/fuse /proc/sys/kernel/shmall",
-        "ve explain 101 nesting             # what the profile gives, and what it takes",
-        "ve explain 101 syscall:bpf         # and not the capability",
-    ],
-    "ubc": [
-        "ve ubc",
-        "ve ubc 101 --watch",
-        "ve ubc -q",
-        "ve ubc web --reset",
-        "ve ubc --compat /run/ve/user_beancounters",
-    ],
-    "plan": [
-        "ve plan --split 10 >ten.toml; ve create 101 --template debian --config ./ten.toml",
-        "ve plan --check",
-    ],
-    "top": ["ve top", "ve top web"],
-    "events": ["ve events", "ve events 101 --follow --json", "ve events --act --follow --quiet"],
-    "ps": ["ve ps", "ve ps 101", "ve ps --json"],
-    "check": ["ve check", "ve check --json"],
-    "selftest": ["ve selftest", "ve selftest 101", "ve selftest --json"],
-    "mount": ["ls $(ve mount 101)"],
-    "umount": ["ve umount 101"],
-    "cp": ["ve cp motd 101:/etc/motd", "ve cp -a web:/etc/nginx backup/"],
-    "diff": ["ve diff 101", "ve diff --json web"],
-    "network add": [
-        "ve network add default --cidr 10.9.0.0/24 --nat",
-        "ve network add web --cidr 10.9.16.0/20 --cidr fd00:9::/64 --pool-hosts",
-    ],
-    "network list": ["ve network list", "ve network list --json"],
-    "network show": ["ve network show default", "ve network show web --json"],
-    "network remove": ["ve network remove web"],
-    "template list": ["ve template list", "ve template list --json"],
-    "template add": ["ve template add alpine alpine-minirootfs.tar.gz", "ve template add app oci-layout/"],
-    "template build": ["ve template build busybox", "ve template build debian --suite trixie --include vim,less"],
-    "template remove": ["ve template remove debian:1", "ve template remove debian"],
-}
-
-
-def examples(name: str) -> str:
-    """The end of a verb's help."""
-    return "\n".join(["\b", "Examples:", *(f"  {line}" for line in EXAMPLES[name])])  # \b: click, do not rewrap
-
 
 def spelled_out(words: list[str]) -> list[str]:
     """`ve help VERB` is `ve VERB --help`."""
     return [*words[1:], "--help"] if words[:1] == ["help"] else words
+
+
+_EXACT = "Each beancounter of `ve ubc` is an option too: --numproc BARRIER:LIMIT, --physpages 96M:128M and so on."
 
 
 class Verb(TyperCommand):
@@ -119,6 +50,9 @@ class Verb(TyperCommand):
             if rows := [(name.partition(" <")[0], text) for name, text in filter(None, records)]:
                 with formatter.section(title):
                     formatter.write_dl(rows)
+        if any(isinstance(param, TyperOption) and param.hidden for param in self.get_params(ctx)):
+            formatter.write_paragraph()
+            formatter.write_text(_EXACT)
 
 
 class Wrapper(Verb):
@@ -259,7 +193,7 @@ Template = Annotated[
 Name = Annotated[Text, typer.Option(metavar="NAME", help="A name that works wherever the VEID does.", callback=name)]
 Area = Annotated[
     Literal["loop"] | None,
-    typer.Option(help="Keep what it changes in a file system of its own, of the size --disk.", show_choices=True),
+    typer.Option(metavar="loop", help="Keep what it changes in a file system of its own, of the size --disk."),
 ]
 Hostname = Annotated[Text, typer.Option(metavar="NAME", help="What hostname says inside, if not its name.")]
 Description = Annotated[Text, typer.Option(metavar="TEXT", help="One line for people.")]
@@ -310,10 +244,16 @@ SETTINGS: dict[str, tuple[Any, Callable[[Any], Any]]] = {
     "on_barrier": (OnBarrier, reactions),
     "on_failure": (OnFailure, reactions),
     "account_only": (AccountOnly, bool),
+    "user_beancounters": (UserBeancounters, bool),
 }
 
 
 ONLY_SET = {"add_addresses": "addresses", "remove_addresses": "addresses"}  # and what they set
+
+
+def set_by(asked: Iterable[str]) -> list[str]:
+    """What these options set."""
+    return list(dict.fromkeys(ONLY_SET.get(name, name) for name in asked))
 
 
 def with_settings(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

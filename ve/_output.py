@@ -344,3 +344,33 @@ def _ours(where: str, word: str) -> str:
     any_word = "" if word.startswith("-") else "*"
     found = (ours for at, words, ours in FAMILIAR if at in ("", where) and {word, any_word} & {*words.split()})
     return next(found, "")
+
+
+def changes(asked: Iterable[str], waiting: Iterable[str], saved: bool) -> Iterator[str]:
+    """What became of each thing that was set, and of those of a preset that do not change at once."""
+    for name in asked:
+        said = ("wait for a restart", "are set") if name.endswith("s") else ("waits for a restart", "is set")
+        yield f"{name} {said[name not in waiting]}"
+    for name in sorted({*waiting} - {*asked}):
+        yield f"{name} {'waits for a restart' if saved else 'is left out: it needs --save, and a restart'}"
+
+
+def event_line(event: "ve.Event", as_json: bool) -> str:
+    """An event in a line, its time being UTC."""
+    import json  # only who shows events pays for these
+    from dataclasses import asdict
+    from datetime import UTC, datetime
+
+    when = datetime.fromtimestamp(event.time, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    if as_json:
+        return json.dumps(asdict(event) | {"time": when})
+    return " ".join(filter(None, (when, str(event.veid), event.resource, f"{event.kind}:", printable(event.text))))
+
+
+def size(value: float) -> str:
+    """Bytes in three digits and a suffix."""
+    for suffix in ("", "K", "M", "G"):
+        if value < 1000:
+            return f"{value:.3g}{suffix}"
+        value /= 1024
+    return f"{value:.3g}T"

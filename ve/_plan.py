@@ -6,8 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 import ve
-from ve._output import dump_json, label
-from ve._ubc import size
+from ve._output import dump_json, label, size
 from ve.consistency import Problem
 from ve.plan import WHY, Sum
 

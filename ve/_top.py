@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -10,10 +11,12 @@ from typing import Any, ClassVar
 
 from rich.text import Text
 from textual.app import App, ComposeResult
-from textual.widgets import DataTable, Footer, Header
+from textual.widgets import DataTable, Header, Static
 
 import ve
-from ve._ubc import size
+from ve._output import columns, label, size
+from ve.errors import Error, NotRunning
+from ve.events import SAMPLE
 from ve.load import Load
 
 PAUSE = 2.0  # seconds between two looks
@@ -44,16 +47,21 @@ def _size(value: float | None) -> str:
 # Of each column: its key, what is above it, its value, and how that is shown; the first is sorted by name.
 COLUMNS: tuple[tuple[str, str, Callable[[Line], Any], Callable[[Any], str]], ...] = (
     ("v", "VE", lambda line: line.now.veid, str),
-    ("c", "CPU %", lambda line: None if (rate := line.rate("cpu")) is None else rate / 10_000, _percent),
+    ("c", "CPU%", lambda line: None if (rate := line.rate("cpu")) is None else rate / 10_000, _percent),
     ("m", "MEMORY", lambda line: line.now.memory, _size),
-    ("p", "PROCESSES", lambda line: line.now.processes, str),
+    ("p", "PROCS", lambda line: line.now.processes, str),
     ("r", "READ/s", lambda line: line.rate("read"), _size),
-    ("w", "WRITTEN/s", lambda line: line.rate("written"), _size),
-    ("s", "SENT/s", lambda line: line.rate("sent"), _size),
-    ("e", "RECEIVED/s", lambda line: line.rate("received"), _size),
-    ("C", "WAITS FOR CPU %", lambda line: line.now.cpu_pressure, _percent),
-    ("M", "FOR MEMORY %", lambda line: line.now.memory_pressure, _percent),
-    ("I", "FOR DISK %", lambda line: line.now.io_pressure, _percent),
+    ("w", "WRITE/s", lambda line: line.rate("written"), _size),
+    ("s", "SEND/s", lambda line: line.rate("sent"), _size),
+    ("e", "RECV/s", lambda line: line.rate("received"), _size),
+    ("C", "CPU WAIT", lambda line: line.now.cpu_pressure, _percent),
+    ("M", "MEM WAIT", lambda line: line.now.memory_pressure, _percent),
+    ("I", "IO WAIT", lambda line: line.now.io_pressure, _percent),
+)
+_HALF = (len(COLUMNS) + 1) // 2
+KEYS = "\n".join(  # in one line they are more than 80
+    "  ".join(f"{key} {does}" for key, does, *_ in part)
+    for part in ((("q", "quit"), *COLUMNS[:_HALF]), COLUMNS[_HALF:])
 )
 
 
@@ -73,6 +81,8 @@ class Top(App[None]):
 
     TITLE = "ve top"
     BINDINGS: ClassVar = [("q", "quit", "quit"), *((key, f"sort('{key}')", name) for key, name, _, _ in COLUMNS)]
+    ENABLE_COMMAND_PALETTE = False
+    CSS = "Static { dock: bottom; }"
 
     def __init__(self, host: ve.Host, veid: int | None) -> None:
         super().__init__()
@@ -84,12 +94,14 @@ class Top(App[None]):
     def compose(self) -> ComposeResult:
         yield Header()
         yield DataTable(cursor_type="none", zebra_stripes=True)
-        yield Footer()
+        yield Static(KEYS, markup=False)
 
     def on_mount(self) -> None:
         self.query_one(DataTable).add_columns(*(name for _, name, _, _ in COLUMNS))
         self.look()
         self.set_interval(PAUSE, self.look)
+        note(self._host, self._veid)
+        self.set_interval(SAMPLE, lambda: note(self._host, self._veid))
 
     def look(self) -> None:
         self._lines = lines(self._host, self._veid, self._before)
@@ -108,16 +120,25 @@ class Top(App[None]):
         self.show()
 
 
-def lines(host: ve.Host, veid: int | None, before: dict[int, Load]) -> list[Line]:
-    from ve._output import label
+def note(host: ve.Host, veid: int | None) -> None:
+    """What no cgroup counts: who watches is one who looks, for MAXHELD and for events."""
+    with contextlib.suppress(Error, OSError):  # `ve ubc` says why
+        host.beancounters(veid)
 
+
+def lines(host: ve.Host, veid: int | None, before: dict[int, Load]) -> list[Line]:
     return [
         Line(label(env), before.get(env.veid, load), load) for env, load in host.loads() if veid in (None, env.veid)
     ]
 
 
 def watched(host: ve.Host, veid: int | None) -> str:
-    """What is left to print: nothing once somebody has watched it on a terminal, else the rates of one second."""
+    """What is left to print: nothing once somebody has watched it on a terminal, else the rates of one second.
+
+    NotRunning if it is to be of one VE that does not run.
+    """
+    if veid is not None and host.get(veid).pid is None:
+        raise NotRunning(f"cannot watch {veid}: it is not running", hint=f"ve start {veid}")
     if sys.stdout.isatty() and sys.stdin.isatty():
         Top(host, veid).run()
         return ""
@@ -126,8 +147,7 @@ def watched(host: ve.Host, veid: int | None) -> str:
 
 def once(host: ve.Host, veid: int | None) -> str:
     """The rates of one second, as a table."""
-    from ve._output import columns
-
+    note(host, veid)
     before = {line.now.veid: line.now for line in lines(host, veid, {})}
     time.sleep(1)
     names = [name for _, name, _, _ in COLUMNS]

@@ -3,14 +3,14 @@
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, fields
+from dataclasses import fields
 from functools import partial
 from typing import Any
 
 import ve
-from ve._output import Fields, columns, printable
+from ve._output import Fields, columns, label, size
 from ve.amounts import ITEMS, PAGE, PAGES, UNLIMITED
-from ve.beancounter import RESOURCES, Beancounter
+from ve.beancounter import DISK, RESOURCES, Beancounter
 
 PAUSE = 2.0  # seconds between two looks
 NEAR_HELD, NEAR_MAXHELD = 0.5, 0.8  # of the barrier; vzubc's
@@ -19,10 +19,14 @@ Row = tuple["ve.Environment", Beancounter]
 UBC: Fields = {"veid": lambda row: row[0].veid} | {
     each.name: lambda row, name=each.name: getattr(row[1], name) for each in fields(Beancounter)
 }
+UBC |= {"looked": lambda row: _time(row[1].looked), "gap": lambda row: _time(row[1].gap)}
 
 
 def list_fields(host: "ve.Host") -> Fields:
-    """What `ve list -o` has of beancounters, by vzlist's names: numproc and numproc.h, .m, .b, .l, .f."""
+    """What `ve list -o` has of beancounters, by vzlist's names: numproc and numproc.h, .m, .b, .l, .f.
+
+    Of the disk diskspace, .s and .h, which are its soft and hard limit.
+    """
     tables: dict[int, Mapping[str, Beancounter]] = {}
 
     def look(env: "ve.Environment", name: str, column: str) -> Any:
@@ -34,9 +38,25 @@ def list_fields(host: "ve.Host") -> Fields:
     columns = {"": "held", ".h": "held", ".m": "maxheld", ".b": "barrier", ".l": "limit", ".f": "failcnt"}
     return {
         f"{row.name}{suffix}": partial(look, name=row.name, column=column)
-        for row in RESOURCES
-        for suffix, column in columns.items()
+        for rows, known in ((RESOURCES, columns), (DISK, {"": "held", ".s": "barrier", ".h": "limit"}))
+        for row in rows
+        for suffix, column in known.items()
     }
+
+
+def rows(host: "ve.Host", veid: int | None, only_near: bool) -> list[Row]:
+    """The beancounters of all VEs, or of one."""
+    found = [(env, each) for env, table in host.beancounters(veid) for each in table.values()]
+    return [row for row in found if not only_near or is_near(row)]
+
+
+def remarks(rows: Iterable[Row]) -> Iterator[str]:
+    """Of each VE that is shown, what is to be said of its counters as a whole."""
+    for env, each in {row[0].veid: row for row in rows}.values():
+        if each.looked and env.pid is None:
+            yield f"{label(env)} does not run: this was counted until {_time(each.looked)}"
+        if each.gap:
+            yield f"{label(env)}: not counted is what came from {_time(each.gap)} on, until the host crashed"
 
 
 def is_near(row: Row) -> bool:
@@ -84,21 +104,10 @@ def _amount(of: Beancounter, value: int | None) -> str:
     return str(value) if of.unit == ITEMS else size(value * PAGE if of.unit == PAGES else value)
 
 
-def event_line(event: "ve.Event", as_json: bool) -> str:
-    """An event in a line, its time being UTC."""
-    import json  # only who shows events pays for these
-    from datetime import UTC, datetime
+def _time(seconds: float | None, precision: str = "seconds") -> str | None:
+    """Of the epoch, as UTC."""
+    if seconds is None:
+        return None
+    from datetime import UTC, datetime  # only who shows a time pays for it
 
-    when = datetime.fromtimestamp(event.time, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    if as_json:
-        return json.dumps(asdict(event) | {"time": when})
-    return " ".join(filter(None, (when, str(event.veid), event.resource, f"{event.kind}:", printable(event.text))))
-
-
-def size(value: float) -> str:
-    """Bytes in three digits and a suffix."""
-    for suffix in ("", "K", "M", "G"):
-        if value < 1000:
-            return f"{value:.3g}{suffix}"
-        value /= 1024
-    return f"{value:.3g}T"
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec=precision).replace("+00:00", "Z")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
-from ve import describe, ledger, limits, outfit, sample
+from ve import cgroups, insidefile, ledger, limits, outfit, quota, sample
 from ve.amounts import UNLIMITED, Bound
-from ve.beancounter import RESOURCES, Beancounter, Resource, is_file
+from ve.beancounter import DISK, RESOURCES, Beancounter, Resource, is_file
+from ve.cgroups import Cgroup
 from ve.errors import BrokenConfig, NotFound
 from ve.facts import Facts
 from ve.instance import Instance
@@ -23,45 +26,64 @@ def looks(
 ) -> dict[int, tuple[dict[str, Beancounter], Ledger]]:
     """The same with their ledgers; memory: those of ephemeral VEs, which only who goes on looking can remember."""
     instances = list(instances)
-    facts = {instance.veid: _facts(instance) for instance in instances}
-    subjects = {each.veid: _subject(each, of) for each in instances if (of := facts[each.veid])}
+    states = {each.state.path: each.state for each in instances}
+    groups = {
+        path: cgroups.several(state.tag, (each.veid for each in instances if each.state.path == path))
+        for path, state in states.items()
+    }
+    found = [_Look(each, _facts(each), groups[each.state.path].pop(0)) for each in instances]
+    subjects = {look.veid: sample.Subject(of.pid, of.base, look.group.pids()) for look in found if (of := look.facts)}
     samples = dict(zip(subjects, sample.many([*subjects.values()]), strict=True))
-    return {each.veid: _of(each, facts[each.veid], samples.get(each.veid, {}), memory) for each in instances}
+    with contextlib.ExitStack() as held:
+        for state in states.values():
+            held.enter_context(ledger.held(state))
+        seen = {look.veid: _of(look, samples.get(look.veid, {}), memory) for look in found}
+    for look in found:
+        if look.facts:
+            insidefile.refresh(look.instance.state, look.veid, seen[look.veid][0])
+    return seen
+
+
+@dataclass(frozen=True)
+class _Look:
+    """A VE as it is looked at; facts: None if it does not run."""
+
+    instance: Instance
+    facts: Facts | None
+    group: Cgroup
+
+    @property
+    def veid(self) -> int:
+        return self.instance.veid
 
 
 def _facts(instance: Instance) -> Facts | None:
-    """None if the VE does not run."""
     with instance.init() as init:
         return init[0] if init else None
 
 
-def _subject(instance: Instance, facts: Facts) -> sample.Subject:
-    """What to look at for what no cgroup counts."""
-    return sample.Subject(facts.pid, facts.base, tuple(instance.cgroup.pids()))
-
-
-def _of(
-    instance: Instance, facts: Facts | None, samples: Mapping[str, int], memory: Mapping[int, Ledger]
-) -> tuple[dict[str, Beancounter], Ledger]:
-    state, veid = instance.state, instance.veid
-    look, past = ledger.note(
-        *(state, veid, instance.cgroup, samples, outfit.barriers(facts or state.read_facts(veid))),
-        memory=memory.get(veid, Ledger()) if instance.ephemeral else None,
+def _of(look: _Look, samples: Mapping[str, int], memory: Mapping[int, Ledger]) -> tuple[dict[str, Beancounter], Ledger]:
+    state, veid, runs = look.instance.state, look.veid, look.facts is not None
+    begun = outfit.limits(look.facts or state.read_facts(veid)) or limits.Limits()
+    seen, past = ledger.note(
+        *(state, veid, look.group, samples, begun.warnings()),
+        memory=memory.get(veid, Ledger()) if look.instance.ephemeral else None,
     )
-    asked, runs = _asked(instance, facts), facts is not None
-    return {row.name: _beancounter(row, look, past, asked.bound(row.name), runs) for row in RESOURCES}, past
+    asked = begun if runs else _asked(look.instance)
+    beans = [_beancounter(row, seen, past, asked, runs) for row in RESOURCES]
+    return {bean.name: bean for bean in (*beans, *_disk(look.instance, asked, past))}, past
 
 
-def _asked(instance: Instance, facts: Facts | None) -> limits.Limits:
-    """What it has been given, if it runs; else what its next start gives."""
+def _asked(instance: Instance) -> limits.Limits:
+    """What its next start gives it."""
     try:
-        begun = describe.begun_with(facts, instance.config)
+        return limits.resolve(instance.config.limits, account_only=True)
     except (BrokenConfig, NotFound):
         return limits.Limits()
-    return limits.resolve(begun["limits"], account_only=True)
 
 
-def _beancounter(row: Resource, look: Look, past: Ledger, asked: Bound, runs: bool) -> Beancounter:
+def _beancounter(row: Resource, look: Look, past: Ledger, asked: limits.Limits, runs: bool) -> Beancounter:
+    bound = asked.bound(row.name)
     return Beancounter(
         name=row.name,
         unit=row.unit,
@@ -69,10 +91,30 @@ def _beancounter(row: Resource, look: Look, past: Ledger, asked: Bound, runs: bo
         held=look.held(row) if runs else None,
         maxheld=past.maxheld.get(row.name),
         sampled=row.name in past.sampled,
-        barrier=asked.barrier if asked.barrier in (0, asked.limit) else _taken(row.barrier, row, look, asked.barrier),
-        limit=_taken(row.limit, row, look, asked.limit),
-        failcnt=past.failcnt(row.name) if row.failcnt else None,
+        barrier=_barrier(row, look, asked, bound),
+        limit=_taken(row.limit, row, look, bound.limit) if asked.is_met(row.name) else bound.limit,
+        failcnt=past.failcnt(row.name) if row.failcnt and asked.is_met(row.name) else None,
+        looked=past.looked or None,
+        gap=past.gap or None,
     )
+
+
+def _disk(instance: Instance, asked: limits.Limits, past: Ledger) -> list[Beancounter]:
+    """Of its private area: what is counted, running or not; of what is in memory only what it may have."""
+    held = instance.disk() or quota.Held(None, None, *(asked.others.get(word, UNLIMITED) for word in quota.WORDS))
+    numbers = ((held.space, held.space_limit), (held.inodes, held.inodes_limit))
+    return [
+        Beancounter(
+            *(row.name, row.unit, row.grade, now, None, False, most, most, None, past.looked or None, past.gap or None)
+        )
+        for row, (now, most) in zip(DISK, numbers, strict=True)
+    ]
+
+
+def _barrier(row: Resource, look: Look, asked: limits.Limits, bound: Bound) -> int:
+    if bound.barrier in (0, bound.limit) or not asked.is_crossed(row.name):
+        return bound.barrier
+    return _taken(row.barrier, row, look, bound.barrier)
 
 
 def _taken(source: str, row: Resource, look: Look, asked: int) -> int:

@@ -44,7 +44,7 @@ def number(name: str, text: str, unit: str) -> int:
         return UNLIMITED
     found = _WHOLE.fullmatch(text)
     if found is None:
-        raise InvalidValue(f"cannot use {name} {text!r}: {_why(text, unit)}")
+        raise InvalidValue(f"cannot use {name} {text!r}: {_why(text, unit)}", _whole_hint(text, unit))
     digits, suffix = int(found[1]), (found[2] or "").lower()
     if suffix and unit == ITEMS:
         raise InvalidValue(f"cannot use {name} {text!r}: it is a count, which has no suffix", hint=f"{digits}")
@@ -63,7 +63,8 @@ def size(name: str, text: str) -> int:
         return UNLIMITED
     found = _FRACTION.fullmatch(text)
     if found is None:
-        raise InvalidValue(f"cannot use {name} {text!r}: {_why(text, BYTES)}")
+        why = "P is for what is counted in pages" if _WHOLE.fullmatch(text) else _why(text, BYTES, "B, K, M, G or T")
+        raise InvalidValue(f"cannot use {name} {text!r}: {why}")
     return min(int(float(found[1]) * _MULTIPLES[(found[2] or "").lower()]), UNLIMITED)
 
 
@@ -91,9 +92,19 @@ def size_text(value: int) -> str:
     return str(value)
 
 
-def _why(text: str, unit: str) -> str:
+def _why(text: str, unit: str, suffixes: str = "B, K, M, G, T or P") -> str:
     if text.startswith("-"):
         return "it is negative"
     if not text:
         return "a number is missing"
-    return "it is not a number" if unit == ITEMS else "it is not a number with B, K, M, G, T or P behind it"
+    if unit != ITEMS and _FRACTION.fullmatch(text):
+        return "it is not a whole number"
+    return "it is not a number" if unit == ITEMS else f"it is not a number with {suffixes} behind it"
+
+
+def _whole_hint(text: str, unit: str) -> str:
+    """The same of a fraction such as 1.5G, in whole ones of the next suffix."""
+    found = _FRACTION.fullmatch(text)
+    if unit == ITEMS or found is None or not found[2]:
+        return ""
+    return size_text(int(float(found[1]) * _MULTIPLES[found[2].lower()]))

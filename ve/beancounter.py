@@ -11,7 +11,9 @@ does, a limit is only accepted for counting who is above it (account only).
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from cgroupspy.controllers import Controller
@@ -29,7 +31,8 @@ class Resource:
 
     held, maxheld, failcnt: sources; no maxheld is one that can only be sampled, no failcnt one that nothing counts.
     crossed: what counts how often it was over its barrier; where nothing does, who looks often enough sees it.
-    barrier, limit: what the kernel does at them; none where it does nothing.  live: can it change while the VE runs?
+    barrier, limit: what the kernel does at them; none where it does nothing: unenforced says why nothing can.
+    live: can it change while the VE runs?
     """
 
     name: str
@@ -42,7 +45,7 @@ class Resource:
     limit: str = ""
     crossed: str = ""
     live: bool = True
-    note: str = ""
+    unenforced: str = "no kernel without OpenVZ's patch limits it"
 
     @property
     def enforced(self) -> bool:
@@ -61,6 +64,9 @@ class Beancounter:
     None is what nothing here tells, and held of a VE that does not run.  maxheld and failcnt are since the last reset;
     sampled: maxheld is only the most that somebody saw.  barrier and limit are what the kernel has taken, where the
     kernel has them, and of a VE that does not run what its next start gives.
+
+    looked: when somebody looked before, in seconds of the epoch: a VE that does not run was counted until then.
+    gap: of the looks since the reset, the last one before the host crashed: what came in between is not counted.
     """
 
     name: str
@@ -72,83 +78,65 @@ class Beancounter:
     barrier: int
     limit: int
     failcnt: int | None
+    looked: float | None = None
+    gap: float | None = None
 
 
 # In the order of /proc/user_beancounters.
 RESOURCES = (
     Resource(
         *("kmemsize", BYTES, ACCOUNTING, "memory.stat:kernel"),
-        note="cgroup v2 limits it only as a part of physpages",
+        unenforced="cgroup v2 limits it only as a part of physpages",
     ),
+    # mlock(2) is charged to a process, so the limit is each process's.
+    Resource(*("lockedpages", PAGES, CLOSE, "VmLck of its processes"), limit="RLIMIT_MEMLOCK", live=False),
+    # The kernel limits what is used, not what is allocated: so that is what is held here, page cache included.
     Resource(
-        *("lockedpages", PAGES, CLOSE, "VmLck of its processes"),
-        limit="RLIMIT_MEMLOCK",
-        live=False,
-        note="the limit is each process's, as mlock(2) is charged to a process",
-    ),
-    Resource(
-        *("privvmpages", PAGES, CLOSE, "private memory of its processes"),
+        *("privvmpages", PAGES, CLOSE, "memory.current + memory.swap.current or memory.current"),
+        failcnt="memory.events.local:max",
         barrier="memory.high",
         limit="memory.max + memory.swap.max",
         crossed="memory.events.local:high",
-        note="the kernel limits what is used, not what is allocated",
     ),
+    Resource(*("shmpages", PAGES, EXACT, "System V shared memory"), limit="kernel.shmall"),  # ENOSPC
     Resource(
-        *("shmpages", PAGES, EXACT, "System V shared memory"),
-        limit="kernel.shmall",
-        note="refused with ENOSPC, which no counter counts",
-    ),
-    Resource(
-        "numproc",
-        ITEMS,
-        EXACT,
-        "pids.current",
-        "pids.peak",
-        "pids.events.local:max or pids.events:max",
+        *("numproc", ITEMS, EXACT, "pids.current", "pids.peak", "pids.events.local:max or pids.events:max"),
         limit="pids.max",
     ),
+    # Page cache included; at the limit the kernel first takes that back, which is counted as a failure too.
     Resource(
         *("physpages", PAGES, EXACT, "memory.current", "memory.peak", "memory.events.local:max"),
         barrier="memory.high",
         limit="memory.max",
         crossed="memory.events.local:high",
-        note="page cache included; at the limit the kernel first takes that back",
     ),
-    Resource(
-        *("vmguarpages", PAGES, CLOSE, ""),
-        failcnt="memory.events.local:low",
-        barrier="memory.low",
-        note="its barrier is memory that the kernel takes from others first",
-    ),
+    # Its barrier is memory that the kernel takes from others first.
+    Resource(*("vmguarpages", PAGES, CLOSE, ""), failcnt="memory.events.local:low", barrier="memory.low"),
+    # Its barrier is memory that the kernel never takes.
     Resource(
         *("oomguarpages", PAGES, CLOSE, "memory.stat:anon + memory.stat:shmem + memory.swap.current"),
         failcnt="memory.events:oom_kill",
         barrier="memory.min",
-        note="its barrier is memory that the kernel never takes",
     ),
     Resource("numtcpsock", ITEMS, ACCOUNTING, "TCP sockets"),
     Resource("numflock", ITEMS, ACCOUNTING, "file locks"),
-    Resource("numpty", ITEMS, EXACT, "ptys", limit="max= of its devpts", note="refused with ENOSPC"),
-    Resource(
-        *("numsiginfo", ITEMS, EXACT, "SigQ"),
-        limit="RLIMIT_SIGPENDING",
-        live=False,
-        note="refused with EAGAIN",
-    ),
+    # Of each devpts: one that its root mounts besides has a max= of its own, and only the host's kernel.pty.max bounds
+    # all of them.  What is held is of all.
+    Resource("numpty", ITEMS, CLOSE, "ptys", limit="max= of its devpts"),  # ENOSPC
+    Resource(*("numsiginfo", ITEMS, EXACT, "SigQ"), limit="RLIMIT_SIGPENDING", live=False),  # EAGAIN
     Resource("tcpsndbuf", BYTES, ACCOUNTING, "send buffers of TCP sockets"),
     Resource("tcprcvbuf", BYTES, ACCOUNTING, "receive buffers of TCP sockets"),
     Resource("othersockbuf", BYTES, ACCOUNTING, "send buffers of other sockets"),
     Resource("dgramrcvbuf", BYTES, ACCOUNTING, "receive buffers of other sockets"),
     Resource("numothersock", ITEMS, ACCOUNTING, "other sockets"),
-    Resource(
-        *("dcachesize", BYTES, ACCOUNTING, "memory.stat:slab_reclaimable"),
-        note="all slabs that can be reclaimed, not only dentries and inodes",
-    ),
+    # All slabs that can be reclaimed, not only dentries and inodes.
+    Resource("dcachesize", BYTES, ACCOUNTING, "memory.stat:slab_reclaimable"),
+    # A file that several processes share counts for each.
     Resource(
         *("numfile", ITEMS, ACCOUNTING, "open descriptors of its processes"),
-        note="a file that several processes share counts for each; --nofile is the limit of one process",
+        unenforced="no stock kernel counts the open files of a group of processes; --nofile limits one process",
     ),
-    Resource("numiptent", ITEMS, ACCOUNTING, "nftables rules"),
+    Resource("numiptent", ITEMS, ACCOUNTING, "rules of nftables and iptables"),
     Resource(
         *("swappages", PAGES, EXACT, "memory.swap.current", "memory.swap.peak", "memory.swap.events:max"),
         barrier="memory.swap.high",
@@ -157,6 +145,12 @@ RESOURCES = (
     ),
 )
 BY_NAME = {row.name: row for row in RESOURCES}
+
+# No beancounters of OpenVZ's, but shown beside them by vzlist's names.  Its soft limit is the hard one here.
+DISK = (
+    Resource(*("diskspace", BYTES, EXACT, "project quota, or the file of its loop area"), limit="the same"),
+    Resource(*("diskinodes", ITEMS, EXACT, "project quota"), limit="the same"),
+)
 
 
 # --- the kernel's files ---------------------------------------------------------------------------------------------
@@ -184,6 +178,14 @@ class Lines(BaseFileInterface):  # type: ignore[misc]
 
 class Files(Controller):  # type: ignore[misc]
     """Of a cgroup: FILE is the attribute, with _ for each dot.  What a kernel lacks is an OSError when it is asked."""
+
+    def get_property(self, filename: bytes) -> str:
+        """cgroupspy's own opens a text file, which takes three times as long; who looks at all VEs reads thousands."""
+        fd = os.open(self.node.full_path + b"/" + filename, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return b"".join(iter(lambda: os.read(fd, 1 << 16), b"")).decode().strip()
+        finally:
+            os.close(fd)
 
     memory_current = Amount("memory.current", readonly=True)
     memory_peak = Amount("memory.peak", readonly=True)
@@ -228,19 +230,17 @@ class Reading:
 
     def number(self, source: str, unit: str) -> int | None:
         """What a source says, in this unit."""
-        for one in source.split(" or "):
-            parts = [self._one(part) for part in one.split(" + ")]
-            found = [part for part in parts if part is not None]
-            if found and len(found) == len(parts):
+        for parts in _parsed(source):
+            found = [number for name, key in parts if (number := self._one(name, key)) is not None]
+            if len(found) == len(parts):
                 whole = sum(found)
                 return -(-whole // PAGE) if unit == PAGES and whole < UNLIMITED else whole
         return None
 
-    def _one(self, source: str) -> int | None:
-        name, _, key = source.partition(":")
+    def _one(self, name: str, key: str) -> int | None:
         if name not in self._read:
             try:
-                self._read[name] = getattr(self._files, name.replace(".", "_"))
+                self._read[name] = getattr(self._files, name)
             except OSError as error:
                 if error.errno in SPENT:
                     raise
@@ -248,3 +248,10 @@ class Reading:
         value = self._read[name]
         number: int | None = value.get(key) if key and value is not None else value
         return number
+
+
+@cache
+def _parsed(source: str) -> tuple[tuple[tuple[str, str], ...], ...]:
+    """Of a source each way to say it, as attributes of Files and keys in them that add up."""
+    ways = (one.split(" + ") for one in source.split(" or ") if one)
+    return tuple(tuple((p.partition(":")[0].replace(".", "_"), p.partition(":")[2]) for p in way) for way in ways)

@@ -17,12 +17,12 @@ import os
 import select
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from cgroupspy.controllers import Controller
 from cgroupspy.interfaces import DictFile, FlagFile, MultiLineIntegerFile
 
-from ve import mountinfo
+from ve import mountinfo, procfs
 from ve.errors import SPENT, NotSupported
 
 PLACES = ("init", "exec")  # what is below a VE's own
@@ -152,8 +152,7 @@ def _children(fd: int) -> list[str]:
 
 def _read_below(fd: int, found: list[int]) -> None:
     try:
-        with open("cgroup.procs", encoding="ascii", opener=lambda name, flags: os.open(name, flags, dir_fd=fd)) as file:
-            found += map(int, file.read().split())
+        found += map(int, procfs.contents("cgroup.procs", fd, 1 << 30).split())
         for name in _children(fd):
             with _directory(name, fd) as child:
                 _read_below(child, found)
@@ -172,9 +171,8 @@ def _remove_below(fd: int) -> None:
 
 def mount_point() -> str:
     """Where cgroup2 is mounted; NotSupported if it is nowhere."""
-    for line in mountinfo.lines():
-        if line.kind == "cgroup2":
-            return line.point
+    for line in mountinfo.lines(kind="cgroup2"):
+        return line.point
     raise NotSupported("cannot find cgroup2: it is not mounted", hint="mount -t cgroup2 none /sys/fs/cgroup")
 
 
@@ -187,7 +185,7 @@ def controllers(path: str) -> list[str]:
 
 def home() -> str:
     """The cgroup that those of all state dirs are in: who has systemd must not divide its cgroups behind its back."""
-    return f"{mount_point()}/system.slice/{UNIT}" if os.path.isdir(_BOOTED) else mount_point()
+    return mount_point() + (f"/system.slice/{UNIT}" if os.path.isdir(_BOOTED) else "")
 
 
 def have_home() -> str:
@@ -209,7 +207,13 @@ def above(group: Cgroup) -> list[str]:
 
 def cgroup(tag: str, veid: int) -> Cgroup:
     """The cgroup of a VE, whether it exists or not."""
-    return Cgroup(f"{home()}/{tag}/{veid}")
+    return several(tag, [veid])[0]
+
+
+def several(tag: str, veids: Iterable[int]) -> list[Cgroup]:
+    """Those of several VEs; where they are is asked once."""
+    place = home()
+    return [Cgroup(f"{place}/{tag}/{veid}") for veid in veids]
 
 
 def create(tag: str, veid: int, owner: int) -> Cgroup:

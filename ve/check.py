@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ve import cgroups, facilities, interpreter, otherfirewalls, seccomp
+from ve import cgroups, facilities, ground, interpreter, otherfirewalls, quota, seccomp
 from ve.errors import NotSupported
 from ve.facilities import EVERY, Row
 from ve.state import State
@@ -71,6 +71,7 @@ def _looks(state: State, wanted: set[str]) -> list[tuple[tuple[Row, ...], Callab
     return [
         (facilities.KERNEL, lambda name: tried.get(name, (0, "the process that tries it has failed"))),
         (facilities.CONTROLLERS, lambda name: _unless(name.split()[0] in controllers, "cgroup2 does not offer it")),
+        (facilities.STORAGE, lambda _: (0, quota.lacking(ground.nearest(state.path)))),
         (facilities.LIBRARIES, lambda _: _without_libseccomp()),
         (facilities.DEVICES, lambda path: (0, facilities.refused(path))),
         (facilities.PROGRAMS, lambda name: _unless(_has(name), "not installed")),

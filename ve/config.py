@@ -53,6 +53,7 @@ KEYS: dict[str, tuple[type, Callable[[str], Any]]] = {
     "nameservers": (list, str),
     "searchdomains": (list, str),
     "area": (str, str),
+    "user_beancounters": (bool, bool),
     "account_only": (bool, bool),
 }
 

@@ -2,6 +2,8 @@
 
 Where a rule is about what a stock kernel only counts, it is a warning at most: nothing can fail for it here.  A
 resource that was not asked for, or is unlimited, breaks no rule; vzcfgvalidate misses it, as OpenVZ needs them all.
+Of its rules those are not here that no configuration breaks, as ve/limits.py takes none that would (a barrier above its
+limit, a limit of what guarantees its barrier), nor that a barrier be the limit: here it is a warning, below it.
 Nothing here asks a kernel or a file.
 """
 
@@ -45,11 +47,6 @@ def _value(settings: Limits, name: str, side: int) -> int | None:
 # --- is it consistent -----------------------------------------------------------------------------------------------
 
 ERROR, WARNING = "error", "warning"
-_BY_SIZE = (
-    *("kmemsize", "tcpsndbuf", "tcprcvbuf", "othersockbuf", "dgramrcvbuf", "privvmpages", "lockedpages"),
-    *("numflock", "dcachesize", "physpages", "swappages", "diskspace", "diskinodes"),
-)
-_EQUAL = ("numproc", "numtcpsock", "numothersock", "shmpages", "numfile", "numpty", "numsiginfo", "numiptent")
 _PROCESS = 40 << 10  # bytes of kernel memory that a process takes, by vzcfgvalidate
 _TERM = re.compile(r"(?:(\d+)\*)?([a-z]+)\.([bl])|(\d+)")
 
@@ -137,8 +134,8 @@ class Rule:
         name, side = self.left.name, self.left.side
         barrier, limit = settings.bounds[name]
         if side == LIMIT:
-            return need if name in _EQUAL else min(barrier, need), need
-        if barrier < need and name in COUNTED and name not in _EQUAL:  # the distance to the limit is worth keeping
+            return need if barrier == limit else min(barrier, need), need
+        if barrier < need and name in COUNTED:  # the distance to the limit is worth keeping
             limit = min(limit + need - barrier, UNLIMITED)
         return need, max(limit, need)
 
@@ -159,8 +156,6 @@ class Rule:
 
 
 def _term(word: str) -> Term:
-    if word == "unlimited":
-        return Term(UNLIMITED)
     found = _TERM.fullmatch(word)
     assert found, word
     factor, name, side, number = found.groups()
@@ -178,9 +173,6 @@ def _text(value: int) -> str:
     return "unlimited" if value >= UNLIMITED else str(value)
 
 
-_BEFORE = "a barrier warns of the limit, and can only do so before it"
-_ONE = "OpenVZ refuses at the barrier; here the limit refuses, and only who looks sees that the barrier was crossed"
-_NO_LIMIT = "it guarantees its barrier, and nothing reads its limit"
 _STALL = "a connection must be able to send one packet whatever others hold, or it stalls without an error"
 _WINDOW = "each TCP connection needs one window, or it is slow"
 _DATAGRAM = "a datagram that finds no room is lost; vzcfgvalidate recommends 132096"
@@ -189,9 +181,6 @@ _FILES = "a process that cannot open a file fails in the middle of its work, and
 
 # vzcfgvalidate's, and behind them those that follow from how cgroup v2 does it.
 RULES = (
-    *(Rule(f"{name}.b <= {name}.l", ERROR, _BEFORE) for name in (*_BY_SIZE, *_EQUAL)),
-    *(Rule(f"{name}.b >= {name}.l", WARNING, _ONE) for name in _EQUAL),
-    *(Rule(f"{name}.l >= unlimited", WARNING, _NO_LIMIT) for name in GUARANTEES),
     Rule(
         "physpages.b <= 0",
         WARNING,

@@ -5,12 +5,13 @@ import subprocess
 import time
 from typing import Any
 
-from ve import looparea, network, outfit, quota, traffic
+from ve import network, outfit, traffic
 from ve.amounts import UNLIMITED
 from ve.errors import Error
 from ve.facts import Facts
 from ve.ids import IDS
 from ve.instance import Instance
+from ve.limits import MEMORY, resolve
 from ve.model import Config
 
 
@@ -42,6 +43,7 @@ def describe(instance: Instance) -> dict[str, object]:
         "profiles": begun["profiles"],
         "capabilities": begun["capabilities"],
         "limits": begun["limits"],
+        "user_beancounters": begun["user_beancounters"],
         "pending": pending(begun, settings),
         "ids": f"{facts.base}-{facts.base + IDS - 1}" if facts else None,
         "area": settings.area,
@@ -56,11 +58,7 @@ def describe(instance: Instance) -> dict[str, object]:
 
 def _disk(instance: Instance) -> dict[str, int | None] | None:
     """Bytes and inodes that are counted of its private area, and what it may have; None where nobody counts."""
-    private = instance.state.private(instance.veid)
-    if looparea.exists(private):
-        taken, size = looparea.held(private)
-        return {"space": taken, "inodes": None, "space_limit": size, "inodes_limit": None}
-    held = quota.held(private)
+    held = instance.disk()
     if held is None:
         return None
     limits = {"space_limit": held.space_limit, "inodes_limit": held.inodes_limit}
@@ -83,6 +81,14 @@ def rlimits(facts: Facts) -> dict[str, int]:
     import json
 
     return dict(json.loads(facts.extra.get("rlimits", "{}")))
+
+
+def memory(facts: Facts) -> str:
+    """The beancounter whose limit the memory of a running VE has."""
+    import json
+
+    limits = resolve(json.loads(facts.extra.get("asked", "{}")).get("limits", {}), account_only=True)
+    return next(name for name in MEMORY if limits.is_met(name))
 
 
 def pending(begun: dict[str, Any], settings: Config) -> dict[str, Any]:

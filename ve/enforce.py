@@ -22,14 +22,14 @@ def apply(group: Cgroup, files: Mapping[str, int | str], account_only: bool = Fa
 
     NotSupported names the file that it does not have, InvalidValue the value that it does not take.
     """
-    lacking = missing(files) if account_only else []
+    lacking = missing({_controller(name) for name in files}) if account_only else []
     for name, value in files.items():
-        if name.partition(".")[0] in lacking:
+        if _controller(name) in lacking:
             continue
         try:
             _write(group, name, value)
         except OSError as error:
-            if error.errno == errno.ENOENT:
+            if not os.path.exists(f"{group.path}/{name}"):  # cgroupspy would make it, and nobody can (EACCES)
                 raise NotSupported(f"cannot set {name}: this kernel or cgroup does not have it", cure()) from error
             if error.errno in (errno.EINVAL, errno.ERANGE):
                 raise InvalidValue(f"cannot set {name} to {value}: the kernel does not take it") from error
@@ -70,11 +70,15 @@ def _guaranteed(path: str, attribute: str) -> Iterator[int]:
                 yield getattr(Files(Cgroup(f"{path}/{name}")), attribute)
 
 
-def missing(files: Iterable[str]) -> list[str]:
-    """The controllers that these files belong to and VEs cannot have here."""
+def missing(wanted: Iterable[str]) -> list[str]:
+    """The controllers among these that VEs cannot have here."""
     there = controllers(mount_point())
-    wanted = {name.partition(".")[0] for name in files}
     return [name for name in CONTROLLERS if name in wanted and name not in there]
+
+
+def _controller(name: str) -> str:
+    """Which a file of a cgroup belongs to."""
+    return name.partition(".")[0]
 
 
 def cure() -> str:

@@ -104,6 +104,8 @@ class Environment(Instance):
         base, *inner = ids.leases(self.state, self.veid, settings.rights.inner)
         started = launch.Launch(self.state, settings, template, base, tuple(inner), console=console, stay=stay)
         started.run()
+        if settings.user_beancounters:
+            self.beancounters()
         return started
 
     def stop(self, timeout: float = 60.0, fast: bool = False) -> bool:
@@ -185,10 +187,13 @@ class Environment(Instance):
         """Change what was asked for: hostname, addresses and limits of a running VE at once, all for good with save.
 
         Returns the names of those that wait for the next start.  What can neither change now nor is saved is refused
-        with InvalidValue: nothing is accepted and then ignored.  "" takes a limit away.
+        with InvalidValue: nothing is accepted and then ignored.  "" takes a limit away.  Of a preset a running VE gets
+        what can change now, and without save not the rest, such as numsiginfo.
         """
         with self.locked():
-            return settings.change(self, parsed(options), save)
+            found = parsed(options)
+            unnamed = found.get("limits", {}).keys() - options.keys() if options.get("preset") else ()
+            return settings.change(self, found, save, unnamed)
 
     # --- what it uses -------------------------------------------------------------------------------------------
 
@@ -218,7 +223,8 @@ class Environment(Instance):
     ) -> CompletedProcess:
         """subprocess.run for a command inside: its arguments, its CompletedProcess, its exceptions.
 
-        stopped_by of the latter two is "physpages" if the kernel killed the command for want of memory, else None.
+        stopped_by of the latter two is "physpages" if the kernel killed the command for want of memory, "privvmpages"
+        where that is its limit, else None.
         env, cwd and user mean the VE's; timeout, exception or this process's death end the command's whole tree.
         login gives that up for commands that log in (su -, login) where systemd is the init: see ve/execgroup.py.
         """
@@ -273,8 +279,8 @@ class Environment(Instance):
                 process.sweep(cgroup)
             filters = outfit.filters(self.state, facts.extra["filter"])
             cgroup = inside if login else outside
-            rlimits = describe.rlimits(facts)
-            yield process.Target(pidfd, facts.pid, cgroup, self._variables(facts), self.veid, filters, rlimits)
+            given = describe.rlimits(facts), describe.memory(facts)
+            yield process.Target(pidfd, facts.pid, cgroup, self._variables(facts), self.veid, filters, *given)
 
     def _variables(self, facts: Facts) -> dict[str, str]:
         """What a command finds in its environment: what its start noted, as the conf file may say another by now."""

@@ -9,7 +9,7 @@ process ends or closes its channel.  What is then left in the run directory and 
 import contextlib
 import os
 
-from ve import config, ids, launch, outfit, process, unionfs
+from ve import config, hardware, ids, launch, outfit, process, unionfs
 from ve.environment import Environment
 from ve.model import Config
 from ve.template import Template
@@ -25,7 +25,10 @@ class Ephemeral(Environment):
         with contextlib.ExitStack() as undo:
             undo.callback(self.remove_all)
             self.state.write_conf(self.veid, config.dump(settings), ephemeral=True, new=True)
-            if settings.rights.inner or not unionfs.memory_is_enough():
+            on_disk = settings.rights.inner or not unionfs.memory_is_enough()
+            there = hardware.disk(self.state.path) if on_disk else hardware.in_memory()
+            hardware.refuse_disk(settings.resources, there)
+            if on_disk:
                 private = self.state.make_dir(self.state.private(self.veid))
                 outfit.limit_disk(private, settings)
                 unionfs.prepare(private, template.path)
@@ -34,6 +37,8 @@ class Ephemeral(Environment):
             self._started = launch.Launch(*what, ephemeral=True)
             self._started.run()
             undo.pop_all()
+        if settings.user_beancounters:
+            self.beancounters()
 
     def wait(self) -> int:
         """Wait for the end of its init: its exit code, or 128+N when signal N ended it."""

@@ -19,6 +19,7 @@ from ve.beancounter import BY_NAME, Beancounter
 from ve.errors import BrokenConfig, Error, Locked, NotFound
 from ve.instance import Instance
 from ve.ledger import Ledger
+from ve.limits import MEMORY
 from ve.oom import KernelLog
 from ve.react import Actor
 from ve.state import State
@@ -27,6 +28,7 @@ from ve.watch import Watch
 SAMPLE = 5.0  # seconds between two looks at what no file counts
 REST = 1.0  # seconds between two looks at the same VE: a fork bomb would keep us writing otherwise
 OOM, ACTION, ERROR = "oom", "action", "error"
+_TAKEN_BACK = "the kernel took page cache back, swapped out, or killed"
 KILLS = "oomguarpages"  # the beancounter whose failures are processes that the kernel killed
 
 
@@ -55,10 +57,11 @@ def news(
     counts: Mapping[str, int],
     table: Mapping[str, Beancounter],
     chosen: Mapping[str, Mapping[str, str]],
+    barriers: Mapping[str, int],
 ) -> Iterator[Event]:
     """The events between two counts of a ledger; of kills there is one, whose value is how many.
 
-    chosen: by kind and beancounter, the action.
+    chosen: by kind and beancounter, the action.  barriers: those that were crossed.
     """
     now = time.time()
     for key, count in counts.items():
@@ -68,23 +71,35 @@ def news(
             continue
         bean, action = table[name], chosen.get(kind, {}).get(name, "")
         if kind == triggers.BARRIER:
-            yield Event(now, veid, name, kind, bean.held or 0, _crossed(bean, grown), action)
+            text = _crossed(bean, barriers.get(name, bean.barrier), grown)
+            yield Event(now, veid, name, kind, bean.held or 0, text, action)
         elif name == KILLS:
             yield Event(now, veid, name, OOM, grown, "", action)
-        else:
+        elif bean.failcnt is not None:  # of memory it is one beancounter that refuses: see ve/limits.py
             yield Event(now, veid, name, kind, grown, _failed(bean, grown), action)
 
 
-def follow(state: State, instances: Callable[[], Iterable[Instance]], *, on: bool, act: bool) -> Iterator[Event]:
+Tables = list[tuple[int, dict[str, Beancounter]]]
+
+
+def follow(
+    state: State,
+    instances: Callable[[], Iterable[Instance]],
+    *,
+    on: bool,
+    act: bool,
+    write: Callable[[Tables], None] | None = None,
+) -> Iterator[Event]:
     """The events of these VEs since they were last told; on: also those to come, for ever.
 
     instances is asked again and again, as VEs come and go.  act: do what their admin chose; Locked if somebody does.
+    write: gets the beancounters of those that run, at each look at all VEs.
     """
     with contextlib.ExitStack() as held:
         if act:
             held.enter_context(_alone(state))
         watch = held.enter_context(contextlib.closing(Watch(state.tag))) if on else None
-        follower = held.enter_context(contextlib.closing(_Follower(state, instances, act)))
+        follower = held.enter_context(contextlib.closing(_Follower(state, instances, act, write)))
         yield from follower.look(None)
         if watch is None:
             yield from follower.ended(wait=True)
@@ -118,8 +133,14 @@ def _alone(state: State) -> Iterator[None]:
 class _Follower:
     """Who is told, and what of: the counts of each VE that it knows of already."""
 
-    def __init__(self, state: State, instances: Callable[[], Iterable[Instance]], act: bool) -> None:
-        self._state, self._instances = state, instances
+    def __init__(
+        self,
+        state: State,
+        instances: Callable[[], Iterable[Instance]],
+        act: bool,
+        write: Callable[[Tables], None] | None,
+    ) -> None:
+        self._state, self._instances, self._write = state, instances, write
         self._reader = "acted" if act else "told"
         self._actor = Actor() if act else None
         self._log = KernelLog()
@@ -137,7 +158,11 @@ class _Follower:
         for gone in [veid for veid in self._marks if (veids is None or veid in veids) and veid not in there]:
             del self._marks[gone]  # another VE may come by its number
             self._memory.pop(gone, None)
-        for veid, seen in self._looks(there).items():
+        looks = self._looks(there)
+        if self._write and veids is None:
+            seen_of = {veid: seen[0] for veid, seen in looks.items() if not isinstance(seen, Error)}
+            self._write([(veid, table) for veid, table in seen_of.items() if there[veid].pid is not None])
+        for veid, seen in looks.items():
             yield from self._error(veid, seen) if isinstance(seen, Error) else self._tell(there[veid], *seen)
         yield from self.ended()
         self._first = False
@@ -175,7 +200,7 @@ class _Follower:
             self._actor.notice(veid, table)
         mark = mark if since == past.since else {}  # after a reset
         chosen = _chosen(instance) if counts != mark else {}
-        for event in news(veid, mark, counts, table, chosen):
+        for event in news(veid, mark, counts, table, chosen, past.met):
             yield from self._named(instance, event) if event.kind == OOM else (event,)
             if self._actor and acts and event.action:
                 yield from self._act(self._actor, instance, event, table[event.resource])
@@ -225,14 +250,16 @@ def _ids(instance: Instance) -> list[range]:
     return [range(base, base + ids.IDS) for base in bases]
 
 
-def _crossed(bean: Beancounter, count: int) -> str:
+def _crossed(bean: Beancounter, barrier: int, count: int) -> str:
     holds = "" if bean.held is None else f", holds {_amount(bean, bean.held)} now"
-    return f"went over its barrier {_amount(bean, bean.barrier)}{_times(count)}{holds}"
+    return f"went over its barrier {_amount(bean, barrier)}{_times(count)}{holds}"
 
 
 def _failed(bean: Beancounter, count: int) -> str:
     if BY_NAME[bean.name].guaranteed:
         return f"was left less than its guarantee {_amount(bean, bean.barrier)}{_times(count)}"
+    if bean.name in MEMORY:  # cgroup-v2.rst, memory.events: max
+        return f"was about to go over its limit {_amount(bean, bean.limit)}{_times(count)}: {_TAKEN_BACK}"
     return f"was refused more than its limit {_amount(bean, bean.limit)}{_times(count)}"
 
 

@@ -117,8 +117,20 @@ KERNEL = (
     Row("rlimits", (), "the limits of a machine's init: a VE has those of its caller", "run it with CAP_SYS_RESOURCE"),
 )
 CONTROLLERS = tuple(
-    Row(f"{name} controller", (), f"limits of {what}", _V2)
-    for name, what in (("memory", "memory"), ("cpu", "CPU time"), ("pids", "processes"), ("io", "disk traffic"))
+    Row(f"{name} controller", tuple(f"--{option}" for option in options.split()), f"limits of {what}", _V2)
+    for name, what, options in (
+        ("memory", "memory", "memory swap oom physpages swappages privvmpages vmguarpages oomguarpages"),
+        ("cpu", "CPU time", "cpus cpu-weight"),
+        ("cpuset", "the CPUs that a VE runs on", "cpuset"),
+        ("pids", "processes", "processes numproc"),
+        ("io", "disk traffic", "io-read io-write iops io-weight"),
+    )
+)
+STORAGE = (
+    Row(
+        *("project quota", ("--disk", "--inodes"), "limits of disk space, but in a loop area (--area loop)"),
+        "put the state directory on xfs (mount -o prjquota) or ext4 (mkfs.ext4 -O project,quota; mount -o prjquota)",
+    ),
 )
 LIBRARIES = (Row("libseccomp", EVERY, "a filter of system calls", "apt-get install libseccomp2"),)
 PROGRAMS = (
@@ -128,17 +140,24 @@ PROGRAMS = (
     Row("skopeo", ("ve template add",), "templates from OCI images", "apt-get install skopeo"),
     Row("umoci", ("ve template add",), "templates from OCI images", "apt-get install umoci"),
     Row("mmdebstrap", ("ve template build",), "template build debian", "apt-get install mmdebstrap"),
+    Row("mkfs.ext4", ("--area loop",), "limits of disk space on any file system", "apt-get install e2fsprogs"),
     Row("busybox-static", ("ve template build",), "template build busybox", "apt-get install busybox-static"),
 )
 _KINDS = ("proc", "no_new_privs", "user_namespaces")  # of profiles; the rest of them is what they give
 _DRIVERS = {"/dev/fuse": "fuse", "/dev/net/tun": "tun"}
-DEVICES = tuple(
+DEVICES = (
+    *(
+        Row(
+            *(path, tuple(f"profile {row.name}" for row in PROFILES if path in row.devices)),
+            "what these profiles are for",
+            f"modprobe {_DRIVERS[path]}" if path in _DRIVERS else "load its driver",
+        )
+        for path in dict.fromkeys(path for row in PROFILES for path in row.devices)
+    ),
     Row(
-        *(path, tuple(f"profile {row.name}" for row in PROFILES if path in row.devices)),
-        "what these profiles are for",
-        f"modprobe {_DRIVERS[path]}" if path in _DRIVERS else "load its driver",
-    )
-    for path in dict.fromkeys(path for row in PROFILES for path in row.devices)
+        *("/dev/loop-control", ("--area loop",), "limits of disk space on any file system"),
+        "modprobe loop; in a container: --privileged, with the host's /dev; in a VE there are none",
+    ),
 )
 # Not a lack, but what to think of when something is refused, or is less than it seems.
 NOTES = (
@@ -174,10 +193,10 @@ def require(settings: Config) -> None:
 
 
 def _require_controllers(settings: Config) -> None:
-    files = settings.resources.asked_files()
-    if not files or settings.account_only:
+    wanted = settings.resources.controllers
+    if not wanted or settings.account_only:
         return
-    for controller in enforce.missing(files):
+    for controller in enforce.missing(wanted):
         named = ", ".join(limits.of_controller(settings.limits, controller))
         raise NotSupported(f"cannot limit {named}: cgroup2 has no {controller} controller here", enforce.cure())
 

@@ -29,8 +29,8 @@ class Ground:
 
     def __init__(self, state_dir: str, run_dir: str, cgroup_root: str) -> None:
         self._held: list[int] = []
-        self.state = self._new(_nearest(state_dir), f".{NAME}")
-        self.run = self._new(_nearest(run_dir), f".{NAME}")
+        self.state = self._new(nearest(state_dir), f".{NAME}")
+        self.run = self._new(nearest(run_dir), f".{NAME}")
         self.cgroup = self._new(cgroup_root, NAME)
 
     def _new(self, parent: str, prefix: str) -> Callable[[], str]:
@@ -101,7 +101,7 @@ def _raising(error: OSError) -> Callable[[], str]:
     return make
 
 
-def _nearest(path: str) -> str:
+def nearest(path: str) -> str:
     """The nearest directory above a path, or itself, that exists."""
     while not os.path.isdir(path):
         path = os.path.dirname(path)

@@ -10,11 +10,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Unpack
 
-from ve import config, hardware, ids, looparea, mounts, network, outfit, ps, unionfs
+from ve import config, enforce, hardware, ids, looparea, mounts, network, outfit, ps, quota, unionfs
 from ve.amounts import UNLIMITED
 from ve.environment import Environment
 from ve.ephemeral import Ephemeral
-from ve.errors import BrokenConfig, Error, Exists, Locked, NotFound, NotRunning, require_root
+from ve.errors import BrokenConfig, Error, Exists, InvalidValue, Locked, NotFound, NotRunning, require_root
 from ve.facilities import require
 from ve.facts import process_start_time
 from ve.model import VEID_MAX, Config, check_veid
@@ -29,6 +29,7 @@ from ve.wholefile import write_whole
 if TYPE_CHECKING:
     from ve.beancounter import Beancounter
     from ve.check import Facility
+    from ve.compat import Tables
     from ve.consistency import Problem
     from ve.events import Event
     from ve.load import Load
@@ -152,7 +153,7 @@ class Host:
         """
         from ve import plan
 
-        here = hardware.host()
+        here = self._hardware()
         return plan.split(here.memory, here.swap, here.cpus, here.disk, parts, here.threads).words()
 
     def review(self) -> "tuple[builtins.list[tuple[Environment, Problem]], builtins.list[Sum]]":
@@ -165,8 +166,16 @@ class Host:
             with contextlib.suppress(BrokenConfig, NotFound):  # `ve list` says so
                 asked = environment.config.resources
                 found += [(environment, problem) for problem in consistency.problems(asked)]
-                sold.append((environment.veid, asked, {name: bean.held for name, bean in table.items()}))
-        return found, plan.oversold(hardware.host(), sold)
+                on_disk = quota.held(self.state.private(environment.veid))
+                held = {name: bean.held for name, bean in table.items()}
+                if environment.config.account_only:  # nobody may count on what nothing keeps it to
+                    asked = asked.without(enforce.missing(asked.controllers))
+                sold.append((environment.veid, asked, held | {"disk": on_disk.space if on_disk else None}))
+        return found, plan.oversold(self._hardware(), sold)
+
+    def _hardware(self) -> hardware.Host:
+        """What there is to divide; of the disk nothing is said where its file system limits no VE."""
+        return hardware.host(self.state.path if quota.enforces(self.state.path) else "")
 
     def loads(self) -> "builtins.list[tuple[Environment, Load]]":
         """What each VE that runs makes the host do just now."""
@@ -180,30 +189,39 @@ class Host:
             found.append((each, replace(load.of(each.veid, each.cgroup), sent=now.sent, received=now.received)))
         return found
 
-    def events(self, veid: int | None = None, *, follow: bool = False, act: bool = False) -> "Iterator[Event]":
+    def events(
+        self,
+        veid: int | None = None,
+        *,
+        follow: bool = False,
+        act: bool = False,
+        compat: str | os.PathLike[str] | None = None,
+    ) -> "Iterator[Event]":
         """What happened to all VEs, or to one, at their barriers and limits since the last call: see ve/events.py.
 
         follow: go on as it comes.  act: do what on_barrier and on_failure say, as long as the iterator is read; Locked
         if another process does.  Who acts is told of all that happened, whoever else has read it, and so is who does
-        not.  Each is noted as told once the next one is asked for.
+        not.  Each is noted as told once the next one is asked for.  compat: at each look at all VEs, write that file as
+        write_user_beancounters does.
         """
         from ve import events
+
+        if compat is not None and veid is not None:
+            raise InvalidValue(f"cannot write {os.fspath(compat)}: it is of all VEs", "leave the VE out")
 
         def those() -> "builtins.list[Environment]":
             return [each for each in self.list() if veid in (None, each.veid)]
 
-        return events.follow(self.state, those, on=follow, act=act)
+        write = None if compat is None else lambda tables: _write_user_beancounters(compat, tables)
+        return events.follow(self.state, those, on=follow, act=act, write=write)
 
     def write_user_beancounters(self, path: str | os.PathLike[str]) -> None:
         """Write OpenVZ's /proc/user_beancounters of all VEs that run to path, and what it cannot say to PATH.meta.
 
         Each is whole at any time, and as old as its mtime.
         """
-        from ve import compat
-
         tables = [(each.veid, table) for each, table in self.beancounters() if each.pid is not None]
-        write_whole(f"{os.fspath(path)}.meta", compat.meta(tables).encode(), durable=False)
-        write_whole(os.fspath(path), compat.text(tables).encode(), 0o400, durable=False)  # OpenVZ's mode
+        _write_user_beancounters(path, tables)
 
     def check(self) -> "builtins.list[Facility]":
         """Every facility of this host that we use: is it there, and what is lost without it."""
@@ -237,6 +255,7 @@ class Host:
     def _fill(self, environment: Environment, settings: Config, template: Template) -> None:
         """Make what a VE is on disk; its conf file, with which it exists, comes last.  Under its lock."""
         veid = environment.veid
+        hardware.refuse_disk(settings.resources, hardware.disk(self.state.path))
         private = self.state.make_dir(self.state.private(veid))
         with full_disk_named(f"cannot create {veid}", self.state.path):
             if settings.area:
@@ -275,6 +294,13 @@ class Host:
         """The VEs that stay on this version of a template, or may do so for all that can be read."""
         self.forget_dead()
         return [veid for veid in self.state.veids() if _template_of(self.state, veid) in (ref, None)]
+
+
+def _write_user_beancounters(path: str | os.PathLike[str], tables: "Tables") -> None:
+    from ve import compat
+
+    write_whole(f"{os.fspath(path)}.meta", compat.meta(tables).encode(), durable=False)
+    write_whole(os.fspath(path), compat.text(tables).encode(), 0o400, durable=False)  # OpenVZ's mode
 
 
 def _make_area(private: str, settings: Config, template: Template) -> None:

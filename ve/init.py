@@ -50,8 +50,9 @@ def lock_mounts(launch: Launch) -> None:
 
 
 def own_file_systems(launch: Launch) -> None:
-    """/dev/pts, /dev/shm, /dev/mqueue, /sys/fs/cgroup, and /run where an init boots"""
+    """/dev/pts, /dev/shm, /dev/mqueue, /sys/fs/cgroup, /run where an init boots, and what is linked there"""
     mounts.mount_own(launch.request["own_mounts"])
+    mounts.link_own(launch.request["own_links"])
 
 
 def hostname(launch: Launch) -> None:

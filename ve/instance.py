@@ -12,6 +12,7 @@ from ve import (
     files,
     firewall,
     ids,
+    insidefile,
     ledger,
     log,
     looparea,
@@ -25,6 +26,7 @@ from ve import (
     traffic,
     unionfs,
 )
+from ve.amounts import UNLIMITED
 from ve.errors import BrokenConfig, Error, InUse, NotFound, NotMounted, NotRunning, NotSupported, Running
 from ve.facts import Facts, home, init_pidfd
 from ve.model import Config, Status
@@ -224,6 +226,14 @@ class Instance:
             held.callback(os.close, root)
             yield files.Place(self.veid, rootfd=root)
 
+    def disk(self) -> quota.Held | None:
+        """What is counted of its private area, and what it may have; None where nobody counts, as in memory."""
+        private = self.state.private(self.veid)
+        if looparea.exists(private):
+            taken, size = looparea.held(private)
+            return quota.Held(taken, None, size, UNLIMITED)
+        return quota.held(private)
+
     def hide(self) -> None:
         """No longer show its root to the host; NotMounted, InUse.  Under the VE's lock."""
         if not self.shown:
@@ -248,6 +258,7 @@ class Instance:
         if not self.ephemeral:
             ledger.note_end(self.state, self.veid, self.cgroup, outfit.barriers(facts))
         cgroups.remove(self.state.tag, self.veid)
+        insidefile.remove(self.state, self.veid)
         if not self.ephemeral:
             self.state.remove_facts(self.veid)
 

@@ -21,6 +21,7 @@ from ve import (
     enforce,
     farside,
     init,
+    insidefile,
     interpreter,
     mounts,
     names,
@@ -41,6 +42,7 @@ from ve.facts import Facts, boot_id, home, process_start_time
 from ve.model import Config
 from ve.state import State
 from ve.template import Template
+from ve.wholefile import read_small
 
 
 @dataclass(frozen=True)
@@ -143,7 +145,14 @@ class Launch:
             return answer[1:]
         if answer[:1] != ("ERROR",):  # one has gone without a word, so the other has one
             answer = self._receive(self.near if channel is self.line else self.line)
-        return self.fail(*(answer[1:] if answer[:1] == ("ERROR",) else (kind.lower(), "the launch was killed")))
+        return self.fail(*(answer[1:] if answer[:1] == ("ERROR",) else (kind.lower(), *self._why_killed())))
+
+    def _why_killed(self) -> tuple[str, str]:
+        """And the cure, where that is known."""
+        words = read_small(f"{self.cgroup.path}/memory.events").split()
+        if b"oom_kill" in words and int(words[words.index(b"oom_kill") + 1]):
+            return "its memory was used up before its init ran", "--memory gives it more"
+        return "the launch was killed", ""
 
     def _receive(self, channel: socket.socket) -> tuple[Any, ...]:
         message, fds = farside.receive(channel)
@@ -193,6 +202,13 @@ def disk(launch: Launch) -> None:
         outfit.limit_disk(private, launch.config)
         launch.undo.push(launch.headroom)
         launch.headroom.enter_context(quota.headroom(private))
+
+
+def user_beancounters(launch: Launch) -> None:
+    """where its /run/user_beancounters is written, if it shall see that"""
+    if launch.config.user_beancounters:
+        launch.undo.callback(insidefile.remove, launch.state, launch.config.veid)
+        insidefile.prepare(launch.state, launch.config.veid, launch.base)
 
 
 def setup_process(launch: Launch) -> None:
@@ -323,7 +339,7 @@ def go(launch: Launch) -> None:
         launch.near.close()
 
 
-BEFORE = (host, premount_action, cgroup, resources, device_filter, disk, setup_process)
+BEFORE = (host, premount_action, cgroup, resources, device_filter, disk, user_beancounters, setup_process)
 OF_NETWORK = (rules, interface, tell_names, reach)
 MEANWHILE = (adopt_init, *OF_NETWORK, await_root, await_init)  # setup and init take the steps of their own
 AFTER = (facts, shared_memory, start_action, go)

@@ -4,8 +4,8 @@
     <run dir>/ubc               held by who looks and writes
 
 The kernel's counters die with the cgroup.  We remove that ourselves, and look before: so of a VE that ended between two
-looks, its peaks and failures are in its cgroup still.  What a power cut takes is what came since the last look.  An
-ephemeral VE has no ledger: its counters end with it.
+looks, its peaks and failures are in its cgroup still.  What a power cut takes is what came since the last look: the
+ledger then knows when that was.  An ephemeral VE has no ledger: its counters end with it.
 """
 
 from __future__ import annotations
@@ -36,8 +36,11 @@ class Ledger:
     life: the cgroup that last is of.  maxheld: of all lives; sampled: where that is only the most that somebody saw.
     ended: failures of the lives before, and less than 0 for those of this one that were reset.  last: failures of this
     life.  forgotten: this life's peaks when they were reset, which the kernel goes on telling.
-    crossings: how often it went over its barrier; above: what has not come back since.  over: the kernel's own counts
-    of being over it, in this life.  told: by reader, the counts() that it has been told.
+    crossings: how often it went over its barrier, met: which that was the last time; above: what has not come back
+    since.  over: the kernel's own counts of being over it, in this life.  told: by reader, the counts() that it has
+    been told.
+    closed: the last life whose end was seen.  gap: when somebody looked last before one ended unseen, by a power cut.
+    looked: when somebody looked before; the file's mtime, not its content.
     """
 
     since: float = 0.0  # of the reset, in seconds of the epoch
@@ -48,9 +51,13 @@ class Ledger:
     last: dict[str, int] = field(default_factory=dict)
     forgotten: dict[str, int] = field(default_factory=dict)
     crossings: dict[str, int] = field(default_factory=dict)
+    met: dict[str, int] = field(default_factory=dict)
     above: tuple[str, ...] = ()
     over: dict[str, int] = field(default_factory=dict)
     told: dict[str, dict[str, int]] = field(default_factory=dict)
+    closed: str = ""
+    gap: float = 0.0
+    looked: float = field(default=0.0, compare=False)
 
     def failcnt(self, name: str) -> int:
         return self.ended.get(name, 0) + self.last.get(name, 0)
@@ -99,19 +106,19 @@ def crossed(
     One crossing lasts until a look sees less than 9/10 of the barrier: what the kernel holds there goes to and fro.
     """
     same = now.life == before.life
-    above, crossings = {*before.above} if same else set(), dict(before.crossings)
+    above, crossings, met = {*before.above} if same else set(), dict(before.crossings), dict(before.met)
     for name, barrier in barriers.items():
         grown = over.get(name, 0) > (before.over.get(name, 0) if same else 0)
         risen = now.maxheld.get(name, 0) > barrier >= before.maxheld.get(name, 0)
         beyond = held.get(name, 0) > barrier or grown or risen
         if beyond and name not in above:
-            crossings[name] = crossings.get(name, 0) + 1
+            crossings[name], met[name] = crossings.get(name, 0) + 1, barrier
         if not is_near(held.get(name, 0), barrier):
             above.discard(name)
         elif beyond:
             above.add(name)
     above &= barriers.keys()
-    return replace(now, crossings=crossings, above=tuple(sorted(above)), over=dict(over))
+    return replace(now, crossings=crossings, met=met, above=tuple(sorted(above)), over=dict(over))
 
 
 def is_near(held: int, wall: int) -> bool:
@@ -122,7 +129,7 @@ def is_near(held: int, wall: int) -> bool:
 def reset(before: Ledger, now: float, peaks: Mapping[str, int]) -> Ledger:
     """Count from now on; peaks: those of the life that goes on."""
     ended = {name: -count for name, count in before.last.items()}
-    kept = Ledger(since=now, life=before.life, above=before.above, over=before.over)
+    kept = Ledger(since=now, life=before.life, above=before.above, over=before.over, closed=before.closed)
     told: dict[str, dict[str, int]] = {reader: {} for reader in before.told}
     return replace(kept, ended=ended, last=before.last, forgotten=dict(peaks), told=told)
 
@@ -170,27 +177,29 @@ def note(
     barriers: Mapping[str, int],
     *,
     memory: Ledger | None = None,
+    ends: bool = False,
 ) -> tuple[Look, Ledger]:
     """Look at a VE's cgroup and note in its ledger what is seen; memory: that of an ephemeral VE, which has no file.
 
-    A disk that is full or read only keeps nobody from looking: the next look sees it again.
+    ends: this is the last look at it.  Where there is no cgroup nothing is noted, so that the file still says when
+    somebody saw one.  A disk that is full or read only keeps nobody from looking: the next look sees it again.  Held.
     """
+    look = _look(group, samples)
     if memory is not None:
-        look = _look(group, samples)
         return look, _after(memory, look, barriers)
-    with held(state):
-        look, before = _look(group, samples), load(state, veid)
-        now = _after(before, look, barriers)
+    before = load(state, veid)
+    now = _after(before, look, barriers)
+    if look.life:  # else there was nothing to see, and when somebody last did is not to be forgotten
         with suppress(DiskFull, NotSupported):
-            save(state, veid, before, now)
-        return look, now
+            save(state, veid, before, replace(now, closed=look.life) if ends else now)
+    return look, now
 
 
 def note_end(state: State, veid: int, group: Cgroup, barriers: Mapping[str, int]) -> None:
     """The same of a cgroup that is about to be removed; a ledger that cannot be read keeps no VE from ending."""
     if group.exists():
-        with suppress(BrokenConfig, Locked):
-            note(state, veid, group, {}, barriers)
+        with suppress(BrokenConfig, Locked), held(state):
+            note(state, veid, group, {}, barriers, ends=True)
 
 
 def tell(state: State, veid: int, reader: str, counts: Mapping[str, int]) -> None:
@@ -199,6 +208,7 @@ def tell(state: State, veid: int, reader: str, counts: Mapping[str, int]) -> Non
         before = load(state, veid)
         if before.told.get(reader) != counts and state.exists(veid):
             save(state, veid, before, replace(before, told=before.told | {reader: dict(counts)}))
+            os.utime(state.ledger(veid), (before.looked, before.looked))  # it was no look
 
 
 def begin(state: State, veid: int, group: Cgroup) -> None:
@@ -209,7 +219,9 @@ def begin(state: State, veid: int, group: Cgroup) -> None:
         with suppress(BrokenConfig):
             known = load(state, veid)
         above = known.above if known.life == look.life else ()
-        before = Ledger(life=look.life, last=look.failures(), above=above, over=look.over(), told=known.told)
+        before = Ledger(
+            life=look.life, closed=known.closed, last=look.failures(), above=above, over=look.over(), told=known.told
+        )
         save(state, veid, Ledger(), reset(before, time.time(), look.peaks()))
 
 
@@ -222,6 +234,8 @@ def _look(group: Cgroup, samples: Mapping[str, int]) -> Look:
 
 
 def _after(before: Ledger, look: Look, barriers: Mapping[str, int]) -> Ledger:
+    if before.life not in ("", before.closed, look.life):
+        before = replace(before, gap=before.looked)
     if not look.life:
         return before
     amounts = {row.name: value for row in RESOURCES if (value := look.held(row)) is not None}
@@ -255,7 +269,8 @@ def load(state: State, veid: int) -> Ledger:
         table = json.loads(data)
         version = table.pop("version")
         if version == VERSION:
-            return Ledger(**table | {name: tuple(table.get(name, ())) for name in ("sampled", "above")})
+            lists = {name: tuple(table.get(name, ())) for name in ("sampled", "above")}
+            return Ledger(**table | lists, looked=os.stat(state.ledger(veid)).st_mtime)
         why, hint = f"its version {version} is not {VERSION}", "upgrade ve"
     except (ValueError, KeyError, TypeError, AttributeError):
         why, hint = "it is not a ledger", "ve ubc --reset begins a new one"
@@ -272,7 +287,8 @@ def save(state: State, veid: int, before: Ledger, now: Ledger) -> None:
         return
     state.make_dir(os.path.dirname(path))
     with state.writing():
-        write_whole(path, json.dumps({"version": VERSION, **asdict(now)}).encode())
+        table = {name: value for name, value in asdict(now).items() if name != "looked"}
+        write_whole(path, json.dumps({"version": VERSION, **table}).encode())
 
 
 def remove(state: State, veid: int) -> None:

@@ -8,7 +8,7 @@ has it; it is checked here.  What it comes to are files of the VE's cgroup, reso
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias, TypedDict
 
@@ -23,17 +23,25 @@ OOM = ("process", "ve")
 
 
 def _memory(name: str, text: str) -> Bound:
+    if ":" in text:
+        why = "a barrier and a limit go by the name of the beancounter"
+        raise InvalidValue(f"cannot use {name} {text!r}: {why}", f"--{ALIASES[name][0]} {text}")
     size = amounts.size(name, text)
     return Bound(0, UNLIMITED if size >= UNLIMITED else -(-size // PAGE))
 
 
 def _processes(name: str, text: str) -> Bound:
+    if ":" in text:
+        why = "a barrier and a limit go by the name of the beancounter"
+        raise InvalidValue(f"cannot use {name} {text!r}: {why}", f"--{ALIASES[name][0]} {text}")
     number = amounts.count(name, text)
     return Bound(number, number)
 
 
 def _cpus(name: str, text: str) -> float:
-    """Of one CPU's time, how much: a share such as 0.5, 2, or vzctl's 50%."""
+    """Of one CPU's time, how much: a share such as 0.5, 2, or vzctl's 50%; or UNLIMITED."""
+    if text.lower() == "unlimited":
+        return UNLIMITED
     found = re.fullmatch(r"([0-9]{1,5}(?:\.[0-9]{1,3})?)(%?)", text)
     cpus = float(found[1]) / (100 if found[2] else 1) if found else 0.0
     if cpus * CPU_PERIOD < 1000:  # the kernel takes no quota under a millisecond
@@ -92,6 +100,7 @@ OTHERS: dict[str, Callable[[str, str], Any]] = {
     "oom": _oom,
 }
 NAMES = (*ALIASES, *OTHERS, *BY_NAME)
+MEMORY = ("physpages", "privvmpages")  # both are memory.high and memory.max, which have the lower one
 _NOT_NONE = ("physpages", "privvmpages", "numproc")  # without any of these no init runs
 
 
@@ -153,9 +162,17 @@ class Limits:
         return self.bound(name).limit
 
     def warning(self, name: str) -> int:
-        """Its barrier where that is one: UBC's 0 is none, nor is one at the limit."""
+        """Its barrier where that is one: UBC's 0 is none, nor is one at a limit that is a wall."""
         barrier, limit = self.bound(name)
-        return barrier if 0 < barrier < limit else UNLIMITED
+        return barrier if 0 < barrier < (limit if BY_NAME[name].enforced else UNLIMITED) else UNLIMITED
+
+    def is_met(self, name: str) -> bool:
+        """Is it at its limit that more is refused?  Of MEMORY, only one is."""
+        return name not in MEMORY or name == min(MEMORY, key=self.limit)
+
+    def is_crossed(self, name: str) -> bool:
+        """The same of its barrier."""
+        return name not in MEMORY or name == min(MEMORY, key=self.warning)
 
     def warnings(self) -> dict[str, int]:
         """Of each beancounter that has such a barrier."""
@@ -176,19 +193,19 @@ class Limits:
             "memory.low": self.bound("vmguarpages").barrier,
             "memory.min": self.bound("oomguarpages").barrier,
         }
-        cpus = self.others.get("cpus")
+        cpus = self.others.get("cpus", UNLIMITED)
         return {
             **{name: UNLIMITED if count >= UNLIMITED else count * PAGE for name, count in pages.items()},
             "memory.oom.group": int(self.others.get("oom") == "ve"),
             "pids.max": self.limit("numproc"),
-            "cpu.max": f"{int(cpus * CPU_PERIOD) if cpus else 'max'} {CPU_PERIOD}",
+            "cpu.max": f"{int(cpus * CPU_PERIOD) if cpus < UNLIMITED else 'max'} {CPU_PERIOD}",
             "cpu.weight": self.others.get("cpu_weight", WEIGHT),
             "cpuset.cpus": self.others.get("cpuset", ""),
         }
 
     def words(self) -> dict[str, str]:
         """What would ask for the same: resolve's other direction."""
-        return {name: str(value) for name, value in (*self.bounds.items(), *self.others.items())}
+        return {name: text(name, value) for name, value in (*self.bounds.items(), *self.others.items())}
 
     def asked_files(self) -> dict[str, int | str]:
         """Those of files() that are not to say what they say anyway."""
@@ -199,6 +216,19 @@ class Limits:
     def on_disk(self) -> bool:
         """Is its disk traffic limited?"""
         return bool({"io_read", "io_write", "iops", "io_weight"} & self.others.keys())
+
+    def without(self, missing: Collection[str]) -> Limits:
+        """Less what would be kept by these controllers, which are not there (account only)."""
+        bounds = {name: each for name, each in self.bounds.items() if not Limits({name: each}).controllers & {*missing}}
+        others = {
+            name: each for name, each in self.others.items() if not Limits({}, {name: each}).controllers & {*missing}
+        }
+        return Limits(bounds, others)
+
+    @property
+    def controllers(self) -> set[str]:
+        """Those of cgroup v2 that keep a VE to what was asked for."""
+        return {name.partition(".")[0] for name in self.asked_files()} | ({"io"} if self.on_disk else set())
 
     def rlimits(self) -> dict[str, int]:
         """Those of each process that were asked for, by the names of getrlimit(2)."""
@@ -234,8 +264,7 @@ def resolve(asked: Mapping[str, str], account_only: bool = False) -> Limits:
 
 def of_controller(asked: Mapping[str, str], controller: str) -> list[str]:
     """Those of what was asked for that this controller of cgroup v2 does."""
-    files = {name: resolve({name: text}, account_only=True).asked_files() for name, text in asked.items()}
-    return [name for name in files if any(file.startswith(f"{controller}.") for file in files[name])]
+    return [name for name, text in asked.items() if controller in resolve({name: text}, account_only=True).controllers]
 
 
 def canonical(name: str) -> str:
@@ -298,8 +327,7 @@ def _bound(name: str, text: str) -> Bound:
 def _refuse_unenforced(name: str, bound: Bound) -> None:
     row = BY_NAME[name]
     if bound.limit < UNLIMITED and not row.enforced and not row.guaranteed:
-        why = row.note or "no kernel without OpenVZ's patch limits it"
         raise InvalidValue(
-            f"cannot limit {name}: it is only counted; {why}",
+            f"cannot limit {name}: it is only counted; {row.unenforced}",
             hint=f"--account-only counts who is above it; a barrier alone is a warning: {bound.barrier}:unlimited",
         )

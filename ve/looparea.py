@@ -18,14 +18,14 @@ import time
 from contextlib import contextmanager
 
 from ve._linux import loops, syscalls
-from ve.amounts import UNLIMITED
+from ve.amounts import UNLIMITED, size_text
 from ve.errors import FULL, DiskFull, InUse, InvalidValue, NotSupported
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-IMAGE = "area.img"
+IMAGE, MIB = "area.img", 1 << 20
 PATIENCE = 10.0  # seconds for a VE that has ended to be off the image
 _LACKING = (errno.ENOENT, errno.ENXIO, errno.ENODEV, errno.EPERM, errno.EACCES)
 
@@ -53,7 +53,7 @@ def make(private: str, content: str, size: int, inodes: int = 0) -> None:
         _truncate(file.fileno(), size)
     number = ["-N", str(inodes)] if inodes else []
     options = ["-q", "-F", "-m", "0", "-E", "root_owner=0:0,nodiscard", *number, "-d", content]
-    _run(f"cannot make a loop area of {size} bytes", "mkfs.ext4", *options, f"{private}/{IMAGE}")
+    _run(f"cannot make a loop area of {size_text(size)}", "mkfs.ext4", *options, f"{private}/{IMAGE}")
 
 
 def resize(private: str, size: int) -> None:
@@ -62,16 +62,37 @@ def resize(private: str, size: int) -> None:
         raise InvalidValue("cannot make a loop area without a size", "--disk 10G")
     image = f"{private}/{IMAGE}"
     with _alone(image) as fd:
-        what, before = f"cannot make the loop area {size} bytes", os.fstat(fd).st_size
+        what, before = f"cannot make the loop area {size_text(size)} large", os.fstat(fd).st_size
         _run(what, "e2fsck", "-fp", image, well=(0, 1))
         if size > before:
             _truncate(fd, size)
         try:
             _run(what, "resize2fs", image, f"{size // 1024}K")
-        except InvalidValue:
+        except InvalidValue as error:
             _truncate(fd, before)
-            raise
+            if size >= before:
+                raise
+            least = _least(image)
+            raise InvalidValue(
+                f"{what}: what is in it needs {size_text(least)}", f"--disk {size_text(least)}"
+            ) from error
         _truncate(fd, size)
+
+
+def _least(image: str) -> int:
+    """Bytes that its file system cannot do without: resize2fs(8), -P, which says it in blocks."""
+    import re
+    import subprocess
+
+    def number(pattern: str, *command: str) -> int:
+        done = subprocess.run(
+            command, env=os.environ | {"LC_ALL": "C"}, capture_output=True, text=True, errors="replace", check=False
+        )
+        found = re.search(pattern, done.stdout + done.stderr)
+        return int(found[1]) if found else 0
+
+    size = number("Block size: +([0-9]+)", "dumpe2fs", "-h", image)
+    return -(-number("minimum size of the filesystem: ([0-9]+)", "resize2fs", "-P", image) * size // MIB) * MIB
 
 
 def mount(private: str) -> int:

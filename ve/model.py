@@ -6,6 +6,7 @@ A value is checked where it is made, so what holds one need not look again; Inva
 import re
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cached_property
 
 from ve import addresses, ports, rates, resolver, rights, shapes, triggers
 from ve.errors import InvalidValue, NotSupported
@@ -87,6 +88,7 @@ class Config:
     nameservers: tuple[str, ...] = ()  # of ve/resolver.py
     searchdomains: tuple[str, ...] = ()
     area: str = ""  # "loop": what it changes is in a file system of its own
+    user_beancounters: bool = False  # it sees its own in /run/user_beancounters
     account_only: bool = False  # a limit that nothing keeps it to is accepted, and counted
 
     def __post_init__(self) -> None:
@@ -116,7 +118,8 @@ class Config:
         triggers.check(triggers.BARRIER, self.on_barrier)
         triggers.check(triggers.FAILURE, self.on_failure)
         self.rights  # noqa: B018 - are there such profiles and capabilities?
-        self.resources  # noqa: B018 - and such limits?
+        for kind, chosen in ((triggers.BARRIER, self.on_barrier), (triggers.FAILURE, self.on_failure)):
+            triggers.refuse_idle(kind, chosen, self.resources)  # and such limits?
 
     def _check_network(self) -> None:
         shape = self.shape
@@ -132,12 +135,12 @@ class Config:
         """Of its network."""
         return shapes.Shape.parse(self.network or ("routed" if self.addresses else "none"))
 
-    @property
+    @cached_property
     def rights(self) -> rights.Rights:
         """What its root may do."""
         return rights.resolve(self.profiles, self.capabilities)
 
-    @property
+    @cached_property
     def resources(self) -> Limits:
         """What it may use."""
         return resolve_limits(self.limits, self.account_only)

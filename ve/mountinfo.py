@@ -24,11 +24,13 @@ class Line:
         self.source = _plain(device)
 
 
-def lines(pid: int | str = "self") -> Iterator[Line]:
-    """All mounts, in the order in which they were made."""
+def lines(pid: int | str = "self", kind: str = "") -> Iterator[Line]:
+    """All mounts, or those of one file system type, in the order in which they were made."""
+    mark = b" - " + os.fsencode(f"{kind} " if kind else "")  # no field before it is a hyphen alone
     with open(f"/proc/{pid}/mountinfo", "rb") as file:
         for line in file:
-            yield Line(line)
+            if mark in line and (each := Line(line)).kind == (kind or each.kind):
+                yield each
 
 
 def holding(path: str) -> Line:

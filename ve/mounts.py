@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from ve.model import Mount
 
+    Binds = tuple[tuple[str, str], ...]  # the host's path, and where
     Row = tuple[str, str, int, str]  # file system, mount point relative to the VE's root, flags, options
 
     class Protection(TypedDict):
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
         read_only_mounts: tuple[str, ...]
         another_proc: bool
         devices: tuple[str, ...]  # of the host
-        binds: tuple[tuple[str, str], ...]  # the host's path, and where
+        binds: Binds
 
 
 _DATA_ONLY = MS_NOSUID | MS_NODEV | MS_NOEXEC
@@ -84,6 +85,8 @@ LINKS = (
 )
 BOOT_ID = "proc/sys/kernel/random/boot_id"
 SMALL_INIT = "dev/init"  # where the small init is bound for a template that has none
+COUNTERS = "dev/beancounters"  # where the directory of ve/insidefile.py is bound
+COUNTERS_LINK = (("run/user_beancounters", f"/{COUNTERS}/user_beancounters"),)
 
 
 def make_slave() -> None:
@@ -106,7 +109,7 @@ def make_own() -> None:
     syscalls.mount(None, "/", None, syscalls.MS_REC | syscalls.MS_SHARED)
 
 
-def protection(proc: str, sysctls: Iterable[str], devices: tuple[str, ...], small_init: str) -> Protection:
+def protection(proc: str, sysctls: Iterable[str], devices: tuple[str, ...], binds: Binds) -> Protection:
     """What mount_protected shall do for a VE of these rights (ve/rights.py)."""
     whole = proc == "whole"
     return {
@@ -117,7 +120,7 @@ def protection(proc: str, sysctls: Iterable[str], devices: tuple[str, ...], smal
         "read_only_mounts": ("proc",) if proc == "read only" else (),
         "another_proc": whole,
         "devices": devices,
-        "binds": ((small_init, SMALL_INIT),) if small_init else (),
+        "binds": binds,
     }
 
 
@@ -137,8 +140,6 @@ def mount_protected(base: int, wanted: Protection) -> None:
     if wanted["another_proc"]:
         _another_proc()
     for source, point in wanted["binds"]:
-        if os.path.isdir(source):
-            directory(point)
         _bind(source, point)
         _remount_read_only(point, MS_NOSUID | MS_NODEV)
     _protect(wanted)
@@ -177,6 +178,15 @@ def mount_own(rows: Iterable[Row]) -> None:
         if point == "run":
             directory(point)
         syscalls.mount(fstype, f"/{point}", fstype, flags, options or None)
+
+
+def link_own(links: Iterable[tuple[str, str]]) -> None:
+    """As mount_own: symbolic links to what is in /dev, in the place of what an earlier start left there."""
+    for point, target in links:
+        directory(os.path.dirname(point))
+        with suppress(FileNotFoundError):
+            os.unlink(point)
+        os.symlink(target, point)
 
 
 def pivot(old_root: str) -> None:
@@ -315,8 +325,10 @@ def _node(point: str, mode: int, device: int, host_path: str) -> None:
 
 
 def _bind(source: str, point: str) -> None:
-    """A directory must be there; a file is made."""
-    if not os.path.isdir(source):
+    """The point is made, if it is not there."""
+    if os.path.isdir(source):
+        directory(point)
+    else:
         os.close(os.open(point, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o755))
     syscalls.mount(source, point, None, syscalls.MS_BIND)
 

@@ -26,6 +26,7 @@ class Common(Words, total=False):
     on_barrier: Mapping[str, str]
     on_failure: Mapping[str, str]
     account_only: bool
+    user_beancounters: bool
     network: str
     addresses: Iterable[str]
     publish: Iterable[str]

@@ -41,11 +41,7 @@ def argv(launch: Launch) -> list[str]:
 def request(launch: Launch, ours: contextlib.ExitStack) -> dict[str, Any]:
     """What setup is asked for; descriptors made for it are closed with ours."""
     config, template, boots = launch.config, launch.template, launch.boots
-    streams, netns = stdio(launch, ours), other_network(launch, ours)
-    maker = os.pidfd_open(os.getpid()) if launch.ephemeral else -1
-    if launch.ephemeral:
-        ours.callback(os.close, maker)
-        maker = interpreter.above_stdio(maker, ours)
+    streams, netns, maker = stdio(launch, ours), other_network(launch, ours), who_made_it(launch, ours)
     return {
         "veid": config.veid,
         "base": launch.base,
@@ -63,7 +59,8 @@ def request(launch: Launch, ours: contextlib.ExitStack) -> dict[str, Any]:
         "boots": boots,
         "namespaces": tuple(name for name in namespaces.NAMES if name != "net" or config.shape.kind not in SHARED),
         "netns": netns,
-        "own_mounts": mounts.own(boots, outfit.ptys(config.resources)),
+        "own_mounts": mounts.own(boots, outfit.most_ptys(config.resources)),
+        "own_links": mounts.COUNTERS_LINK if config.user_beancounters else (),
         "old_root": "",
         "argv": argv(launch),
         "env": outfit.environment(config, template) | {"TERM": (launch.console and os.environ.get("TERM")) or "linux"},
@@ -79,6 +76,15 @@ def request(launch: Launch, ours: contextlib.ExitStack) -> dict[str, Any]:
         "fds": tuple({fd for fd in (maker, netns, *streams) if fd >= 0}),
         **rights(launch),
     }
+
+
+def who_made_it(launch: Launch, ours: contextlib.ExitStack) -> int:
+    """A pidfd of us, whom an ephemeral VE does not outlive; -1 for any other."""
+    if not launch.ephemeral:
+        return -1
+    maker = os.pidfd_open(os.getpid())
+    ours.callback(os.close, maker)
+    return interpreter.above_stdio(maker, ours)
 
 
 def other_network(launch: Launch, ours: contextlib.ExitStack) -> int:
@@ -104,10 +110,12 @@ def other_network(launch: Launch, ours: contextlib.ExitStack) -> int:
 
 def rights(launch: Launch) -> dict[str, Any]:
     rights, refusals = launch.config.rights, launch.without.refusals
-    small_init = "" if launch.boots else outfit.small_init()
-    protection = mounts.protection(rights.proc, rights.sysctls, launch.config.devices + rights.devices, small_init)
+    given = launch.config.devices + rights.devices
+    binds = () if launch.boots else ((outfit.small_init(), mounts.SMALL_INIT),)
+    if launch.config.user_beancounters:
+        binds = (*binds, (launch.state.inside(launch.config.veid), mounts.COUNTERS))
     return {
-        "protection": protection | {"binds": protection["binds"] + names.binds(launch.config)},
+        "protection": mounts.protection(rights.proc, rights.sysctls, given, (*binds, *names.binds(launch.config))),
         "user_namespaces": rights.user_namespaces,
         "rlimits": launch.config.resources.rlimits(),
         "confinement": {

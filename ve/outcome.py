@@ -15,14 +15,18 @@ import subprocess
 from typing import Any
 
 from ve import amounts
-from ve.wholefile import read_small
+from ve.amounts import BYTES, ITEMS, UNLIMITED
+from ve.beancounter import Files, Reading
+from ve.cgroups import Cgroup
 
-MEMORY = "physpages"  # the beancounter whose limit it was
 _KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL)
 
 
 class CompletedProcess(subprocess.CompletedProcess[Any]):
-    """subprocess.CompletedProcess, with stopped_by: "physpages" if want of memory ended the command, else None."""
+    """subprocess.CompletedProcess, with stopped_by: None, or the beancounter that ended the command.
+
+    That is "physpages", or "privvmpages" where memory is limited by that, if want of memory did.
+    """
 
     def __init__(self, args: Any, returncode: int, stdout: Any, stderr: Any, stopped_by: str | None) -> None:
         super().__init__(args, returncode, stdout, stderr)
@@ -57,8 +61,9 @@ class ExitCode(int):
 class Kills:
     """The kernel's counters of one VE, as they are when a command begins."""
 
-    def __init__(self, cgroup: str) -> None:
-        """cgroup: the directory of the VE's commands, or of its init, below its own."""
+    def __init__(self, cgroup: str, memory: str) -> None:
+        """cgroup: the directory of the VE's commands, or of its init, below its own; memory: what limits that."""
+        self._memory = memory
         self._ve = os.path.dirname(cgroup)
         self._place = next((place for place in (cgroup, self._ve) if os.path.exists(f"{place}/memory.events")), "")
         self._before = self._kills(), self._walls()
@@ -71,18 +76,30 @@ class Kills:
         if returncode not in _KILLED or self._kills() <= self._before[0]:
             return None, ""
         if self._walls() > self._before[1]:
-            limit = read_small(f"{self._ve}/memory.max").strip()
-            return MEMORY, f"{MEMORY} {amounts.size_text(int(limit)) if limit.isdigit() else ''} was used up"
-        return MEMORY, "memory of the host, or of a cgroup in the VE, was used up"
+            limit = _number(self._ve, "memory.max", BYTES)
+            words = [self._memory, *([amounts.size_text(limit)] if limit < UNLIMITED else [])]
+            return self._memory, f"{' '.join(words)} was used up"
+        return self._memory, "memory of the host, or of a cgroup in the VE, was used up"
 
     def _kills(self) -> int:
-        return _count(f"{self._place}/memory.events", b"oom_kill") if self._place else 0
+        return _number(self._place, "memory.events:oom_kill") if self._place else 0
 
     def _walls(self) -> int:
         """How often no memory was left below the VE's own limit."""
-        return _count(f"{self._ve}/memory.events.local", b"oom") if self._place else 0
+        return _number(self._ve, "memory.events.local:oom") if self._place else 0
 
 
-def _count(path: str, key: bytes) -> int:
-    lines = (line.split() for line in read_small(path).splitlines())
-    return next((int(number) for name, number in lines if name == key), 0)
+def no_process(cgroup: str) -> str:
+    """Why the kernel starts no process for a command in the VE with EAGAIN, in words; "" if the VE's numproc is not it.
+
+    cgroup: as for Kills.  Who says so may have been the last one that there was room for, and has ended since.
+    """
+    path = os.path.dirname(cgroup)
+    limit = _number(path, "pids.max") or UNLIMITED
+    taken = _number(path, "pids.current")
+    return f"numproc {taken} of {limit} is used up" if taken + 1 >= limit else ""
+
+
+def _number(path: str, source: str, unit: str = ITEMS) -> int:
+    """Of a cgroup; 0 if that is not there or does not tell."""
+    return Reading(Files(Cgroup(path))).number(source, unit) or 0

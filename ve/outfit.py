@@ -6,7 +6,7 @@ import stat
 from collections.abc import Iterable
 from typing import Any, cast
 
-from ve import blockdevice, devices, looparea, mounts, quota, seccomp
+from ve import blockdevice, devices, looparea, mounts, ptys, quota, seccomp
 from ve.amounts import UNLIMITED
 from ve.errors import InvalidValue, NotSupported
 from ve.facts import Facts
@@ -17,7 +17,6 @@ from ve.state import State
 from ve.template import Template
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-PTYS = 1 << 20  # NR_UNIX98_PTY_MAX of devpts, which is no limit
 CATATONIT = "/usr/bin/catatonit"  # Debian's is static, so it runs in any root
 
 
@@ -51,15 +50,21 @@ def asked(config: Config) -> dict[str, Any]:
         "loss": config.loss,
         "nameservers": list(config.nameservers),
         "searchdomains": list(config.searchdomains),
+        "user_beancounters": config.user_beancounters,
     }
 
 
-def barriers(facts: Facts | None) -> dict[str, int]:
-    """Of a VE that was started in this boot, by beancounter: those that are a warning, as it has them now."""
+def limits(facts: Facts | None) -> Limits | None:
+    """Of a VE that was started in this boot: what it has been given, as it has it now.  None if nobody noted it."""
     import json  # only who counts pays for it
 
     given = json.loads(facts.extra.get("asked", "{}")) if facts else {}  # an older ve notes less
-    return resolve(given.get("limits", {}), account_only=True).warnings()
+    return resolve(given["limits"], account_only=True) if "limits" in given else None
+
+
+def barriers(facts: Facts | None) -> dict[str, int]:
+    """Of these, by beancounter: those barriers that are a warning."""
+    return (limits(facts) or Limits()).warnings()
 
 
 def cgroup_files(limits: Limits, place: str, *, disk: bool) -> dict[str, int | str]:
@@ -69,13 +74,12 @@ def cgroup_files(limits: Limits, place: str, *, disk: bool) -> dict[str, int | s
 
 def asked_files(config: Config, place: str) -> dict[str, int | str]:
     """Of these, what they do not say anyway."""
-    disk = config.resources.on_disk
-    unlimited = cgroup_files(Limits(), place, disk=disk)
-    files = cgroup_files(config.resources, place, disk=disk)
-    return {name: value for name, value in files.items() if value != unlimited.get(name)}
+    limits = config.resources
+    asked, usual = (blockdevice.traffic(each, place) if limits.on_disk else {} for each in (limits, Limits()))
+    return limits.asked_files() | {name: value for name, value in asked.items() if value != usual.get(name)}
 
 
-def ptys(limits: Limits) -> int | None:
+def most_ptys(limits: Limits) -> int | None:
     """How many it may have at once; None: as many as the host."""
     limit = limits.limit("numpty")
     return None if limit >= UNLIMITED else limit
@@ -84,13 +88,13 @@ def ptys(limits: Limits) -> int | None:
 def devpts(most: int, base: int) -> dict[str, str]:
     """All options of a VE's devpts, for who is in the host's user namespace; base: the host's id of its root."""
     words = dict(word.partition("=")[::2] for word in mounts.OWN[0][3].split(",") if "=" in word)
-    return words | {"gid": str(base + int(words["gid"])), "max": str(min(most, PTYS))}
+    return words | {"gid": str(base + int(words["gid"])), "max": str(min(most, ptys.MOST))}
 
 
 def limit_disk(private: str, config: Config) -> None:
     """Let its private area hold what was asked for, as quota.apply; a loop area is of that size already."""
     limits = Limits() if looparea.exists(private) else config.resources
-    quota.apply(private, limits, config.account_only)
+    quota.apply(private, limits, config.account_only, divided=bool(config.rights.inner))
 
 
 def may_open(given: Iterable[devices.Device]) -> list[devices.Device]:

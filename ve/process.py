@@ -33,7 +33,7 @@ from ve.cgroups import Cgroup
 from ve.errors import CannotExecute, Error, InvalidValue, NotRunning, NotSupported
 from ve.execgroup import sweep
 from ve.facts import ended
-from ve.outcome import CalledProcessError, CompletedProcess, ExitCode, Kills
+from ve.outcome import CalledProcessError, CompletedProcess, ExitCode, Kills, no_process
 from ve.request import Arguments, Options, Target
 
 __all__ = ["Popen", "Target", "call", "run", "shell_code", "sweep"]
@@ -68,7 +68,7 @@ class Popen(subprocess.Popen[Any]):
         self._spawned = self._killed = False
         self.stopped_by: str | None = None  # once it has ended: see ve/outcome.py
         self.why = ""  # that in words
-        self._kills = Kills(target.cgroup)
+        self._kills = Kills(target.cgroup, target.memory)
         self._cgroup = _make_cgroup(target)
         try:
             self._spawn(asked.data | {"cgroup": os.fsencode(self._cgroup.path)}, asked.streams)
@@ -119,7 +119,7 @@ class Popen(subprocess.Popen[Any]):
             raise OSError(number, os.strerror(number), name)
         if step == "user" and not number:
             raise InvalidValue(f"cannot enter {self.target.veid} as {name}: {why}")
-        raise _refused(f"cannot enter {self.target.veid}: {step}: {why}", number)
+        raise _refused(self.target, f"{step}: {why}", number)
 
     def _abandon(self) -> None:
         """After a failed start: leave no process, descriptor or cgroup."""
@@ -208,10 +208,13 @@ class Popen(subprocess.Popen[Any]):
             execgroup.set_free(self._cgroup)
 
 
-def _refused(what: str, number: int) -> Error:
+def _refused(target: Target, why: str, number: int) -> Error:
     """What the kernel refused on the way in; that may be what this host lacks altogether, and then it is named."""
     from ve import check, facilities  # only who fails asks
 
+    what = f"cannot enter {target.veid}: {why}"
+    if number == errno.EAGAIN and (full := no_process(target.cgroup)):
+        return Error(f"cannot enter {target.veid}: its {full}", f"ve set {target.veid} --numproc N gives it more")
     what, cure = check.explained(what, "/", facilities.ENTERING) if number else (what, "")
     return NotSupported(what, cure) if cure else Error(what)
 

@@ -31,14 +31,22 @@ def host_ids(pid: int | str, kind: str) -> list[range]:
 
 def mount_number(fd: int | str, pid: int | str = "self") -> int:
     """Of the mount that a descriptor is in, as mountinfo has it: fdinfo, proc_pid_fdinfo(5)."""
-    with open(f"/proc/{pid}/fdinfo/{fd}", "rb") as file:
-        return next(int(line.split()[1]) for line in file if line.startswith(b"mnt_id:"))
+    lines = contents(f"/proc/{pid}/fdinfo/{fd}", None).splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(b"mnt_id:"))
 
 
-def contents(name: str, directory: int, most: int = _WHOLE) -> bytes:
+def threads() -> int:
+    """How many there can be at once on this host: as the kernel allows, and as there are pids for.
+
+    pid_max is the lower one where no init has raised it.
+    """
+    return min(int(contents(f"/proc/sys/kernel/{name}", None)) for name in ("threads-max", "pid_max"))
+
+
+def contents(name: str, directory: int | None, most: int = _WHOLE) -> bytes:
     """All of a file of a process whose /proc/PID is open as directory: it stays that process, whoever has its pid next.
 
-    OSError with EFBIG if there are more bytes than most; ESRCH or ENOENT once the process has ended.
+    So of a cgroup.  OSError with EFBIG if there are more bytes than most; ESRCH or ENOENT once the process has ended.
     """
     fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
     try:

@@ -9,6 +9,7 @@ handle (O_PATH), listed once fdinfo and mountinfo, which ask nobody either, say 
 
 import errno
 import os
+import re
 from collections.abc import Mapping
 
 from ve import procfs
@@ -22,6 +23,7 @@ _SILENT = (
 )
 _TRIES = 10  # a rename or a mount anywhere makes the kernel give up too
 _MOST_INSTANCES = 64
+MOST = 1 << 20  # NR_UNIX98_PTY_MAX of devpts, which is no limit
 
 
 def count(directory: int, base: int) -> int:
@@ -43,7 +45,8 @@ def count(directory: int, base: int) -> int:
 def limit(pid: int, base: int, options: Mapping[str, str]) -> None:
     """Remount the devpts at /dev/pts of the VE whose init is pid with these options, all of them: max= is how many.
 
-    OSError if it cannot be reached in this way, as when the VE's root has mounted something over it.
+    OSError if it cannot be reached in this way, as when the VE's root has mounted something over it, or if the kernel
+    makes something else of it.
     """
     in_a_thread(lambda: _limit(pid, base, options))
 
@@ -59,12 +62,23 @@ def _limit(pid: int, base: int, options: Mapping[str, str]) -> None:
             handle = _own_handle(root, base, mounts[-1])
         finally:
             os.close(root)
+        try:
+            _reconfigure(handle, options)
+        finally:
+            os.close(handle)
+        if (taken := _most(directory, mounts[-1])) != int(options["max"]):
+            raise OSError(errno.EINVAL, f"the kernel has made {taken} of {options['max']}", "/dev/pts")
     finally:
         os.close(directory)
-    try:
-        _reconfigure(handle, options)
-    finally:
-        os.close(handle)
+
+
+def _most(directory: int, mount: Line) -> int:
+    """How many ptys a devpts may have, as mountinfo shows it: not at all where that is as many as any."""
+    for text in procfs.contents("mountinfo", directory).splitlines():
+        if text.startswith(b"%d " % mount.number):
+            found = re.search(rb",max=([0-9]+)(,|$)", text)
+            return int(found[1]) if found else MOST
+    raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), mount.point)
 
 
 def _reconfigure(handle: int, options: Mapping[str, str]) -> None:

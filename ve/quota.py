@@ -11,8 +11,9 @@ project too, or the kernel refuses it with EXDEV; overlayfs, which gives up CAP_
 of everybody, and statfs(2) of the VE's root shows it.  Nobody in a user namespace can change a file's project or a
 quota (tried on 6.1: EINVAL, EPERM).  Beyond the quota ext4 says EDQUOT, xfs ENOSPC.
 
-ext4 and xfs have such quotas, where they are made and mounted for it; for all others there is ve/looparea.py.  A VE
-that is kept in memory has the limits of its tmpfs instead.  See quotactl(2), and Documentation/filesystems/quota.rst.
+ext4 and xfs have such quotas, where they are made and mounted for it; btrfs has others, ve/btrfs.py; for the rest there
+is ve/looparea.py.  A VE that is kept in memory has the limits of its tmpfs instead.  See quotactl(2), and
+Documentation/filesystems/quota.rst.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import os
 import stat
 from contextlib import contextmanager, suppress
 
-from ve import mountinfo
+from ve import btrfs, mountinfo
 from ve._linux import quotas
 from ve._linux.quotas import QIF_DQBLKSIZE, Quota
 from ve.amounts import UNLIMITED
@@ -59,53 +60,101 @@ _UNENFORCED = "unmount it and mount it with -o prjquota, which a remount does no
 
 
 class Held:
-    """What a VE has on disk, as the kernel counts it, in bytes and inodes, and what it may have, or UNLIMITED."""
+    """What a VE has on disk, in bytes and inodes, None being not known; and what it may have, or UNLIMITED."""
 
-    def __init__(self, of: Quota) -> None:
-        self.space, self.inodes = of.space, of.inodes
-        self.space_limit = of.block_limit * QIF_DQBLKSIZE or UNLIMITED
-        self.inodes_limit = of.inode_limit or UNLIMITED
+    def __init__(self, space: int | None, inodes: int | None, space_limit: int, inodes_limit: int) -> None:
+        self.space, self.inodes = space, inodes
+        self.space_limit, self.inodes_limit = space_limit, inodes_limit
 
 
-def apply(private: str, limits: Limits, account_only: bool = False, running: bool = False) -> None:
+def apply(
+    private: str, limits: Limits, account_only: bool = False, running: bool = False, divided: bool = False
+) -> None:
     """Let a private area have what these limits allow, or no limit; under the VE's lock.
 
     It becomes a project where it was none, even one that is restored from a backup, with all that is in it; but not
     while it is in use.  Below what it holds already a limit is accepted, as vzquota has it: then nothing is added until
-    enough has gone.  NotSupported names what was asked for where the file system does not limit, or with account_only
-    not even count.
+    enough has gone.  divided: there will be VEs in it.  NotSupported names what was asked for where the file system
+    does not limit, or with account_only not even count.
     """
     wanted = {name: limits.others[name] for name in WORDS if limits.others.get(name, UNLIMITED) < UNLIMITED}
+    try:
+        if _has_qgroups(private):
+            if "inodes" in wanted:
+                raise NotSupported("btrfs has no limit for inodes", "create it with --area loop")
+            btrfs.apply(private, wanted.get("disk"), divided)
+        else:
+            _apply(private, wanted, account_only, running)
+    except NotSupported as error:
+        raise NotSupported(f"cannot limit {' and '.join(wanted)}: {error}", error.hint) from error
+
+
+def _apply(private: str, wanted: dict[str, int], account_only: bool, running: bool) -> None:
     with _opened(private) as fd:
         if wanted:
-            try:
-                _require(fd, private, account_only, running)
-            except NotSupported as error:
-                raise NotSupported(f"cannot limit {' and '.join(wanted)}: {error}", error.hint) from error
+            _require(fd, private, account_only, running)
         elif not _state(fd) & quotas.FS_QUOTA_PDQ_ACCT or _outer(fd) or (running and not _project(fd)):
             return
         blocks = -(-wanted.get("disk", 0) // QIF_DQBLKSIZE)
         _set(fd, _project(fd) or _become_project(fd), blocks, wanted.get("inodes", 0))
 
 
+def lacking(directory: str) -> str:
+    """Why nothing below a directory can be limited; "" if it can."""
+    try:
+        with _opened(directory) as fd:
+            state = _state(fd)
+    except OSError as error:
+        return error.strerror or str(error)
+    if state & quotas.FS_QUOTA_PDQ_ENFD:
+        return ""
+    mount = mountinfo.holding(os.path.realpath(directory))
+    if state & quotas.FS_QUOTA_PDQ_ACCT:
+        return f"{mount.point} counts projects but does not limit them"
+    return (
+        "only the host's own root can do that" if _in_user_namespace() else _UNCOUNTED.get(mount.kind, _none(mount))[0]
+    )
+
+
 def held(private: str) -> Held | None:
     """What is counted of a private area; None where nothing is, or where there is none."""
     with suppress(FileNotFoundError, NotADirectoryError), _opened(private) as fd:
+        if _has_qgroups(private):
+            group = btrfs.group(private)  # which counts no inodes
+            return Held(group.held, None, min(group.limit, UNLIMITED), UNLIMITED) if group else None
         project = _counted(fd)
-        return Held(quotas.get_quota(fd, project)) if project else None
+        if project:
+            blocks, inodes_most, space, inodes = quotas.get_quota(fd, project)
+            return Held(space, inodes, blocks * QIF_DQBLKSIZE or UNLIMITED, inodes_most or UNLIMITED)
     return None
 
 
+def enforces(place: str) -> bool:
+    """Are private areas limited, in space and in inodes, where this directory is?"""
+    with suppress(FileNotFoundError, NotADirectoryError), _opened(place) as fd:
+        return bool(_state(fd) & quotas.FS_QUOTA_PDQ_ENFD)
+    return False
+
+
 def release(private: str) -> None:
-    """Limit its project no more, before the private area is removed: with its last file the project is free."""
+    """Limit its project no more, before the private area is removed: with its last file the project is free.
+
+    A subvolume is removed with all that is in it, which is one thing.
+    """
     with suppress(FileNotFoundError, NotADirectoryError), _opened(private) as fd:
-        if project := _counted(fd):
+        if _has_qgroups(private):
+            btrfs.remove(private)
+        elif project := _counted(fd):
             _set(fd, project, 0, 0)
 
 
 @contextmanager
 def headroom(private: str) -> Iterator[None]:
     """A little more than its limits, for the mount of an overlay: of a full VE xfs would refuse that (tried)."""
+    if _has_qgroups(private):
+        with btrfs.headroom(private):
+            yield
+        return
     with _opened(private) as fd:
         project = _counted(fd)
         before = quotas.get_quota(fd, project) if project else Quota(0, 0, 0, 0)
@@ -137,6 +186,11 @@ def _opened(path: str) -> Iterator[int]:
         os.close(fd)
 
 
+def _has_qgroups(path: str) -> bool:
+    """Is it on a btrfs, of which we may say who may have what?"""
+    return btrfs.holds(path) and not _in_user_namespace()
+
+
 def _state(fd: int) -> int:
     """FS_QUOTA_PDQ_*; 0 where there is no such thing, or it is not ours to use: a VE may ask, and no more."""
     try:
@@ -163,8 +217,12 @@ def _require(fd: int, private: str, account_only: bool, running: bool) -> None:
         raise NotSupported(why, f"{_UNENFORCED}; --account-only counts")
     if _in_user_namespace():
         raise NotSupported("only the host's own root can do that", "limit the VE that this is")
-    why, cure = _UNCOUNTED.get(mount.kind, (f"{mount.kind} has no project quotas", _EITHER))
+    why, cure = _UNCOUNTED.get(mount.kind, _none(mount))
     raise NotSupported(why, f"create it with --area loop, or {cure}")
+
+
+def _none(mount: mountinfo.Line) -> tuple[str, str]:
+    return f"{mount.kind} has no project quotas", _EITHER
 
 
 def _in_user_namespace() -> bool:

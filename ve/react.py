@@ -85,4 +85,8 @@ def raised(bound: Bound, share: int, most: int) -> Bound:
             return value
         return max(value, min(value + max(1, value * share // 100), most, UNLIMITED - 1))
 
-    return Bound(more(bound.barrier), more(bound.limit))
+    limit = more(bound.limit)
+    barrier = more(bound.barrier)
+    if bound.barrier < bound.limit <= barrier == limit:  # a warning stays one, also where the host has no more
+        barrier = max(bound.barrier, limit - 1)
+    return Bound(barrier, limit)

@@ -25,6 +25,7 @@ class Target:
     veid: int
     filters: tuple[bytes, ...]  # of system calls, for seccomp(2)
     rlimits: Mapping[str, int] = field(default_factory=dict)  # that it was given at its start, by name
+    memory: str = "physpages"  # the beancounter whose limit its memory has
 
 
 class Options(TypedDict, total=False):

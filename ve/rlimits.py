@@ -12,6 +12,7 @@ import os
 import resource
 from resource import RLIM_INFINITY as INFINITY
 
+from ve import procfs
 from ve._linux import syscalls
 
 TYPE_CHECKING = False
@@ -41,13 +42,14 @@ TIMER_SLACK = 50_000  # nanoseconds, prctl(2)
 BY_THREADS = (resource.RLIMIT_NPROC, resource.RLIMIT_SIGPENDING)  # half of the threads that the host can have
 
 
-def reset(asked: Mapping[str, int]) -> None:
+def reset(asked: Mapping[str, int]) -> list[str]:
     """Take the limits, priorities, CPUs and OOM score of a machine's own init, for us and whom we start.
 
-    asked: what is to be the hard limit of a resource instead, by the names of getrlimit(2).  Where CAP_SYS_RESOURCE or
-    CAP_SYS_NICE is missing, as in a VE, nothing goes beyond what its caller may have.
+    asked: what is to be the hard limit of a resource instead, by the names of getrlimit(2); those are returned that are
+    less now.  Where CAP_SYS_RESOURCE or CAP_SYS_NICE is missing, as in a VE, nothing goes beyond what its caller may
+    have.
     """
-    half = _threads() // 2
+    half = procfs.threads() // 2
     usual = RLIMITS | dict.fromkeys(BY_THREADS, (half, half))
     for name, most in asked.items():
         number = getattr(resource, name)
@@ -62,6 +64,7 @@ def reset(asked: Mapping[str, int]) -> None:
             take()
         except PermissionError:
             pass
+    return [name for name, most in asked.items() if resource.getrlimit(getattr(resource, name))[1] != most]
 
 
 def _all_cpus() -> None:
@@ -80,15 +83,6 @@ def _score() -> None:
     for name, value in (("oom_score_adj", b"0"), ("coredump_filter", b"0x33")):  # what core(5) has by default
         with open(f"/proc/self/{name}", "wb") as file:
             file.write(value)
-
-
-def _threads() -> int:
-    """As many as the kernel allows, and as there are pids for: pid_max is the lower one where no init has raised it."""
-    least = []
-    for name in ("threads-max", "pid_max"):
-        with open(f"/proc/sys/kernel/{name}", "rb") as file:  # no text: ve/enter.py can import no codec
-            least.append(int(file.read()))
-    return min(least)
 
 
 def _set(number: int, soft: int, hard: int) -> None:

@@ -1,7 +1,8 @@
 """What no cgroup counts of a VE: what its processes and namespaces hold while one looks.
 
-    numbers = sample.of(pid, base, pids)             # {"numfile": 31, "numtcpsock": 5, ...}
-    several = sample.many(subjects)                  # of many VEs: one thread, and one look at the host's tables
+    [numbers] = sample.many([Subject(pid, base, pids)])    # {"numfile": 31, "numtcpsock": 5, ...}
+
+Of many VEs at once that takes one thread, and one look at the host's tables.
 
 All is read where a VE's root cannot make the reader wait: in the host's /proc, by netlink from within its network
 namespace, never in a file system of the VE's (but for ve/ptys.py, which says how).  A thread of our own goes into the
@@ -42,30 +43,22 @@ class Subject:
     pids: Sequence[int]
 
 
-def of(pid: int, base: int, pids: Sequence[int]) -> dict[str, int]:
-    """What the VE holds, by the names of beancounters.  Each costs what there is to count: see many."""
-    return many([Subject(pid, base, pids)])[0]
-
-
 def many(subjects: Sequence[Subject]) -> list[dict[str, int]]:
     """What each VE holds, by the names of beancounters, in their units: pages, bytes and items.
 
     A name is missing where its number cannot be told: this kernel lacks the means, the VE keeps it from being seen, or
     the caller may not look.  Of a VE whose init has ended, zombie or not, the dict is empty.
 
-    lockedpages, privvmpages   VmLck, and VmData + VmStk, of all processes.  Those two are every private mapping that
-                               may be written to, touched or not, which is what UBC charges; smaps_rollup would have
-                               what is touched, walks page tables for it, and waits for a lock that the process holds
-                               as long as it likes.  Memory that processes share by CLONE_VM counts for each.
-    shmpages                   System V segments, whole, whether attached or not
-    numfile                    descriptors: a file that two processes have open after a fork counts twice
-    numflock                   locks, and leases, in the host's /proc/locks that a process of the VE has taken.  In the
-                               VE's own file all locks by open file description (OFD) of the whole host appear, with no
-                               owner; here they are nobody's.  So is a flock(2) whose taker has ended.
-    numpty                     see ve/ptys.py
-    numsiginfo                 queued signals, of all its users, as RLIMIT_SIGPENDING is held against them
-    num*sock, *buf             see ve/sockets.py
-    numiptent                  see ve/netfilter.py
+    lockedpages      VmLck of all processes.  Memory that processes share by CLONE_VM counts for each.
+    shmpages         System V segments, whole, whether attached or not
+    numfile          descriptors: a file that two processes have open after a fork counts twice
+    numflock         locks, and leases, in the host's /proc/locks that a process of the VE has taken.  In the VE's own
+                     file all locks by open file description (OFD) of the whole host appear, with no owner; here they
+                     are nobody's.  So is a flock(2) whose taker has ended.
+    numpty           see ve/ptys.py
+    numsiginfo       queued signals, of all its users, as RLIMIT_SIGPENDING is held against them
+    num*sock, *buf   see ve/sockets.py
+    numiptent        see ve/netfilter.py
     """
     return in_a_thread(lambda: _tour(subjects))
 
@@ -94,16 +87,15 @@ class _View:
 
 
 def _processes(view: _View) -> dict[str, int]:
-    locked = private = files = 0
+    locked = files = 0
     left = _STATUS_MOST + _STATUS_EACH * len(view.subject.pids)
     for pid in view.subject.pids:
         with contextlib.suppress(FileNotFoundError, ProcessLookupError), _opened(f"/proc/{pid}") as process:
             status = procfs.contents("status", process, left)
             left -= len(status)
             locked += _number(status, b"VmLck")
-            private += _number(status, b"VmData") + _number(status, b"VmStk")
             files += _files(process, _number(status, b"FDSize"))
-    return {"lockedpages": locked * 1024 // PAGE, "privvmpages": private * 1024 // PAGE, "numfile": files}
+    return {"lockedpages": locked * 1024 // PAGE, "numfile": files}
 
 
 def _files(process: int, slots: int) -> int:

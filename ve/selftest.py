@@ -217,7 +217,7 @@ class Subject:
         return channel
 
     def _request(self, victim: Victim, cgroup: str) -> dict[str, Any]:
-        shown = mounts.protection(self.rights.proc, self.rights.sysctls, (), "")
+        shown = mounts.protection(self.rights.proc, self.rights.sysctls, (), ())
         points = [point for _, point, _, _ in mounts.PROTECTED]
         calls = ("msgget", "msgctl", "setdomainname")
         return {

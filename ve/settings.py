@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -33,12 +33,16 @@ _OF_NETWORK = ("addresses", "publish", "rate", "delay", "loss")
 _AT_START = ("nofile", *(name for name, row in BY_NAME.items() if not row.live))  # of limits, for the init's processes
 
 
-def change(instance: Instance, asked: dict[str, Any], save: bool) -> list[str]:
+def change(instance: Instance, asked: dict[str, Any], save: bool, preset: Iterable[str] = ()) -> list[str]:
     """Change these values of its Config; the names of those that wait for the next start.  Under the VE's lock.
 
-    InvalidValue if something can neither change now nor is saved; then nothing has changed.
+    InvalidValue if something can neither change now nor is saved; then nothing has changed.  preset: those limits that
+    nobody asked for by name, so that they are left out where that is so; their names are returned, too.
     """
     with instance.init() as init, contextlib.ExitStack() as undo:
+        lost = [name for name in preset if init and not save and limits.canonical(name) in _AT_START]
+        if lost:
+            asked = asked | {"limits": {name: text for name, text in asked["limits"].items() if name not in lost}}
         before, facts = instance.config, init[0] if init else None
         begun = describe.begun_with(facts, before)
         known = {*before.addresses, *begun["addresses"]}
@@ -60,7 +64,7 @@ def change(instance: Instance, asked: dict[str, Any], save: bool) -> list[str]:
         if save:
             instance.save(wanted)
         undo.pop_all()
-        return _late(now, wanted, asked)
+        return sorted([*_late(now, wanted, asked), *lost])
 
 
 def _with_addresses(veid: int, asked: dict[str, Any], before: Sequence[str], known: Container[str]) -> dict[str, Any]:
@@ -132,7 +136,7 @@ def _late(begun: dict[str, Any], wanted: Config, asked: Mapping[str, Any]) -> li
     """What the VE has not got yet of what was asked for."""
     late = describe.pending(begun, wanted).keys() & asked.keys() - {"limits"}
     of_limits = [name for name in asked.get("limits", ()) if begun["limits"].get(name) != wanted.limits.get(name)]
-    return sorted([*late, *of_limits])
+    return [*late, *of_limits]
 
 
 def _refuse_lost(veid: int, waiting: list[str], save: bool) -> None:
@@ -205,6 +209,7 @@ def _limit_disk(
     if not os.path.isdir(private):
         why = "its changes are kept in memory, and limited from the start"
         raise NotSupported(f"cannot set the disk limits of {instance.veid}: {why}", "ve run --disk 1G --inodes 10000")
+    hardware.refuse_disk(limits.resolve(new, account_only=True), hardware.disk(private))
     if looparea.exists(private):
         _resize(instance, old, new, undo)
         return

@@ -77,7 +77,10 @@ def own_mounts(launch: Launch) -> None:
 
 def limits(launch: Launch) -> None:
     """the resource limits, nice value and OOM score of a machine's own init, whatever who starts the VE has"""
-    rlimits.reset(launch.request["rlimits"])
+    asked = launch.request["rlimits"]
+    for name in rlimits.reset(asked):
+        why = f"{name} {asked[name]} is more than the process that starts it may have"
+        raise NotSupported(f"cannot limit the VE: {why}", "run it with CAP_SYS_RESOURCE")
 
 
 def mapped_root(launch: Launch) -> None:

@@ -62,6 +62,10 @@ class State:
     def ledger(self, veid: int) -> str:
         return os.path.join(self.path, "ubc", str(veid))
 
+    def inside(self, veid: int) -> str:
+        """The directory of what the VE sees of its beancounters (ve/insidefile.py)."""
+        return os.path.join(self.run_dir, "inside", str(veid))
+
     def root(self, veid: int) -> str:
         return os.path.join(self.path, "root", str(veid))
 
@@ -256,7 +260,7 @@ class State:
         facts = parse_facts(read_small(self.facts(veid)))
         if facts is None or facts.boot_id != boot_id():
             return None
-        return facts if facts.extra.get("tag", self.tag) == self.tag else None
+        return facts if facts.extra.get("tag") in (None, self.tag) else None
 
     def keep_filters(self, name: str, filters: bytes) -> None:
         """Keep compiled filters of system calls for this boot, under a name that is made of their content's sources."""

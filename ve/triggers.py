@@ -12,7 +12,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ve import limits
+from ve import amounts, limits
+from ve.amounts import UNLIMITED
 from ve.beancounter import BY_NAME, RESOURCES, Resource
 from ve.errors import InvalidValue, nearest
 
@@ -35,7 +36,8 @@ def canonical(name: str) -> str:
     """The beancounter that a word such as memory stands for; InvalidValue names the nearest one."""
     target = limits.canonical(name) if name in limits.ALIASES else name
     if target not in BY_NAME:
-        raise InvalidValue(f"cannot watch {name}: there is no such resource", nearest(name, BY_NAME))
+        hint = nearest(name, (*limits.ALIASES, *BY_NAME))
+        raise InvalidValue(f"cannot watch {name}: there is no such resource", hint)
     return target
 
 
@@ -68,12 +70,39 @@ def check(kind: str, chosen: Mapping[str, str]) -> None:
         action(kind, name, text)
 
 
+def refuse_idle(kind: str, chosen: Mapping[str, str], given: limits.Limits) -> None:
+    """InvalidValue for an action that nothing of what a VE may use would ever make happen."""
+    for name, text in chosen.items():
+        why, cure = _idle(kind, name, given)
+        if why:
+            taken = f'{cure}; or --on-{kind} "" takes the actions away'
+            raise InvalidValue(f"cannot use on_{kind} {name}:{text}: it would never happen, as {why}", taken)
+
+
+def _idle(kind: str, name: str, given: limits.Limits) -> tuple[str, str]:
+    """Why, and what to say so that it may; "" if it may."""
+    row, bound = BY_NAME[name], given.bound(name)
+    if kind == BARRIER and given.warning(name) >= UNLIMITED:
+        limit = amounts.number_text(bound.limit)
+        why = f"its barrier is its limit {limit}" if 0 < bound.barrier < UNLIMITED else "it has no barrier"
+        return why, f"--{name} BARRIER:{limit}"
+    if kind == FAILURE and name == "vmguarpages" and not bound.barrier:
+        return "nothing is guaranteed", f"--{name} BARRIER:unlimited"
+    if kind == FAILURE and not row.guaranteed and bound.limit >= UNLIMITED:
+        return "it is not limited", f"--{name} BARRIER:LIMIT"
+    if not (given.is_crossed if kind == BARRIER else given.is_met)(name):
+        [other] = {*limits.MEMORY} - {name}
+        return f"{other} is lower", f"--on-{kind} {other}:ACTION"
+    return "", ""
+
+
 def by_resource(kind: str, chosen: Mapping[str, str]) -> dict[str, str]:
     """The same from such as somebody may give, where a beancounter may go by another word."""
     found: dict[str, str] = {}
     for name, text in chosen.items():
         if canonical(name) in found:
             raise InvalidValue(f"cannot use on_{kind} {name}:{text}: {canonical(name)} has another action already")
+        action(kind, name, text)  # to name it as it was typed
         found[canonical(name)] = text
     return found
 

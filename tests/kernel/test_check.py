@@ -16,7 +16,7 @@ import pytest
 
 from tests import lacking
 from tests.conftest import cgroup_root
-from ve import check, facilities, ground, namespaces
+from ve import check, facilities, ground, limits, namespaces
 
 PROGRAM = """
 import dataclasses, json, sys
@@ -32,7 +32,7 @@ os.open = lambda *words: os.kill(os.getpid(), signal.SIGKILL)  # when it comes t
 ground.user_namespace()
 """
 TABLES = (*facilities.KERNEL, *facilities.CONTROLLERS, *facilities.LIBRARIES, *facilities.DEVICES)
-TABLES += (*facilities.PROGRAMS, *facilities.NOTES)
+TABLES += (*facilities.PROGRAMS, *facilities.STORAGE, *facilities.NOTES)
 ROWS = {row.name: row for row in TABLES}
 ADMIN = {f"{name} namespace" for name, *_ in namespaces.NAMESPACES if name != "user"} | {
     "full root",
@@ -42,6 +42,7 @@ ADMIN = {f"{name} namespace" for name, *_ in namespaces.NAMESPACES if name != "u
     "overlayfs",
     "device nodes",
 }
+VALUES = {"oom": "ve", "io_read": "5M/s", "io_write": "5M/s"}  # of limits; of the others 5 is one
 NO_DEVICE = "test ! -e PATH || mount --bind /etc/hostname PATH"
 IN_USER_NAMESPACE = ("unshare", "--user", "--map-root-user")
 
@@ -55,7 +56,10 @@ def none_of(name: str) -> tuple[str, ...]:
 TAKEN: dict[str, tuple[str, ...]] = {
     **{row: lacking.without(row) for row in lacking.REFUSED},
     **{f"{name} namespace": none_of(name) for name, *_ in namespaces.NAMESPACES},
-    **{path: lacking.with_mounts(NO_DEVICE.replace("PATH", path)) for path in ("/dev/fuse", "/dev/net/tun")},
+    **{
+        path: lacking.with_mounts(NO_DEVICE.replace("PATH", path))
+        for path in ("/dev/fuse", "/dev/net/tun", "/dev/loop-control")
+    },
     "root": ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"),
     "own /proc": ("unshare", "--pid", "--fork"),
     "full root": lacking.without_capability("sys_ptrace"),
@@ -66,6 +70,7 @@ TAKEN: dict[str, tuple[str, ...]] = {
     "idmapped mounts": lacking.with_mounts("mount -t ramfs none STATE"),
     "namespace limits": lacking.with_mounts("mount -o bind,ro /proc/sys /proc/sys"),
     "idmapped tmpfs": IN_USER_NAMESPACE,
+    "project quota": lacking.with_mounts("mount -t tmpfs none STATE"),
     "rlimits": ("prlimit", "--nofile=100:100", *lacking.without_capability("sys_resource")),
     "libseccomp": lacking.with_mounts("mount --bind /dev/null $(ldconfig -p | sed -n 's/.*libseccomp.so.2 .*=> //p')"),
 }
@@ -134,13 +139,13 @@ def test_it_agrees_with_others(state_dir: Path) -> None:
     assert ours["idmapped tmpfs"] == (release >= (6, 3))
     where = subprocess.run(["findmnt", "-nft", "cgroup2", "-o", "TARGET"], capture_output=True, text=True, check=True)
     controllers = Path(where.stdout.strip(), "cgroup.controllers").read_text().split()
-    for name in ("memory", "cpu", "pids", "io"):
+    for name in ("memory", "cpu", "cpuset", "pids", "io"):
         assert ours[f"{name} controller"] == (name in controllers), name
-    for name in ("catatonit", "bsdtar", "skopeo", "umoci", "mmdebstrap"):
+    for name in ("catatonit", "bsdtar", "skopeo", "umoci", "mmdebstrap", "mkfs.ext4"):
         assert ours[name] == works("sh", "-c", f"command -v {name}"), name
     assert ours["libseccomp"] == works("sh", "-c", "ldconfig -p | grep -q libseccomp.so.2")
     assert ours["busybox-static"] != works("ldd", shutil.which("busybox") or "")
-    for path in ("/dev/fuse", "/dev/net/tun"):
+    for path in ("/dev/fuse", "/dev/net/tun", "/dev/loop-control"):
         assert ours[path] == works("sh", "-c", f": <>{path}"), path
 
 
@@ -194,6 +199,17 @@ def test_a_root_without_a_capability(state_dir: Path, name: str) -> None:
 @pytest.mark.any_kernel
 def test_what_profiles_need(state_dir: Path) -> None:
     assert look(state_dir)["/dev/fuse"]["needed_by"] == ["profile docker", "profile fuse"]
+
+
+@pytest.mark.any_kernel
+def test_the_options_that_a_controller_is_for(state_dir: Path) -> None:
+    """Each limit that a controller keeps a VE to, by the files that it writes."""
+    for row in facilities.CONTROLLERS:
+        name = row.name.split()[0]
+        asked = {word: VALUES.get(word, "5") for word in limits.NAMES if word not in ("swap", "memory", "processes")}
+        kept = {f"--{word.replace('_', '-')}" for word in limits.of_controller(asked, name)}
+        assert kept - set(row.needed_by) == set(), name
+        assert name == "io" or {each for each in row.needed_by if each[2:] in asked} <= kept, name
 
 
 @pytest.mark.any_kernel

@@ -22,6 +22,12 @@ static int memory(void)
 	return 0;
 }
 
+static int mapped(void)
+{
+	void *page = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	return page == MAP_FAILED ? -1 : 0;
+}
+
 static int process(void)
 {
 	pid_t pid = fork();
@@ -66,8 +72,8 @@ static const struct {
 	const char *name;
 	int (*take)(void);
 } RESOURCES[] = {
-	{"memory", memory}, {"process", process}, {"shared", shared}, {"pty", pty},
-	{"queued", queued}, {"locked", locked},	  {"file", file},
+	{"memory", memory}, {"mapped", mapped}, {"process", process}, {"shared", shared},
+	{"pty", pty},	    {"queued", queued}, {"locked", locked},   {"file", file},
 };
 
 int main(int argc, char **argv)

@@ -17,7 +17,8 @@ from tests import conftest
 from tests.programs import compiled
 from tests.verbs import commandline, witness
 from tests.verbs.conftest import Make
-from ve import errors
+from ve import check, errors
+from ve.amounts import UNLIMITED
 
 KIB, MIB = 1 << 10, 1 << 20
 MAKE = {"ext4": "mkfs.ext4 -q -O quota,project", "xfs": "mkfs.xfs -q"}
@@ -135,8 +136,17 @@ def test_a_write_beyond_is_refused_and_df_shows_it(disk: Disk, make: Make) -> No
     shown = json.loads(commandline.output(disk.dir, "status", env.veid, "--json"))["disk"]
     assert (shown["space_limit"], shown["inodes_limit"]) == (20 * MIB, None)
     assert 0 <= shown["space"] // KIB - project.used <= 1
+    beans = env.beancounters()
+    space, inodes = beans["diskspace"], beans["diskinodes"]
+    assert (space.barrier, space.limit, inodes.limit) == (20 * MIB, 20 * MIB, UNLIMITED)
+    assert 0 <= (space.held or 0) // KIB - project.used <= 1
+    assert inodes.held == project.inodes
     witness.shell(env, "rm /big && echo again >/big")
     assert disk.project(env).used < KIB
+
+
+def test_check_says_that_it_is_there(disk: Disk) -> None:
+    assert [each.present for each in check.check(str(disk.dir), ["project quota"])] == [True]
 
 
 def test_inodes_beyond_are_refused_and_df_shows_it(disk: Disk, make: Make) -> None:

@@ -41,7 +41,7 @@ def test_bounds(text: str, unit: str, bound: tuple[int, int]) -> None:
         ("", ITEMS, "a number is missing"),
         ("5:", PAGES, "a number is missing"),
         ("1:2:3", PAGES, "it is not a number with B, K, M, G, T or P behind it"),
-        ("1.5", PAGES, "it is not a number with"),
+        ("1.5", PAGES, "it is not a whole number"),
         ("ten", ITEMS, "it is not a number"),
         ("5x", BYTES, "it is not a number with"),
         ("٣", ITEMS, "it is not a number"),

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 # stands left of it on its own line: a mechanism may have several rooms, and never knows another of its level.
 LEVELS = (
     (
-        "ve._linux ve._linux.syscalls ve._linux.visits ve._linux.quotas ve._linux.loops",
+        "ve._linux ve._linux.syscalls ve._linux.visits ve._linux.quotas ve._linux.loops ve._linux.subvolumes",
         "ve._linux.libcrypt",
         "ve._linux.ioctls",
     ),
@@ -27,7 +27,7 @@ LEVELS = (
     (
         "ve.namespaces",
         "ve.cgroups ve.enforce ve.blockdevice ve.load ve.watch",
-        "ve.quota",
+        "ve.btrfs ve.quota",
         "ve.looparea",
         "ve.oom",
         "ve.compat",
@@ -56,8 +56,8 @@ LEVELS = (
     ),
     ("ve.facilities ve.ground ve.probes ve.check", "ve.firewall ve.publishing"),
     (
-        "ve.steps ve.actions ve.outfit ve.protections ve.nested ve.names ve.init ve.setup ve.order ve.network "
-        "ve.launch",
+        "ve.steps ve.actions ve.outfit ve.insidefile ve.protections ve.nested ve.names ve.init ve.setup ve.order "
+        "ve.network ve.launch",
         "ve.command ve.enter ve.trials ve.execgroup ve.request ve.outcome ve.process",
         "ve.inside ve.files",
         "ve.stopped",
@@ -72,8 +72,8 @@ LEVELS = (
     ),
     ("ve",),
     (
-        "ve._output ve._completion ve._limit_options ve._network_options ve._options ve._session ve._app ve._ubc "
-        "ve._top ve._plan ve._template ve._network cli",
+        "ve._examples ve._output ve._completion ve._limit_options ve._network_options ve._options ve._session ve._app "
+        "ve._ubc ve._top ve._plan ve._template ve._network cli",
     ),
 )
 # name -> (level, line, place on the line)

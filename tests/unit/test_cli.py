@@ -216,8 +216,12 @@ CALLS: list[tuple[str, list[tuple[str, tuple[Any, ...], dict[str, Any]]]]] = [
     ("status 101", [("get", (101,), {}), ("describe", (), {})]),
     ("explain red mount bpf", [("get", ("red",), {}), ("explain", ("mount",), {}), ("explain", ("bpf",), {})]),
     ("ps 101", [("get", (101,), {}), ("ps", (), {})]),
-    ("events", [("events", (None,), {"follow": False, "act": False})]),
-    ("events red -f --act -q", [("get", ("red",), {}), ("events", (101,), {"follow": True, "act": True})]),
+    ("events", [("events", (None,), {"follow": False, "act": False, "compat": None})]),
+    (
+        "events red -f --act -q",
+        [("get", ("red",), {}), ("events", (101,), {"follow": True, "act": True, "compat": None})],
+    ),
+    ("events --compat /f", [("events", (None,), {"follow": False, "act": False, "compat": "/f"})]),
     (
         "set 101 --on-barrier memory:raise:20% --on-barrier numproc:run:/a:b --on-failure '' --save",
         [
@@ -528,3 +532,9 @@ def test_check_names_a_cure_once_and_fits_a_terminal(world: World, capsys: pytes
     out, err = capsys.readouterr()
     assert (out.count("cure: "), err) == (1, "")
     assert max(map(len, out.splitlines())) <= 80
+
+
+@pytest.mark.parametrize(("verb", "named"), [("create", True), ("set", True), ("run", True), ("start", False)])
+def test_help_says_that_there_are_exact_limits(verb: str, named: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([verb, "--help"]) == 0
+    assert ("--numproc BARRIER:LIMIT" in " ".join(capsys.readouterr().out.split())) is named

@@ -14,7 +14,7 @@ import typer
 
 import cli
 import ve
-from ve import _app, _options, _session, errors
+from ve import _app, _examples, _session, errors
 from ve import _output as out
 
 VE = str(Path(sys.executable).with_name("ve"))
@@ -74,7 +74,7 @@ VERBS = {
 
 
 def test_every_verb_has_an_example_and_is_tried_here() -> None:
-    assert set(VERBS) == set(_options.EXAMPLES)
+    assert set(VERBS) == set(_examples.EXAMPLES)
     names = {command.name for command in cli.app.registered_commands}
     names |= {f"{name} {each.name}" for name, group in _app.groups.items() for each in group.registered_commands}
     assert names == set(VERBS)
@@ -84,7 +84,7 @@ def test_every_verb_has_an_example_and_is_tried_here() -> None:
 def test_help_shows_the_examples(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main([*name.split(), "--help"]) == 0
     shown = capsys.readouterr().out
-    assert all(f"    {line}\n" in shown for line in _options.EXAMPLES[name])
+    assert all(f"    {line}\n" in shown for line in _examples.EXAMPLES[name])
 
 
 @pytest.mark.parametrize("name", VERBS)

@@ -27,10 +27,11 @@ TABLE = {
         bean("swappages"),
     )
 }
+TAKEN = "the kernel took page cache back, swapped out, or killed"
 TOLD = [
     ("failure numproc", 2, 19, "failure", 17, "was refused more than its limit 60 17 times", "freeze"),
     ("failure numproc", 0, 1, "failure", 1, "was refused more than its limit 60", "freeze"),
-    ("failure physpages", 0, 2, "failure", 2, "was refused more than its limit 64M 2 times", ""),
+    ("failure physpages", 0, 2, "failure", 2, f"was about to go over its limit 64M 2 times: {TAKEN}", ""),
     ("barrier physpages", 0, 1, "barrier", (9 << 20) // PAGE, "went over its barrier 8M, holds 9M now", "log"),
     ("barrier physpages", 1, 4, "barrier", (9 << 20) // PAGE, "went over its barrier 8M 3 times, holds 9M now", "log"),
     ("barrier swappages", 0, 1, "barrier", 0, "went over its barrier unlimited", ""),
@@ -41,13 +42,25 @@ TOLD = [
 
 @pytest.mark.parametrize(("key", "before", "now", "kind", "value", "text", "action"), TOLD)
 def test_a_count_that_has_grown(key: str, before: int, now: int, kind: str, value: int, text: str, action: str) -> None:
-    (event,) = events.news(101, {key: before}, {key: now}, TABLE, CHOSEN)
+    (event,) = events.news(101, {key: before}, {key: now}, TABLE, CHOSEN, {})
     assert (event.veid, event.resource, event.kind) == (101, key.split()[1], kind)
     assert (event.value, event.text, event.action) == (value, text, action)
 
 
 def test_what_is_no_news() -> None:
     counts = {"failure numproc": 3, "barrier physpages": 1, "failure nosuch": 4}
-    assert [*events.news(101, counts, counts, TABLE, CHOSEN)] == []
-    assert [*events.news(101, {}, {"failure numproc": 0, "failure nosuch": 4}, TABLE, CHOSEN)] == []
-    assert [each.resource for each in events.news(101, {}, counts, TABLE, {})] == ["numproc", "physpages"]
+    assert [*events.news(101, counts, counts, TABLE, CHOSEN, {})] == []
+    assert [*events.news(101, {}, {"failure numproc": 0, "failure nosuch": 4}, TABLE, CHOSEN, {})] == []
+    assert [each.resource for each in events.news(101, {}, counts, TABLE, {}, {})] == ["numproc", "physpages"]
+
+
+def test_the_barrier_that_was_crossed_is_told_and_not_todays() -> None:
+    (event,) = events.news(101, {}, {"barrier physpages": 1}, TABLE, {}, {"physpages": (4 << 20) // PAGE})
+    assert event.text == "went over its barrier 4M, holds 9M now"
+
+
+def test_only_what_refuses_is_told() -> None:
+    """privvmpages and physpages share a counter of the kernel's."""
+    table = TABLE | {"privvmpages": bean("privvmpages", failcnt=None)}
+    counts = {"failure physpages": 2, "failure privvmpages": 2}
+    assert [each.resource for each in events.news(101, {}, counts, table, {}, {})] == ["physpages"]

@@ -41,14 +41,6 @@ def test_the_table_has_every_resource_in_its_order() -> None:
     assert [row.name for row in beancounter.RESOURCES] == list(OPENVZ)
 
 
-@pytest.mark.parametrize("row", beancounter.RESOURCES, ids=lambda row: row.name)
-def test_a_grade_says_what_its_row_has(row: beancounter.Resource) -> None:
-    if row.grade == beancounter.ACCOUNTING:
-        assert not row.enforced and not row.guaranteed
-    else:
-        assert row.enforced or row.guaranteed
-
-
 def test_each_source_that_is_a_file_has_a_descriptor() -> None:
     sources = [
         getattr(row, column)
@@ -95,6 +87,7 @@ def files(**asked: str) -> dict[str, int | str]:
         ({"cpus": "0.5"}, {"cpu.max": "50000 100000"}),
         ({"cpus": "150%"}, {"cpu.max": "150000 100000"}),
         ({"cpu_weight": "300"}, {"cpu.weight": 300}),
+        ({"cpus": "unlimited"}, {}),
         ({"cpuset": "0-1,4"}, {"cpuset.cpus": "0-1,4"}),
         ({"numtcpsock": "5:unlimited"}, {}),  # a barrier alone is a warning
     ],
@@ -121,7 +114,15 @@ def test_resource_limits() -> None:
         ({"memry": "1G"}, "cannot limit memry: there is no such resource"),
         ({"memory": "0"}, "no VE runs with none"),
         ({"numproc": "0"}, "no VE runs with none"),
-        ({"numfile": "1000"}, "cannot limit numfile: it is only counted"),
+        ({"numfile": "1000"}, "cannot limit numfile: it is only counted; no stock kernel counts the open files"),
+        ({"dcachesize": "1000"}, "it is only counted; no kernel without OpenVZ's patch limits it"),
+        ({"kmemsize": "1000"}, "it is only counted; cgroup v2 limits it only as a part of physpages"),
+        ({"memory": "10P"}, "cannot use memory '10P': P is for what is counted in pages"),
+        ({"memory": "10X"}, "it is not a number with B, K, M, G or T behind it"),
+        ({"physpages": "10X"}, "it is not a number with B, K, M, G, T or P behind it"),
+        ({"physpages": "1.5G"}, "cannot use physpages '1.5G': it is not a whole number"),
+        ({"memory": "512M:1G"}, "a barrier and a limit go by the name of the beancounter"),
+        ({"processes": "5:6"}, "a barrier and a limit go by the name of the beancounter"),
         ({"tcpsndbuf": "1:2"}, "cannot limit tcpsndbuf: it is only counted"),
         ({"cpus": "0"}, "cannot use cpus '0'"),
         ({"cpus": "-1"}, "cannot use cpus"),
@@ -142,6 +143,69 @@ def test_resource_limits() -> None:
 def test_what_is_refused(asked: dict[str, str], why: str) -> None:
     with pytest.raises(InvalidValue, match=why):
         resolve(asked)
+
+
+@pytest.mark.parametrize(
+    ("asked", "cure"),
+    [
+        ({"memory": "512M:1G"}, "--physpages 512M:1G"),
+        ({"processes": "50:60"}, "--numproc 50:60"),
+        ({"physpages": "1.5G"}, "1536M"),
+    ],
+)
+def test_the_cure_is_what_to_type(asked: dict[str, str], cure: str) -> None:
+    with pytest.raises(InvalidValue) as raised:
+        resolve(asked)
+    assert raised.value.hint == cure
+
+
+@pytest.mark.parametrize("text", ["unlimited", "0.5", "2"])
+def test_what_would_ask_for_the_same(text: str) -> None:
+    words = resolve({"cpus": text}).words()
+    assert resolve(words) == resolve({"cpus": text})
+
+
+@pytest.mark.parametrize(
+    ("asked", "warnings"),
+    [
+        ({"numproc": "50:60"}, {"numproc": 50}),
+        ({"numproc": "60"}, {}),  # no warning at the wall
+        ({"numfile": "60"}, {"numfile": 60}),  # there is no wall
+        ({"numfile": "50:60"}, {"numfile": 50}),
+        ({"numfile": "50:unlimited"}, {"numfile": 50}),
+        ({"numfile": "0:60", "physpages": "0:5", "vmguarpages": "5"}, {}),
+    ],
+)
+def test_barriers_that_are_a_warning(asked: dict[str, str], warnings: dict[str, int]) -> None:
+    assert resolve(asked, account_only=True).warnings() == warnings
+
+
+@pytest.mark.parametrize(
+    ("asked", "met", "crossed"),
+    [
+        ({}, "physpages", "physpages"),
+        ({"physpages": "5:10"}, "physpages", "physpages"),
+        ({"privvmpages": "5:10"}, "privvmpages", "privvmpages"),
+        ({"privvmpages": "5:10", "physpages": "4:20"}, "privvmpages", "physpages"),
+        ({"privvmpages": "5:10", "physpages": "0:10"}, "physpages", "privvmpages"),
+    ],
+)
+def test_whose_limit_and_barrier_memory_has(asked: dict[str, str], met: str, crossed: str) -> None:
+    found = resolve(asked)
+    assert [name for name in limits.MEMORY if found.is_met(name)] == [met]
+    assert [name for name in limits.MEMORY if found.is_crossed(name)] == [crossed]
+    assert found.is_met("numproc") and found.is_crossed("numproc")
+
+
+def test_what_is_left_without_a_controller() -> None:
+    asked = resolve({"memory": "1G", "numproc": "5", "io_write": "5M", "cpus": "1", "numsiginfo": "5", "disk": "5G"})
+    assert {*asked.without(["memory", "io"]).words()} == {"numproc", "cpus", "numsiginfo", "disk"}
+    assert asked.without([]) == asked
+
+
+def test_which_controllers_it_takes() -> None:
+    assert resolve({"io_write": "5M", "memory": "1G", "numsiginfo": "5"}).controllers == {"io", "memory"}
+    assert limits.of_controller({"io_write": "5M", "iops": "5", "memory": "1G"}, "io") == ["io_write", "iops"]
 
 
 def test_the_nearest_name_is_named() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ve.outcome import CalledProcessError, CompletedProcess, ExitCode, Kills
+from ve.outcome import CalledProcessError, CompletedProcess, ExitCode, Kills, no_process
 
 
 class Group:
@@ -29,16 +29,20 @@ class Group:
 def test_its_own_limit(tmp_path: Path, delegated: bool, returncode: int) -> None:
     group = Group(tmp_path, delegated=delegated)
     group.write(3, 2)
-    kills = Kills(str(group.commands))
+    kills = Kills(str(group.commands), "physpages")
     assert kills.stopped(returncode) == (None, "")  # somebody killed it
     group.write(4, 3)
     assert kills.stopped(returncode) == ("physpages", "physpages 64M was used up")
+    named = Kills(str(group.commands), "privvmpages")
+    (tmp_path / "memory.max").write_text("max\n")
+    group.write(5, 4)
+    assert named.stopped(returncode) == ("privvmpages", "privvmpages was used up")
     assert kills.stopped(0) == kills.stopped(1) == kills.stopped(-15) == (None, "")
 
 
 def test_memory_that_is_not_the_ve_s_to_use_up(tmp_path: Path) -> None:
     group = Group(tmp_path)
-    kills = Kills(str(group.commands))
+    kills = Kills(str(group.commands), "physpages")
     group.write(0, 1)
     name, why = kills.stopped(-9)
     assert name == "physpages" and why.startswith("memory of the host")
@@ -46,13 +50,13 @@ def test_memory_that_is_not_the_ve_s_to_use_up(tmp_path: Path) -> None:
 
 def test_what_befell_a_service_is_not_laid_to_a_command(tmp_path: Path) -> None:
     group = Group(tmp_path)
-    kills = Kills(str(group.commands))
+    kills = Kills(str(group.commands), "physpages")
     group.write(1, 0, elsewhere=1)
     assert kills.stopped(-9) == (None, "")
 
 
 def test_a_host_without_the_controller(tmp_path: Path) -> None:
-    assert Kills(str(tmp_path / "exec")).stopped(-9) == (None, "")
+    assert Kills(str(tmp_path / "exec"), "physpages").stopped(-9) == (None, "")
 
 
 def test_they_are_subprocess_s_own_types() -> None:
@@ -67,3 +71,16 @@ def test_they_are_subprocess_s_own_types() -> None:
     assert "used up" not in str(CalledProcessError(1, ["a"], b"", b"", None))
     assert ExitCode.of(137, "physpages", "x") == 137
     assert (ExitCode(3).stopped_by, ExitCode(3).why) == (None, "")
+
+
+@pytest.mark.parametrize(
+    ("current", "most", "why"), [(40, 40, "numproc 40 of 40 is used up"), (12, 40, ""), (3, "max", "")]
+)
+def test_why_no_process_is_started(tmp_path: Path, current: int, most: int | str, why: str) -> None:
+    (tmp_path / "pids.current").write_text(f"{current}\n")
+    (tmp_path / "pids.max").write_text(f"{most}\n")
+    assert no_process(str(tmp_path / "exec")) == why
+
+
+def test_nobody_knows_without_the_controller(tmp_path: Path) -> None:
+    assert no_process(str(tmp_path / "exec")) == ""

@@ -20,7 +20,7 @@ def test_each_row_takes_something_out(row: protections.Protection) -> None:
         "namespaces": ("pid", "net", "ipc", "uts"),
         "left_out": (),
         "own_mounts": mounts.OWN,
-        "protection": mounts.protection("", (), (), ""),
+        "protection": mounts.protection("", (), (), ()),
         "confinement": {"capabilities": 0, "keyring": True},
         "base": 65536,
         "old_root": "",

@@ -1,13 +1,16 @@
 """What an admin may choose for a barrier or a failure, and how much is raised."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ve import triggers
-from ve.amounts import UNLIMITED, Bound
+from ve.amounts import PAGE, UNLIMITED, Bound
 from ve.beancounter import RESOURCES
 from ve.errors import InvalidValue
+from ve.model import Config
 from ve.react import raised
 from ve.triggers import BARRIER, FAILURE, Action
 
@@ -72,6 +75,56 @@ def test_other_words_for_a_resource() -> None:
         triggers.check(BARRIER, {"memory": "log"})
 
 
+def test_a_word_that_is_nearly_one_is_named() -> None:
+    with pytest.raises(InvalidValue) as refused:
+        triggers.by_resource(BARRIER, {"memry": "log"})
+    assert refused.value.hint == "did you mean memory?"
+    with pytest.raises(InvalidValue, match="cannot use on_barrier memory:frz: there is no such action"):
+        triggers.by_resource(BARRIER, {"memory": "frz"})
+
+
+IDLE = [
+    (BARRIER, "numproc", {}, "it has no barrier", "--numproc BARRIER:unlimited"),
+    (BARRIER, "numproc", {"numproc": "60"}, "its barrier is its limit 60", "--numproc BARRIER:60"),
+    (BARRIER, "physpages", {"memory": "64K"}, "it has no barrier", f"--physpages BARRIER:{65536 // PAGE}"),
+    (BARRIER, "physpages", {"physpages": "9:20", "privvmpages": "5:20"}, "privvmpages is lower", "--on-barrier priv"),
+    (BARRIER, "numfile", {}, "it has no barrier", "--numfile BARRIER:unlimited"),
+    (FAILURE, "numproc", {}, "it is not limited", "--numproc BARRIER:LIMIT"),
+    (FAILURE, "numproc", {"numproc": "50:unlimited"}, "it is not limited", "--numproc BARRIER:LIMIT"),
+    (FAILURE, "physpages", {"privvmpages": "5:20"}, "it is not limited", "--physpages BARRIER:LIMIT"),
+    (FAILURE, "physpages", {"privvmpages": "20", "physpages": "30"}, "privvmpages is lower", "--on-failure privvm"),
+    (FAILURE, "vmguarpages", {}, "nothing is guaranteed", "--vmguarpages BARRIER:unlimited"),
+]
+
+
+def chosen(kind: str, name: str, asked: dict[str, str]) -> Config:
+    plain = Config(101, "busybox:1", limits=asked, account_only=True)
+    return replace(plain, on_barrier={name: "log"}) if kind == BARRIER else replace(plain, on_failure={name: "log"})
+
+
+@pytest.mark.parametrize(("kind", "name", "asked", "why", "cure"), IDLE)
+def test_what_can_never_happen_is_refused(kind: str, name: str, asked: dict[str, str], why: str, cure: str) -> None:
+    with pytest.raises(InvalidValue, match=f"on_{kind} {name}:log: it would never happen, as {why}") as refused:
+        chosen(kind, name, asked)
+    assert refused.value.hint.startswith(cure)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "asked"),
+    [
+        (BARRIER, "numproc", {"numproc": "50:60"}),
+        (BARRIER, "numfile", {"numfile": "60"}),  # nothing is at 60 but the warning
+        (BARRIER, "privvmpages", {"privvmpages": "5:20"}),
+        (FAILURE, "numproc", {"numproc": "60"}),
+        (FAILURE, "privvmpages", {"privvmpages": "5:20"}),
+        (FAILURE, "oomguarpages", {}),  # by the host's own want of memory
+        (FAILURE, "vmguarpages", {"vmguarpages": "5"}),
+    ],
+)
+def test_what_may_happen_is_taken(kind: str, name: str, asked: dict[str, str]) -> None:
+    assert chosen(kind, name, asked)
+
+
 @pytest.mark.parametrize(
     ("before", "share", "most", "after"),
     [
@@ -80,6 +133,7 @@ def test_other_words_for_a_resource() -> None:
         ((3, 4), 1, 1000, (4, 5)),
         ((50, 90), 20, 100, (60, 100)),
         ((50, 100), 20, 100, (60, 100)),
+        ((90, 100), 20, 100, (99, 100)),  # a warning stays one
         ((90, UNLIMITED), 20, 100, (100, UNLIMITED)),
         ((100, 100), 20, 100, (100, 100)),
         ((200, 200), 20, 100, (200, 200)),  # it has more than the host already: nothing is taken away

@@ -224,6 +224,7 @@ def test_a_capability_more_or_less(host_dir: Path, make: Make) -> None:
     witness.shell(env, "ip link set lo down && ip link set lo up")
 
 
+@pytest.mark.any_kernel
 def test_it_is_kept_and_shown_and_another_waits_for_the_next_start(host_dir: Path, veid: int) -> None:
     options = ("--profile", "strict", "--profile", "sysctl", "--capability", "net_raw:off")
     commandline.output(host_dir, "create", veid, "--template", "busybox", *options)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import ve
+from tests import lacking
 from tests.verbs import commandline, witness
 from tests.verbs.conftest import Make
 
@@ -90,6 +91,18 @@ def test_of_a_command(host_dir: Path, env: "ve.Environment", words: tuple[str, .
     shown = run_strangely(host_dir, *line, "sh", "-c", SHOW)
     assert limits(shown) == expected()
     assert shown.splitlines()[-2:] == ["0", "0"]
+
+
+@pytest.mark.parametrize(("name", "rlimit"), [("numsiginfo", "sigpending"), ("nofile", "nofile")])
+def test_what_is_asked_for_and_cannot_be_had_is_refused(host_dir: Path, make: Make, name: str, rlimit: str) -> None:
+    """Not taken and shown, while the kernel has less."""
+    env = make(**{name: "500"})
+    line = [*lacking.without_capability("sys_resource"), "prlimit", f"--{rlimit}=400:400"]
+    with witness.nothing_changes(host_dir):
+        why = f"RLIMIT_{rlimit.upper()} 500 is more than the process that starts it may have"
+        sentence = f"cannot start {env.veid}: limits: cannot limit the VE: {why}"
+        hint = witness.refused(host_dir, 5, sentence, "start", env.veid, before=tuple(line))
+    assert hint == "run it with CAP_SYS_RESOURCE"
 
 
 def test_the_caller_keeps_its_own(host: "ve.Host", make: Make) -> None:

@@ -1,5 +1,6 @@
 """ve set: at once where that can be, for good with --save, and never accepted and then ignored."""
 
+import json
 import os
 import tomllib
 from pathlib import Path
@@ -30,6 +31,22 @@ def test_the_hostname_of_a_running_one_changes_at_once(host_dir: Path, make: Mak
     env.stop(fast=True)
     env.start()
     assert hostname(host_dir, env.veid) == "red"
+
+
+def test_a_preset_is_set_on_a_running_one_without_what_waits(host_dir: Path, make: Make) -> None:
+    """numsiginfo, which nobody has typed, is given to a process when it begins."""
+    env = make(account_only=True)
+    env.start()
+    done = commandline.run(host_dir, "set", env.veid, "--config", "light")
+    assert done.returncode == 0, done
+    assert f"{env.veid}: preset is set\n" in done.stderr
+    assert f"{env.veid}: numsiginfo is left out: it needs --save, and a restart\n" in done.stderr
+    now = json.loads(commandline.output(host_dir, "status", env.veid, "--json"))["limits"]
+    assert now["numpty"] == "4" and "numsiginfo" not in now
+    typed = commandline.run(host_dir, "set", env.veid, "--config", "light", "--numsiginfo", "70")
+    assert (typed.returncode, "numsiginfo" in typed.stderr) == (20, True)
+    saved = commandline.run(host_dir, "set", env.veid, "--config", "light", "--save")
+    assert f"{env.veid}: numsiginfo waits for a restart\n" in saved.stderr
 
 
 @pytest.mark.any_kernel

@@ -14,7 +14,9 @@ from tests.verbs import commandline, witness
 from tests.verbs.conftest import Make
 from ve.beancounter import RESOURCES
 
-NAMES = [row.name for row in RESOURCES]
+NAMES = [*(row.name for row in RESOURCES), "diskspace", "diskinodes"]
+
+LONG_AGO = 1e9  # 2001-09-09T01:46:40Z
 
 
 def controllers() -> list[str]:
@@ -26,7 +28,7 @@ def test_each_resource_of_each_ve(host_dir: Path, env: "ve.Environment", make: M
     rows = json.loads(commandline.output(host_dir, "ubc", "--json"))
     of = {veid: [row for row in rows if row["veid"] == veid] for veid in (env.veid, stopped.veid)}
     assert [row["name"] for row in of[env.veid]] == NAMES == [row["name"] for row in of[stopped.veid]]
-    assert {row["held"] for row in of[stopped.veid]} == {None}
+    assert {row["held"] for row in of[stopped.veid][: len(RESOURCES)]} == {None}
     [numproc] = [row for row in of[stopped.veid] if row["name"] == "numproc"]
     assert (numproc["barrier"], numproc["limit"]) == (100, 100)
     if "pids" in controllers():
@@ -60,11 +62,19 @@ def test_openvz_s_file(host_dir: Path, env: "ve.Environment", tmp_path: Path) ->
     assert sorted(os.listdir(tmp_path)) == ["user_beancounters", "user_beancounters.meta"]
 
 
+def test_who_looks_for_events_writes_it_too(host_dir: Path, env: "ve.Environment", tmp_path: Path) -> None:
+    file = tmp_path / "user_beancounters"
+    commandline.output(host_dir, "events", "--quiet", "--compat", file)
+    assert f"{env.veid}:" in file.read_text().split()
+    assert Path(f"{file}.meta").exists()
+    witness.refused(host_dir, 20, f"cannot write {file}: it is of all VEs", "events", env.veid, "--compat", file)
+
+
 @pytest.mark.any_kernel
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (("--numfile", "100"), "cannot limit numfile: it is only counted; a file that several"),
+        (("--numfile", "100"), "cannot limit numfile: it is only counted; no stock kernel counts"),
         (("--numproc", "200:100"), "cannot use numproc '200:100': its barrier 200 is above its limit 100"),
         (("--numproc", "-5"), "cannot use numproc '-5': it is negative"),
         (("--numproc", "5k"), "cannot use numproc '5k': it is a count, which has no suffix"),
@@ -104,6 +114,61 @@ def test_a_limit_is_refused_where_its_controller_is_missing(host_dir: Path, make
     env = make(memory="64M", account_only=True)
     env.start()
     assert env.status == ve.Status.RUNNING
+
+
+def test_of_one_that_is_stopped_it_says_until_when_it_was_counted(host_dir: Path, env: "ve.Environment") -> None:
+    assert commandline.run(host_dir, "ubc", env.veid).stderr == ""
+    env.stop(fast=True)
+    os.utime(host_dir / f"ubc/{env.veid}", (LONG_AGO, LONG_AGO))
+    for _ in range(2):  # to look at what is not there is no look
+        said = commandline.run(host_dir, "ubc", env.veid).stderr
+        assert said == f"{env.veid} does not run: this was counted until 2001-09-09T01:46:40Z\n"
+    commandline.output(host_dir, "events", env.veid)
+    assert looked(host_dir, env) == ("2001-09-09T01:46:40Z", None)
+
+
+def test_what_a_power_cut_took_is_said_until_a_reset(host_dir: Path, env: "ve.Environment") -> None:
+    """Its processes and its cgroup are gone, and nobody of ours has seen them go."""
+    commandline.output(host_dir, "ubc", env.veid)
+    os.utime(host_dir / f"ubc/{env.veid}", (LONG_AGO, LONG_AGO))
+    group = commandline.cgroup(host_dir, env.veid)
+    (group / "cgroup.kill").write_text("1")
+    witness.wait_empty(host_dir, env.veid)
+    for path, _, _ in [*os.walk(group)][::-1]:
+        os.rmdir(path)
+    loss = f"{env.veid}: not counted is what came from 2001-09-09T01:46:40Z on, until the host crashed"
+    assert loss in commandline.run(host_dir, "ubc", env.veid).stderr.splitlines()
+    env.start()
+    assert looked(host_dir, env) == ("2001-09-09T01:46:40Z",) * 2
+    env.restart(timeout=0)  # an orderly end loses nothing more
+    assert commandline.run(host_dir, "ubc", env.veid).stderr == f"{loss}\n"
+    commandline.run(host_dir, "ubc", env.veid, "--reset")
+    assert looked(host_dir, env)[1] is None
+
+
+def looked(host_dir: Path, env: "ve.Environment") -> tuple[str | None, str | None]:
+    [one] = {(row["looked"], row["gap"]) for row in json.loads(commandline.output(host_dir, "ubc", "--json", env.veid))}
+    return one
+
+
+@pytest.mark.any_kernel
+@pytest.mark.parametrize(
+    "option", [("--io-write", "10M/s"), ("--io-read", "1M"), ("--iops", "5"), ("--io-weight", "9")]
+)
+def test_so_is_one_of_disk_traffic(host_dir: Path, make: Make, host: "ve.Host", option: tuple[str, str]) -> None:
+    """At create, set and start alike: that of a VE whose conf file came from a host that has the controller."""
+    if "io" in controllers():
+        return  # tests/limits/test_shares.py
+    name = option[0].removeprefix("--").replace("-", "_")
+    sentence = f"cannot limit {name}: cgroup2 has no io controller here"
+    env = make()
+    with witness.nothing_changes(host_dir):
+        witness.refused(host_dir, 5, sentence, "create", 3999, "--template", "busybox", *option)
+        witness.refused(host_dir, 5, sentence, "set", env.veid, "--save", *option)
+    with (host_dir / f"conf/{env.veid}.toml").open("a") as conf:
+        conf.write(f'[limits]\n{name} = "{option[1]}"\n')
+    hint = witness.refused(host_dir, 5, f"cannot start {env.veid}: host: {sentence}", "start", env.veid)
+    assert "cgroup_no_v1=all on the kernel command line" in hint or "Delegate=yes" in hint
 
 
 def test_reset_is_noted(host_dir: Path, env: "ve.Environment") -> None:

@@ -1,28 +1,26 @@
 """Run the tests on a stock Debian kernel: python -m tests.vm KERNEL [PYTEST ARGUMENT...]
 
-virtme-ng boots the kernel on this machine's own file system (over 9p, read only) under QEMU's software emulation, with
-an ext4 disk for what must be written; guest.sh does the rest inside.  The exit code is pytest's; 255 is a guest that
-died, 124 one that was ended for taking too long.
+Without a path among them, all that depends on the kernel: in two machines at the same time, as one takes hardly more
+than one CPU, and what survives a reboot in a third.  The first one's output is shown as it comes, then the others'.
+The exit code is pytest's; 255 is a guest that died, 124 one that was ended for taking too long.
 """
 
+import contextlib
 import os
-import shlex
 import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from tests import debian
-from tests.vm import kernel
+from tests.vm import guest, kernel
 
-ROOT = Path(__file__).resolve().parent.parent.parent
-GUEST = Path(__file__).with_name("guest.sh")
-TESTS = ["tests/kernel", "tests/verbs", "tests/limits", "tests/attacks", "-m", "not any_kernel and not long"]
-LIMIT = 65 * 60.0  # seconds
-BOOT = 3 * 60.0  # seconds that the guest may take besides its tests
+PARTS = (("tests/verbs",), ("tests/limits", "tests/kernel", "tests/attacks"))  # about as long
+CHOSEN = ("-m", "not any_kernel and not long")
+PYTEST = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-o", "timeout=900"]
 
 
 def main() -> int:
@@ -30,72 +28,49 @@ def main() -> int:
         print(f"usage: python -m tests.vm {'|'.join(kernel.SUITES)} [PYTEST ARGUMENT...]", file=sys.stderr)
         return 2
     version, *arguments = sys.argv[1:]
-    if not any(argument.startswith("tests") for argument in arguments):
-        arguments = TESTS + arguments
-    image = kernel.obtain(version)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    kernel.obtain(version)
+    if any(argument.startswith("tests") for argument in arguments):
+        return run(version, arguments)
+    first, *others = ([*part, *CHOSEN, *arguments] for part in PARTS)
+    commands = [[sys.executable, "-m", "tests.vm", version, *each] for each in others]
+    commands.append([sys.executable, "-m", "pytest", "tests/vm", *arguments])
+    with contextlib.ExitStack() as stack:
+        beside = [stack.enter_context(running(command, version)) for command in commands]
+        return max(run(version, first), *(each.wait() for each in beside))
+
+
+@contextlib.contextmanager
+def running(command: list[str], version: str) -> Iterator["subprocess.Popen[bytes]"]:
+    """A command whose output is shown once it has ended, or is ended as we end."""
+    with tempfile.TemporaryFile() as output:
+        process = subprocess.Popen(command, stdout=output, env=os.environ | {"KERNEL": version})
+        try:
+            yield process
+        finally:
+            process.terminate()
+            process.wait()
+            output.seek(0)
+            show(output.read())
+
+
+def run(version: str, arguments: list[str]) -> int:
+    """These tests in a machine of their own."""
     if any("tests/verbs" in argument for argument in arguments):
         print("==> making the Debian template that is booted there, unless it is there already", flush=True)
         debian.archive()
     print(f"==> booting Debian's kernel {version} in software: half a minute to the first test", flush=True)
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="ve-vm.", dir="/var/tmp") as place:
-        disk = make_disk(Path(place))
-        code = run(boot_command(image, disk, arguments))
+        disk = guest.make_disk(Path(place))
+        code = guest.boot(kernel.obtain(version), disk, [*PYTEST, *arguments], show)
     print(f"==> kernel {version}: exit code {code} after {time.monotonic() - began:.0f} s", flush=True)
     return code
 
 
-def make_disk(place: Path) -> Path:
-    """A sparse ext4 image: 9p, which the guest's root is on, can neither be idmapped nor be written to."""
-    disk = place / "disk"
-    with disk.open("wb") as file:
-        file.truncate(16 << 30)
-    subprocess.run(["mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=1,root_owner=0:0", disk], check=True)
-    return disk
-
-
-def boot_command(image: Path, disk: Path, arguments: list[str]) -> list[str]:
-    environment = {"VE_TESTS_MUST_RUN": os.environ.get("VE_TESTS_MUST_RUN", "1"), "PYTHON": sys.executable}
-    inside = ["env", *(f"{key}={value}" for key, value in environment.items())]
-    inside += ["timeout", "-k", "10", str(LIMIT), "bash", str(GUEST), str(ROOT), *arguments]
-    # A second, caching export of the same root: without a cache each exec and import in the guest asks the host again.
-    devices = f"-drive file={disk},if=virtio,format=raw,cache=unsafe"
-    devices += " -virtfs local,path=/,mount_tag=host,security_model=none,readonly=on,multidevs=remap"
-    # What costs a software CPU most and tells nothing here: a fifth level of page tables, wide vectors, mitigations.
-    devices += " -cpu max,la57=off,avx=off,avx2=off"
-    vng = ["vng", "--disable-kvm", "--user", "root", "--cpus", "2", "--memory", "4G", "--name", "ve-test"]
-    vng += ["--append", "mitigations=off"]
-    vng += ["--rodir", str(ROOT)]  # a guest has its own /tmp and /var/tmp, where the project may be
-    return [*vng, "--run", str(image), f"--qemu-opts={devices}", "--", shlex.join(inside)]
-
-
-def run(command: list[str]) -> int:
-    """Run it, its output going to ours as it comes; whatever happens, nothing of it outlives this call."""
-    tools = Path(sys.executable).parent  # vng looks for its other half in PATH
-    environment = os.environ | {"PATH": f"{tools}:{os.environ['PATH']}"}
-    vm = subprocess.Popen(
-        command,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,  # so that QEMU, its grandchild, can be killed as one of a group
-    )
-    assert vm.stdout is not None
-    too_late = threading.Timer(LIMIT + BOOT, os.killpg, (vm.pid, signal.SIGKILL))
-    too_late.start()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    try:
-        while chunk := os.read(vm.stdout.fileno(), 1 << 16):
-            sys.stdout.buffer.write(chunk)
-            sys.stdout.flush()
-        code = vm.wait()
-        return 124 if code == -signal.SIGKILL else code
-    finally:
-        too_late.cancel()
-        if vm.poll() is None:
-            os.killpg(vm.pid, signal.SIGKILL)
-            vm.wait()
+def show(chunk: bytes) -> None:
+    sys.stdout.buffer.write(chunk)
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

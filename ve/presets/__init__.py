@@ -46,6 +46,8 @@ def parse(data: bytes, path: str) -> dict[str, str]:
     if table or not limits or not isinstance(limits, dict):
         raise BrokenConfig(f"cannot read {path}: it is not one table [limits]")
     for key, value in limits.items():
+        if "-" in key:
+            raise BrokenConfig(f"cannot read {path}: limits.{key} has no '-'", hint=f"{key.replace('-', '_')}")
         if not _KEY.fullmatch(key) or isinstance(value, bool) or not isinstance(value, str | int | float):
             raise BrokenConfig(f"cannot read {path}: limits.{key} is not a string or a number")
     return {key: str(value) for key, value in limits.items()}
