@@ -215,7 +215,7 @@ USAGE = {
     "start": (20, "cannot start: no VE is named", "ve start VE, or ve start --onboot"),
     "start --onboot 1": (20, "cannot start 1: --onboot stands in place of names", "ve start 1 without it"),
     "create 101": (2, "cannot run ve create: missing option '--template'", "see ve create --help"),
-    "create 1 --templat b": (2, "cannot run ve create: no such option: --templat", "did you mean --template?"),
+    "create 1 --templte b": (2, "cannot run ve create: no such option: --templte", "did you mean --template?"),
     "list 101": (2, "cannot run ve list: got unexpected extra argument(s) (101)", "ve status VE"),
     "exec --bar 101 ls": (125, "cannot run ve exec: no such option: --bar", "see ve exec --help"),
     "template add x": (2, "cannot run ve template add: missing argument 'SOURCE'", "see ve template add --help"),
