@@ -70,8 +70,8 @@ def make(disk: "ve.Host") -> Iterator[Make]:
     assert sh(f"btrfs subvolume list {disk.state.path}") == ""
     sh(f"btrfs subvolume sync {disk.state.path}")
     sh(f"sync -f {disk.state.path}")
-    groups = sh(f"btrfs qgroup show --raw {disk.state.path}").splitlines()
-    assert [line.split()[0] for line in groups if line.startswith("0/")] == ["0/5"]
+    groups = [line.split() for line in sh(f"btrfs qgroup show --raw {disk.state.path}").splitlines()]
+    assert [words for words in groups if words[0].startswith("0/") and words[0] != "0/5" and words[1] != "0"] == []
 
 
 def group(env: "ve.Environment") -> tuple[int, str]:

@@ -10,7 +10,6 @@ BTRFS_IOC_SUBVOL_CREATE = 0x5000940E
 BTRFS_IOC_SNAP_DESTROY = 0x5000940F
 BTRFS_IOC_INO_LOOKUP = 0xD0009412
 BTRFS_IOC_FS_INFO = 0x8400941F
-BTRFS_IOC_QGROUP_CREATE = 0x4010942A
 BTRFS_IOC_QGROUP_LIMIT = 0x8030942B
 BTRFS_QGROUP_LIMIT_MAX_RFER = 1
 BTRFS_FIRST_FREE_OBJECTID = 256  # the inode that the root of each subvolume has
@@ -49,8 +48,3 @@ def limit(fd: int, size: int) -> None:
     """Let the subvolume that a directory is in refer to so many bytes, or NO_LIMIT."""
     asked = struct.pack("=6Q", 0, BTRFS_QGROUP_LIMIT_MAX_RFER, size, 0, 0, 0)  # qgroup 0: its own
     fcntl.ioctl(fd, BTRFS_IOC_QGROUP_LIMIT, asked)
-
-
-def destroy_qgroup(fd: int, subvolume: int) -> None:
-    """EBUSY from kernel 6.11 on while the subvolume goes: then the kernel itself removes it, with the last of that."""
-    fcntl.ioctl(fd, BTRFS_IOC_QGROUP_CREATE, struct.pack("=QQ", 0, subvolume))
