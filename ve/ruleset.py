@@ -22,7 +22,7 @@ GATEWAY4, GATEWAY6 = venet.GATEWAYS[4], venet.GATEWAYS[6]
 # cannot miss: there is no multicast on it, as there was none on OpenVZ's, nor a neighbour to be found (IFF_NOARP).
 #
 # fib knows for a source without a route no interface, and for one that is the host's own neither (nft_fib_ipv4.c).
-# To 0.0.0.0 and :: it is kind, for the sake of DHCP and of ND.
+# To 0.0.0.0 and ::, for the sake of DHCP and of ND, it is kind; the former only when it asks all.
 #
 # A VE that talks to itself by way of the host must not see itself as the other end, and who sends from 127.0.0.0/8
 # gets no answer: the gateway is put in their place.  [::1] cannot be led elsewhere: IPv6 has no route_localnet.
@@ -40,7 +40,6 @@ _INET = f"""
         iifname != "{VES}" accept
         add @sent {{ iifname }}
         fib saddr . iif oif missing drop
-        ip saddr 0.0.0.0/8 drop
         ip6 saddr :: drop
         ip daddr {{ 127.0.0.0/8, 224.0.0.0/4, 255.255.255.255 }} drop
         ip6 daddr ff00::/8 drop
@@ -66,7 +65,6 @@ _INET = f"""
         jump published
     }}
     chain published {{
-        meta l4proto != {{ tcp, udp }} return
         ip6 daddr {{ ::1, fe80::/10 }} return
         fib daddr type != local return
         dnat ip to meta l4proto . th dport map @published4

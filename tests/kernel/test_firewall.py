@@ -212,6 +212,49 @@ def test_a_ve_hears_no_multicast_of_the_hosts(net: HostNet, red: StandIn) -> Non
             assert sum(FORGED in frame for frame in until_mark(wire)) == (2 if flushed else 0)
 
 
+def test_nobody_asks_from_nowhere(net: HostNet, red: StandIn) -> None:
+    told = framed("::", "fe80::1", ICMP6, icmp6(128, bytes(4) + FORGED))
+    asked = framed(LINK, "fe80::1", ICMP6, icmp6(128, bytes(4) + MARK))
+    with net.call(socket.socket, socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6) as hears:
+        hears.settimeout(PATIENCE)
+        red.send([told, asked])
+        assert not any(FORGED in message for message in until_mark(hears))
+        net.run("nft", "flush", "ruleset")
+        red.send([told, asked])
+        assert any(FORGED in message for message in until_mark(hears))
+
+
+@pytest.mark.parametrize("six", (False, True), ids=("IPv4", "IPv6"))
+def test_a_ve_is_told_of_no_shorter_way(net: HostNet, red: StandIn, six: bool) -> None:
+    """As the host tells who sends it what goes back where it came from."""
+    net.run("ip", *(["-6"] if six else []), "route", "add", "198.51.100.7" if not six else "fd02::7", "dev", red.name)
+    target = "fd02::7" if six else "198.51.100.7"
+
+    def redirected() -> bool:
+        with sniffing(red.call, "venet0") as wire:
+            red.send([datagram(RED[six], target, MARK)])
+            found = until_mark(wire)
+            net.call(say, RED[0], MARK)
+            found += until_mark(wire)
+        return any(
+            frame[54] == 137 if six else frame[23] == ICMP and frame[34] == 5 for frame in found if len(frame) > 54
+        )
+
+    assert not redirected()
+    net.run("nft", "flush", "chain", "inet", "ve", "to_ves")
+    assert redirected()
+
+
+def test_the_hosts_other_networks_are_as_before(net: HostNet) -> None:
+    with sniffing(_outside(net), "eth0") as wire:
+        for target in ("224.0.0.251", "ff02::fb"):
+            net.call(say, target, FORGED, "eth0")
+        net.call(say, OUTSIDE[0], MARK)
+        assert sum(FORGED in frame for frame in until_mark(wire)) == 2
+    net.run("ip", "-6", "neighbour", "flush", "dev", "eth0")
+    assert net.call(pings, OUTSIDE[1])
+
+
 def test_what_is_a_ves_own_passes(net: HostNet, red: StandIn, blue: StandIn) -> None:
     for target in (*OUTSIDE, *HOST, *BLUE):
         assert red.call(pings, target), target
