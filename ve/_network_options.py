@@ -26,8 +26,16 @@ Network = Annotated[
     str | None,
     typer.Option(
         metavar="KIND",
-        help="routed (by --ip), none, host (the host's own) or ve:VEID (that of another VE, which runs).",
+        help="routed (by --ip), none, host, ve:VEID, bridge:BR, macvlan:IF or device:IF.",
     ),
+]
+DeviceLostOk = Annotated[
+    bool | None,
+    typer.Option("--device-lost-ok", help="Take a virtual device:IF, which is lost if the VE ends by itself."),
+]
+Gateways = Annotated[
+    Texts,
+    typer.Option("--gateway", metavar="ADDRESS", help="Its way out where it is not routed, one for each family."),
 ]
 Nameservers = Annotated[
     Texts,

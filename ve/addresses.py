@@ -103,6 +103,13 @@ def nameserver(text: str) -> str:
         raise InvalidValue(f"cannot use nameserver {text!r}: it is not an address") from None
 
 
+def gateway(text: str) -> Address:
+    try:
+        return ipaddress.ip_address(text)
+    except ValueError:
+        raise InvalidValue(f"cannot use gateway {text!r}: it is not an address") from None
+
+
 def check_usable(address: Address, text: str) -> Address:
     """InvalidValue for what no VE can have."""
     for special, means in _SPECIAL.items():

@@ -14,6 +14,8 @@ from ve.instance import Instance
 from ve.limits import MEMORY, resolve
 from ve.model import Config
 
+_OF_NETWORK = ("gateways", "publish", "rate", "delay", "loss", "nameservers", "searchdomains")
+
 
 def describe(instance: Instance) -> dict[str, object]:
     """All that there is to tell, in the order of `ve status`."""
@@ -30,9 +32,9 @@ def describe(instance: Instance) -> dict[str, object]:
         "uptime": _uptime(facts.start_time) if facts else None,
         "template": begun["template"],
         "hostname": hostname,
+        "network": begun["network"] or ("routed" if begun["addresses"] else "none"),
         "addresses": network.addresses(facts, settings.addresses),
-        "publish": begun["publish"],
-        **{name: begun[name] for name in ("rate", "delay", "loss")},
+        **{name: begun[name] for name in _OF_NETWORK},
         "traffic": traffic.total(instance.state, instance.veid, facts)._asdict(),
         "description": settings.description,
         "onboot": settings.onboot,

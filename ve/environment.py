@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from ve import (
     actions,
+    attachment,
     describe,
     diff,
     explain,
@@ -128,7 +129,8 @@ class Environment(Instance):
             if self.cgroup.frozen():
                 self.cgroup.freeze(False)
             patience = 0 if fast else timeout
-            orderly = shutdown.shut_down(self.veid, facts.pid, pidfd, self.cgroup, patience, self._halt)
+            with attachment.coming_back(facts):
+                orderly = shutdown.shut_down(self.veid, facts.pid, pidfd, self.cgroup, patience, self._halt)
             self.clear()
             self._act_unmounted()
         if refused:

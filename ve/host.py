@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Unpack
 
-from ve import config, enforce, hardware, ids, looparea, mounts, network, outfit, ps, quota, unionfs
+from ve import attachment, config, enforce, hardware, ids, looparea, mounts, network, outfit, ps, quota, unionfs
 from ve.amounts import UNLIMITED
 from ve.environment import Environment
 from ve.ephemeral import Ephemeral
@@ -324,6 +324,7 @@ def _is_left(environment: Environment) -> bool:
 def _config(veid: int, ref: str, options: Mapping[str, Any]) -> Config:
     """A Config from create's arguments, which need not be of its very types; InvalidValue for what the host lacks."""
     settings = Config(veid=veid, template=ref, **parsed(options))
+    attachment.check(settings)
     mounts.check_given(settings.mounts, settings.devices)
     require(settings)
     hardware.refuse_beyond(settings.resources)

@@ -16,6 +16,7 @@ from typing import Any, NoReturn, cast
 
 from ve import (
     actions,
+    attachment,
     cgroups,
     devices,
     enforce,
@@ -40,6 +41,7 @@ from ve.errors import FULL, DiskFull, Error, InvalidValue, NotSupported, StartFa
 from ve.facilities import require
 from ve.facts import Facts, boot_id, home, process_start_time
 from ve.model import Config
+from ve.shapes import ATTACHED
 from ve.state import State
 from ve.template import Template
 from ve.wholefile import read_small
@@ -100,7 +102,7 @@ class Launch:
             self.undo.pop_all()
 
     def _take(self, step: Callable[["Launch"], None]) -> None:
-        if step.__name__ in self.without.steps or (step in OF_NETWORK and not self.config.addresses):
+        if step.__name__ in self.without.steps or (step in OF_NETWORK and not self.config.is_connected):
             return
         try:
             steps.fault(os.environ.get("VE_FAULT", ""), step.__name__)
@@ -167,6 +169,7 @@ class Launch:
 
 def host(launch: Launch) -> None:
     """this host has what the next steps would not miss: its own /proc, and what the profiles promise"""
+    attachment.check(launch.config)
     require(launch.config)
 
 
@@ -252,9 +255,15 @@ def interface(launch: Launch) -> None:
     launch.undo.callback(network.disconnect, launch.state, config.veid, lambda: launch.given)
     pidfd = os.pidfd_open(launch.pid)
     try:
-        launch.given = network.connect(
-            launch.state, config.veid, config.addresses, pidfd, launch.pid, ephemeral=launch.ephemeral
-        )
+        who = (launch.state, config.veid)
+        if config.shape.kind in ATTACHED:
+            launch.given = attachment.attach(
+                *(*who, config.shape, config.addresses, config.gateways, pidfd, launch.pid),
+                lost_ok=config.device_lost_ok,
+                ephemeral=launch.ephemeral,
+            )
+        else:
+            launch.given = network.connect(*who, config.addresses, pidfd, launch.pid, ephemeral=launch.ephemeral)
     finally:
         os.close(pidfd)
 
@@ -353,7 +362,7 @@ def plan(launch: Launch) -> list[Step]:
 
     outside = of("setup", (step for step in setup.SETUP if step.__name__ not in order.left_out(launch)))
     *inside, execute = of("init", (step for step in init.INIT if step.__name__ not in order.left_out(launch)))
-    linked = of("ve", OF_NETWORK if launch.config.addresses else ())
+    linked = of("ve", OF_NETWORK if launch.config.is_connected else ())
     return [*of("ve", BEFORE), *outside, *linked, *inside, *of("ve", AFTER), execute]
 
 
@@ -365,7 +374,7 @@ def _text(launch: Launch, step: Callable[..., None]) -> str:
         "layers": f"{launch.template.path}, {order.private(launch) or 'a tmpfs'}",
         "given": ", ".join(map(str, launch.config.mounts)) or "nothing",
         "hostname": outfit.hostname(launch.config),
-        "interface": ", ".join(launch.config.addresses),
+        "interface": ", ".join([str(launch.config.shape), *launch.config.addresses]),
         "reach": ", ".join([*launch.config.publish, launch.config.rate]).strip(", ") or "nothing",
         "execute": " ".join(order.argv(launch)),
     }.get(step.__name__)

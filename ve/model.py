@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
 
-from ve import addresses, ports, rates, resolver, rights, shapes, triggers
-from ve.errors import InvalidValue, NotSupported
+from ve import addresses, ports, rates, resolver, rights, triggers
+from ve.errors import InvalidValue
 from ve.limits import Limits
 from ve.limits import resolve as resolve_limits
+from ve.shapes import ATTACHED, Shape
 
 VEID_MIN, VEID_MAX = 1, 2147483644  # vzctl(8): 0 is the host, and a signed 32-bit int holds it
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,62}")
@@ -80,7 +81,9 @@ class Config:
     on_barrier: dict[str, str] = field(default_factory=dict)  # beancounter -> action, of ve/triggers.py
     on_failure: dict[str, str] = field(default_factory=dict)
     network: str = ""  # of ve/shapes.py; "": routed if it has addresses, else none
+    device_lost_ok: bool = False  # of a network device:IF, which the kernel may delete with the VE
     addresses: tuple[str, ...] = ()  # of ve/addresses.py
+    gateways: tuple[str, ...] = ()  # where it is not routed
     publish: tuple[str, ...] = ()  # of ve/ports.py
     rate: str = ""  # of ve/rates.py, as are
     delay: str = ""
@@ -104,7 +107,9 @@ class Config:
         for device in self.devices:
             if not device.startswith("/dev/") or ".." in device.split("/") or not _is_text(device):
                 raise InvalidValue(f"cannot use device {device!r}: it is not a path below /dev")
-        self._check_network()
+        for gateway in self.gateways:
+            addresses.gateway(gateway)
+        self.shape  # noqa: B018 - is there such a one?
         addresses.check(self.addresses)
         ports.check(self.publish)
         for parse, word in ((rates.rate, self.rate), (rates.delay, self.delay), (rates.loss, self.loss)):
@@ -121,19 +126,15 @@ class Config:
         for kind, chosen in ((triggers.BARRIER, self.on_barrier), (triggers.FAILURE, self.on_failure)):
             triggers.refuse_idle(kind, chosen, self.resources)  # and such limits?
 
-    def _check_network(self) -> None:
-        shape = self.shape
-        if shape.kind in ("bridge", "macvlan", "device"):
-            raise NotSupported(f"cannot use network {shape}: a VE cannot be given one yet")
-        if shape.kind != "routed" and self.addresses:
-            raise InvalidValue(f"cannot give addresses to a VE with network {shape}: its host does not route to it")
-        if shape == shapes.Shape("ve", str(self.veid)):
-            raise InvalidValue(f"cannot use network {shape}: that is this VE itself")
+    @property
+    def shape(self) -> Shape:
+        """Of its network."""
+        return Shape.parse(self.network or ("routed" if self.addresses else "none"))
 
     @property
-    def shape(self) -> shapes.Shape:
-        """Of its network."""
-        return shapes.Shape.parse(self.network or ("routed" if self.addresses else "none"))
+    def is_connected(self) -> bool:
+        """Has it an interface of its own, beside its loopback?"""
+        return self.shape.kind == "routed" or self.shape.kind in ATTACHED
 
     @cached_property
     def rights(self) -> rights.Rights:

@@ -30,16 +30,17 @@ class Given:
 
     interface: str = ""
     addresses: tuple[tuple[str, tuple[Wish, ...]], ...] = ()
+    device: str = ""  # of the host's, that is in the VE: interfaces.Device, as it is noted
 
     def all(self) -> list[Wish]:
         return [each for _, given in self.addresses for each in given]
 
     def noted(self) -> dict[str, str]:
         """As facts keep it."""
-        if not self.interface:
+        if self == Given():
             return {}
         table = {wish: list(map(str, given)) for wish, given in self.addresses}
-        return {"interface": self.interface, "addresses": json.dumps(table)}
+        return {"interface": self.interface, "addresses": json.dumps(table), "device": self.device}
 
 
 def given(facts: Facts | None) -> Given:
@@ -47,7 +48,8 @@ def given(facts: Facts | None) -> Given:
     if not facts or "interface" not in facts.extra:
         return Given()
     table = json.loads(facts.extra["addresses"])
-    return Given(facts.extra["interface"], tuple((wish, tuple(map(Wish.parse, each))) for wish, each in table.items()))
+    addresses = tuple((wish, tuple(map(Wish.parse, each))) for wish, each in table.items())
+    return Given(facts.extra["interface"], addresses, facts.extra.get("device", ""))
 
 
 def addresses(facts: Facts | None, wishes: Sequence[str]) -> list[str]:
@@ -161,6 +163,8 @@ def disconnect(state: State, veid: int, had: Callable[[], Given] = Given) -> Non
         if each.address:
             publishing.forget(each.address)
     venet.disconnect(state.tag, veid)
+    if known.interface:
+        firewall.release_port(known.interface)
     for each in known.all():
         if each.address:
             _answer_no_more(each.address)

@@ -28,7 +28,9 @@ class Common(Words, total=False):
     account_only: bool
     user_beancounters: bool
     network: str
+    device_lost_ok: bool
     addresses: Iterable[str]
+    gateways: Iterable[str]
     publish: Iterable[str]
     rate: str
     delay: str
@@ -103,6 +105,7 @@ _OF_CONFIG: dict[str, Callable[[str, Any], Any]] = {
     "on_barrier": lambda name, value: triggers.by_resource(triggers.BARRIER, _mapping(name, value)),
     "on_failure": lambda name, value: triggers.by_resource(triggers.FAILURE, _mapping(name, value)),
     "addresses": _wishes,
+    "gateways": _several,
     "publish": lambda name, values: tuple(str(port(each)) for each in _several(name, values)),
     "nameservers": _several,
     "searchdomains": _several,

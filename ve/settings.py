@@ -8,6 +8,7 @@ from typing import Any
 
 from ve import (
     addresses,
+    attachment,
     describe,
     enforce,
     hardware,
@@ -48,8 +49,10 @@ def change(instance: Instance, asked: dict[str, Any], save: bool, preset: Iterab
         known = {*before.addresses, *begun["addresses"]}
         words, asked = asked, _with_addresses(instance.veid, asked, before.addresses, known)
         wanted = _changed(before, asked)
+        attachment.check(wanted)
         begun = begun if facts else describe.begun_with(None, wanted)
-        _refuse_lost(instance.veid, _waiting(asked, facts is not None), save)
+        is_live = begun["network"] in ("", "routed")  # what is not routed waits for the next start
+        _refuse_lost(instance.veid, _waiting(asked, facts is not None, is_live), save)
         mounts.check_given(asked.get("mounts", ()), asked.get("devices", ()))
         if asked.keys() & {"limits", "account_only"}:
             require(wanted)
@@ -57,7 +60,7 @@ def change(instance: Instance, asked: dict[str, Any], save: bool, preset: Iterab
         now = _take(instance, facts, before, begun, asked, undo) if facts else begun
         if {*quota.WORDS} & asked.get("limits", {}).keys():
             _limit_disk(instance, begun["limits"] if facts else before.limits, now["limits"], wanted.account_only, undo)
-        if asked.keys() & {*_OF_NETWORK}:
+        if asked.keys() & {*_OF_NETWORK} and (is_live or not facts):
             now, facts = _reconnect(instance, init, words, known, wanted if save else before, now, undo)
         if facts and now != begun:
             _note(instance, facts, now)
@@ -124,12 +127,13 @@ def _changed(before: Config, asked: Mapping[str, Any]) -> Config:
     return replace(before, **asked)
 
 
-def _waiting(asked: Mapping[str, Any], running: bool) -> list[str]:
+def _waiting(asked: Mapping[str, Any], running: bool, is_live: bool) -> list[str]:
     """What only a start gives to the VE, as it was asked for."""
     if not running:
         return sorted({*asked} - {"limits"} | {*asked.get("limits", ())})
     at_start = [name for name in asked.get("limits", ()) if limits.canonical(name) in _AT_START]
-    return sorted([*(asked.keys() - {"hostname", "limits", "account_only", *_OF_NETWORK}), *at_start])
+    live = {"hostname", "limits", "account_only", *(_OF_NETWORK if is_live else ())}
+    return sorted([*(asked.keys() - live), *at_start])
 
 
 def _late(begun: dict[str, Any], wanted: Config, asked: Mapping[str, Any]) -> list[str]:

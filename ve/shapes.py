@@ -39,6 +39,7 @@ KINDS: dict[str, tuple[str, Callable[[str], bool]]] = {
     "macvlan": ("IF", is_interface),
     "device": ("IF", is_interface),
 }
+ATTACHED = ("bridge", "macvlan", "device")  # those that have an interface, and no route of the host
 SHARED = ("host", "ve")  # those whose namespace is not the VE's own
 
 

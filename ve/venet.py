@@ -47,17 +47,24 @@ def alternative_name(tag: str, veid: int) -> str:
     return f"{tag}-{veid}"
 
 
+def new_name() -> str:
+    """Of an interface on the host, as no other start of any VE has it."""
+    return PREFIX + "".join(secrets.choice(_LETTERS) for _ in range(15 - len(PREFIX)))
+
+
 def connect(pidfd: int, netns: int, tag: str, veid: int, state_dir: str) -> str:
     """Make the pair of a VE that has none, without addresses: the name on the host."""
-    name = PREFIX + "".join(secrets.choice(_LETTERS) for _ in range(15 - len(PREFIX)))
+    name = new_name()
     pair = rtnetlink.new_pair(name, INSIDE, netns, MAC, rtnetlink.IFF_NOARP)
     rtnetlink.ask(pair, rtnetlink.alternative_name(name, alternative_name(tag, veid)))
     index = socket.if_nametoindex(name)
     gateway = rtnetlink.address(rtnetlink.NEWADDR, index, GATEWAYS[4], local=True)
     shown = state_dir.isprintable() and len(os.fsencode(state_dir)) < _IFALIASZ
     alias = rtnetlink.alias(index, state_dir if shown else "")
-    rtnetlink.ask(rtnetlink.no_own_address(index), alias, rtnetlink.up(index), gateway)
+    rtnetlink.ask(rtnetlink.no_own_address(index), alias, gateway)
+    # The end that comes up last sends at once, the other some time later (net/core/link_watch.c).
     inside(pidfd, lambda: rtnetlink.ask(rtnetlink.up(socket.if_nametoindex(INSIDE))))
+    rtnetlink.ask(rtnetlink.up(index))
     return name
 
 
