@@ -71,9 +71,14 @@ class Ledger:
 def seen(
     before: Ledger, life: str, held: Mapping[str, int], peaks: Mapping[str, int], failures: Mapping[str, int]
 ) -> Ledger:
-    """The ledger after a look at this life: what it holds, the peaks and failures that the kernel tells of it."""
-    ended, forgotten = dict(before.ended), dict(before.forgotten)
-    if life != before.life:
+    """The ledger after a look at this life: what it holds, the peaks and failures that the kernel tells of it.
+
+    The kernel's counts of a life only grow: one that is less, or missing, was read of a cgroup on its way out.
+    """
+    ended, forgotten, last = dict(before.ended), dict(before.forgotten), dict(failures)
+    if life == before.life:
+        last = _grown(before.last, failures)
+    else:
         forgotten = {}
         for name, count in before.last.items():
             ended[name] = ended.get(name, 0) + count
@@ -93,9 +98,14 @@ def seen(
         maxheld=most,
         sampled=tuple(sorted(sampled)),
         ended=ended,
-        last=dict(failures),
+        last=last,
         forgotten=forgotten,
     )
+
+
+def _grown(before: Mapping[str, int], now: Mapping[str, int]) -> dict[str, int]:
+    """Of each count the greater."""
+    return {**before, **{name: max(count, before.get(name, 0)) for name, count in now.items()}}
 
 
 def crossed(
@@ -240,7 +250,8 @@ def _after(before: Ledger, look: Look, barriers: Mapping[str, int]) -> Ledger:
         return before
     amounts = {row.name: value for row in RESOURCES if (value := look.held(row)) is not None}
     now = seen(before, look.life, amounts, look.peaks(), look.failures())
-    return replace(crossed(before, now, amounts, barriers, look.met(barriers)), over=look.over())
+    over = _grown(before.over, look.over()) if before.life == look.life else look.over()
+    return replace(crossed(before, now, amounts, barriers, look.met(barriers)), over=over)
 
 
 # --- on disk --------------------------------------------------------------------------------------------------------

@@ -1,9 +1,33 @@
 """Counters that survive: lives that end, resets, peaks that the kernel forgets or does not."""
 
+from pathlib import Path
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ve import ledger as ledgers
+from ve.cgroups import Cgroup
 from ve.ledger import Ledger, crossed, reset, seen
+from ve.state import State
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> State:
+    return State(tmp_path)
+
+
+@pytest.fixture
+def group(tmp_path: Path) -> Path:
+    """A directory that plays the cgroup of a VE."""
+    path = tmp_path / "cgroup"
+    path.mkdir()
+    return path
+
+
+def look(state: State, group: Path, *, ends: bool = False) -> Ledger:
+    with ledgers.held(state):
+        return ledgers.note(state, 101, Cgroup(str(group)), {}, {"physpages": 1}, ends=ends)[1]
 
 
 def test_the_first_look() -> None:
@@ -130,3 +154,17 @@ def test_a_reset_counts_crossings_anew_but_not_the_one_that_goes_on() -> None:
     begun = reset(step(Ledger(told={"told": {"barrier numproc": 1}}), 60), 1.0, {})
     assert (begun.crossings, begun.above, begun.told) == ({}, ("numproc",), {"told": {}})
     assert step(begun, 60).crossings == {}
+
+
+def test_who_looks_at_a_cgroup_on_its_way_out_takes_nothing_from_the_ledger(state: State, group: Path) -> None:
+    """Its files go before its directory does."""
+    (group / "pids.events").write_text("max 7\n")
+    (group / "memory.events.local").write_text("high 3\nmax 2\n")
+    (group / "memory.high").write_text("4096\n")
+    seen_last = look(state, group, ends=True)
+    assert (seen_last.last["numproc"], seen_last.over["physpages"]) == (7, 3)
+    for file in group.iterdir():
+        file.unlink()
+    seen_after = look(state, group)
+    assert (seen_after.last, seen_after.over) == (seen_last.last, seen_last.over)
+    assert seen_after.crossings == seen_last.crossings == {"physpages": 1}
