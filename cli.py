@@ -221,28 +221,26 @@ def ubc(
     reset: opt.Reset = False,
     compat: opt.Compat = None,
     as_json: opt.Json = False,
-) -> None:
+) -> int:
     """Show the beancounters of VEs: what each uses, used at most, may use, and how often it was refused.
 
     ~ marks the most that somebody saw, where the kernel keeps no maximum; - what nothing here tells.  MAXHELD and
     FAILCNT count from the last --reset on, over restarts of the VE and of the host.  --compat writes OpenVZ's
     /proc/user_beancounters of all VEs that run to a file, for programs that read that.
     """
-    host = ctx.obj.host("VEs")
-    veid = ctx.obj.veid(key)
+    host, veid = ctx.obj.host("VEs"), ctx.obj.veid(key)
     if reset:
-        for env in (each for each in host.list() if veid in (None, each.veid)):
-            env.reset_beancounters()
-            ctx.obj.say(f"{out.label(env)}: counts from now on")
-        return
+        return ctx.obj.each(beans.counted(host, key), "counts from now on", lambda env: env.reset_beancounters())
     if compat is not None:
         host.write_user_beancounters(compat)
-        return
+        return 0
+    codes: list[int] = []
     for _ in beans.again(watch):
-        rows = beans.rows(host, veid, quiet)
+        rows = beans.rows(host, veid, quiet, lambda error: codes.append(ctx.obj.report(error)))
         print(out.render(beans.UBC, rows, as_json) if as_json else beans.table(rows), end="", flush=True)
         for remark in () if as_json or watch else beans.remarks(rows):
             ctx.obj.say(remark)
+    return codes[0] if codes else 0
 
 
 @verb("plan")

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import fields
 from functools import partial
 from typing import Any
@@ -11,6 +11,7 @@ import ve
 from ve._output import Fields, columns, label, size
 from ve.amounts import ITEMS, PAGE, PAGES, UNLIMITED
 from ve.beancounter import DISK, RESOURCES, Beancounter
+from ve.errors import BrokenConfig
 
 PAUSE = 2.0  # seconds between two looks
 NEAR_HELD, NEAR_MAXHELD = 0.5, 0.8  # of the barrier; vzubc's
@@ -44,10 +45,34 @@ def list_fields(host: "ve.Host") -> Fields:
     }
 
 
-def rows(host: "ve.Host", veid: int | None, only_near: bool) -> list[Row]:
-    """The beancounters of all VEs, or of one."""
-    found = [(env, each) for env, table in host.beancounters(veid) for each in table.values()]
+def counted(host: "ve.Host", key: str | None) -> list[str]:
+    """The VEs whose counters can be reset, all or one: an ephemeral one has no ledger, and is refused where named."""
+    return [key] if key is not None else [str(env.veid) for env in host.list() if not env.ephemeral]
+
+
+def rows(host: "ve.Host", veid: int | None, only_near: bool, report: Callable[[Exception], object]) -> list[Row]:
+    """The beancounters of all VEs, or of one; of all, report is told why one is not among them."""
+    try:
+        looks = host.beancounters(veid)
+    except BrokenConfig:
+        if veid is not None:
+            raise
+        looks = _apart(host, report)
+    found = [(env, each) for env, table in looks for each in table.values()]
     return [row for row in found if not only_near or is_near(row)]
+
+
+def _apart(
+    host: "ve.Host", report: Callable[[Exception], object]
+) -> "list[tuple[ve.Environment, dict[str, Beancounter]]]":
+    """The same by one look for each VE, as one of them cannot be looked at."""
+    found = []
+    for env in host.list():
+        try:
+            found += host.beancounters(env.veid)
+        except BrokenConfig as error:
+            report(error)
+    return found
 
 
 def remarks(rows: Iterable[Row]) -> Iterator[str]:

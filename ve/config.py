@@ -14,13 +14,13 @@ The keys are Config's fields, all but the VEID, which is the file's name; what i
 import errno
 import os
 import re
-import stat
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
 from ve.errors import BrokenConfig, InvalidValue, NotFound, nearest
 from ve.model import Config, Mount
+from ve.wholefile import read_regular
 
 VERSION = 1
 SIZE_MAX = 16 << 20  # bytes; more than a command line can ask for
@@ -68,7 +68,7 @@ def load(path: str | os.PathLike[str], veid: int) -> Config:
 def content(path: str | os.PathLike[str], veid: int) -> bytes:
     """What is in this file; BrokenConfig if that cannot be a conf file whatever it says, NotFound if there is none."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # lest a FIFO keep us
+        return read_regular(path, SIZE_MAX)
     except FileNotFoundError:
         if os.path.islink(path):
             raise BrokenConfig(f"cannot read {os.fspath(path)}: it is a link that leads nowhere") from None
@@ -77,15 +77,6 @@ def content(path: str | os.PathLike[str], veid: int) -> bytes:
         if error.errno not in (errno.ELOOP, errno.ENXIO):
             raise
         raise BrokenConfig(f"cannot read {os.fspath(path)}: {error.strerror}") from error
-    try:
-        about = os.fstat(fd)
-        if not stat.S_ISREG(about.st_mode):
-            raise BrokenConfig(f"cannot read {os.fspath(path)}: it is not a regular file")
-        if about.st_size > SIZE_MAX:
-            raise BrokenConfig(f"cannot read {os.fspath(path)}: it is longer than {SIZE_MAX} bytes")
-        return b"".join(iter(lambda: os.read(fd, 65536), b""))
-    finally:
-        os.close(fd)
 
 
 def parse(data: bytes, veid: int, path: str) -> Config:

@@ -23,7 +23,7 @@ from ve import (
     show,
     shutdown,
 )
-from ve.errors import ActionFailed, Mounted, NotFound, NotRunning
+from ve.errors import ActionFailed, BrokenConfig, Locked, Mounted, NotFound, NotRunning
 from ve.facts import Facts
 from ve.foreground import Foreground
 from ve.instance import Instance
@@ -106,7 +106,10 @@ class Environment(Instance):
         started = launch.Launch(self.state, settings, template, base, tuple(inner), console=console, stay=stay)
         started.run()
         if settings.user_beancounters:
-            self.beancounters()
+            with contextlib.suppress(
+                BrokenConfig, Locked
+            ):  # of its ledger: it runs, and is shown them at the next look
+                self.beancounters()
         return started
 
     def stop(self, timeout: float = 60.0, fast: bool = False) -> bool:

@@ -11,21 +11,26 @@ ledger then knows when that was.  An ephemeral VE has no ledger: its counters en
 from __future__ import annotations
 
 import os
+import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
 from ve import lock
 from ve.amounts import ITEMS
-from ve.beancounter import RESOURCES, Files, Reading, Resource, is_file
+from ve.beancounter import BY_NAME, RESOURCES, Files, Reading, Resource, is_file
 from ve.cgroups import Cgroup
-from ve.errors import BrokenConfig, DiskFull, Locked, NotSupported
+from ve.errors import SPENT, BrokenConfig, DiskFull, Locked, NotSupported
 from ve.facts import boot_id
 from ve.state import State
-from ve.wholefile import read_small, write_whole
+from ve.wholefile import read_regular, write_whole
 
 VERSION = 1
+_SIZE_MAX = 1 << 20  # bytes
+_COUNT_MAX = 1 << 64  # of what the kernel counts
+_TIME_MAX = 1e11  # seconds of the epoch, which the year 5000 has
 PATIENCE = 10.0  # seconds to wait for who looks at all VEs, which takes less than one
 
 
@@ -225,9 +230,11 @@ def begin(state: State, veid: int, group: Cgroup) -> None:
     """Count from now on."""
     with held(state):
         look = _look(group, {})
-        known = Ledger()
-        with suppress(BrokenConfig):
+        try:
             known = load(state, veid)
+        except BrokenConfig:  # whatever is there, it goes
+            known = Ledger()
+            remove(state, veid)
         above = known.above if known.life == look.life else ()
         before = Ledger(
             life=look.life, closed=known.closed, last=look.failures(), above=above, over=look.over(), told=known.told
@@ -271,21 +278,78 @@ def held(state: State) -> Iterator[None]:
 
 def load(state: State, veid: int) -> Ledger:
     """An empty one if nobody has looked yet; BrokenConfig if what is there was not written by us, or by a newer ve."""
+    path = state.ledger(veid)
+    try:
+        data = read_regular(path, _SIZE_MAX)
+        return _parsed(data, os.stat(path).st_mtime) if data else Ledger()
+    except FileNotFoundError:
+        return Ledger()
+    except OSError as error:
+        if error.errno in SPENT:
+            raise
+        raise BrokenConfig(f"cannot read {path}: {error.strerror}") from error
+    except BrokenConfig as error:
+        raise BrokenConfig(str(error), error.hint or _begin_anew(veid)) from None
+    except _NewerError as error:
+        raise BrokenConfig(f"cannot read {path}: its version {error} is not {VERSION}", "upgrade ve") from None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise BrokenConfig(f"cannot read {path}: it is not a ledger", _begin_anew(veid)) from None
+
+
+def _begin_anew(veid: int) -> str:
+    return f"ve ubc {veid} --reset begins a new one"
+
+
+class _NewerError(Exception):
+    """Its version, which is another than ours."""
+
+
+def _parsed(data: bytes, looked: float) -> Ledger:
     import json  # only who counts pays for it
 
-    data = read_small(state.ledger(veid))
-    if not data:
-        return Ledger()
-    try:
-        table = json.loads(data)
-        version = table.pop("version")
-        if version == VERSION:
-            lists = {name: tuple(table.get(name, ())) for name in ("sampled", "above")}
-            return Ledger(**table | lists, looked=os.stat(state.ledger(veid)).st_mtime)
-        why, hint = f"its version {version} is not {VERSION}", "upgrade ve"
-    except (ValueError, KeyError, TypeError, AttributeError):
-        why, hint = "it is not a ledger", "ve ubc --reset begins a new one"
-    raise BrokenConfig(f"cannot read {state.ledger(veid)}: {why}", hint)
+    table = json.loads(data)
+    version = table.pop("version")
+    if version != VERSION:
+        raise _NewerError(version)
+    for name, value in table.items():
+        if not _SHAPES[name](value):
+            raise ValueError(name)
+    lists = {name: tuple(table.get(name, ())) for name in ("sampled", "above")}
+    return Ledger(**table | lists, looked=looked)
+
+
+def _is_time(value: Any) -> bool:
+    return type(value) in (int, float) and 0 <= value <= _TIME_MAX  # and no NaN, which JSON has for Python
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_names(value: Any) -> bool:
+    return isinstance(value, list) and all(_is_text(name) and name in BY_NAME for name in value)
+
+
+def _is_amounts(value: Any) -> bool:
+    return _is_counts(value) and value.keys() <= BY_NAME.keys()
+
+
+def _is_counts(value: Any) -> bool:
+    return isinstance(value, dict) and all(type(each) is int and abs(each) < _COUNT_MAX for each in value.values())
+
+
+def _is_readers(value: Any) -> bool:
+    return isinstance(value, dict) and all(map(_is_counts, value.values()))
+
+
+# Of each field what JSON may have there.
+_SHAPES: dict[str, Callable[[Any], bool]] = {
+    **dict.fromkeys(("since", "gap"), _is_time),
+    **dict.fromkeys(("life", "closed"), _is_text),
+    **dict.fromkeys(("sampled", "above"), _is_names),
+    **dict.fromkeys(("maxheld", "ended", "last", "forgotten", "crossings", "met", "over"), _is_amounts),
+    "told": _is_readers,
+}
 
 
 def save(state: State, veid: int, before: Ledger, now: Ledger) -> None:
@@ -303,6 +367,10 @@ def save(state: State, veid: int, before: Ledger, now: Ledger) -> None:
 
 
 def remove(state: State, veid: int) -> None:
-    """Of a VE that is destroyed."""
-    with suppress(FileNotFoundError):
-        os.unlink(state.ledger(veid))
+    """Of a VE that is destroyed; whatever somebody put in its place, too."""
+    path = state.ledger(veid)
+    with suppress(FileNotFoundError, NotADirectoryError):
+        if os.path.isdir(path) and not os.path.islink(path):
+            shutil.rmtree(path)
+        else:
+            os.unlink(path)

@@ -2,11 +2,12 @@
 
 import errno
 import os
+import stat
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-from ve.errors import FULL, SPENT, DiskFull, NotSupported
+from ve.errors import FULL, SPENT, BrokenConfig, DiskFull, NotSupported
 
 _UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ELOOP)
 
@@ -74,6 +75,23 @@ def read_small(path: str) -> bytes:
         return b"".join(iter(lambda: os.read(fd, 65536), b""))
     except OSError:
         return b""
+    finally:
+        os.close(fd)
+
+
+def read_regular(path: str | os.PathLike[str], most: int) -> bytes:
+    """What is in a file that somebody may have put another in place of: no FIFO makes us wait, no device is endless.
+
+    BrokenConfig if it is not a regular file, or longer than most bytes; the kernel's OSError if it cannot be opened.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        about = os.fstat(fd)
+        if not stat.S_ISREG(about.st_mode):
+            raise BrokenConfig(f"cannot read {os.fspath(path)}: it is not a regular file")
+        if about.st_size > most:
+            raise BrokenConfig(f"cannot read {os.fspath(path)}: it is longer than {most} bytes")
+        return b"".join(iter(lambda: os.read(fd, 65536), b""))
     finally:
         os.close(fd)
 

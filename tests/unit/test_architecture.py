@@ -19,8 +19,8 @@ LEVELS = (
         "ve._linux.ioctls",
     ),
     (
-        "ve.errors ve.rights ve.amounts ve.beancounter ve.limits ve.triggers ve.addresses ve.shapes ve.resolver "
-        "ve.ports ve.rates ve.model",
+        "ve.errors ve.wholefile ve.rights ve.amounts ve.beancounter ve.limits ve.triggers ve.addresses ve.shapes "
+        "ve.resolver ve.ports ve.rates ve.model",
         "ve.mountinfo",
         "ve.procfs",
     ),
@@ -49,7 +49,7 @@ LEVELS = (
         "ve.config",
         "ve.consistency ve.hardware ve.plan",
         "ve.presets",
-        "ve.wholefile ve.facts ve.lock ve.state ve.ids ve.pool ve.claims ve.poolhosts",
+        "ve.facts ve.lock ve.state ve.ids ve.pool ve.claims ve.poolhosts",
         "ve.interpreter",
         "ve.beneath ve.tree ve.accounts",
         "ve.staging ve.rootfs ve.archive ve.distributions ve.template",

@@ -1,5 +1,6 @@
 """Counters that survive: lives that end, resets, peaks that the kernel forgets or does not."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 
 from ve import ledger as ledgers
 from ve.cgroups import Cgroup
+from ve.errors import BrokenConfig
 from ve.ledger import Ledger, crossed, reset, seen
 from ve.state import State
 
@@ -168,3 +170,82 @@ def test_who_looks_at_a_cgroup_on_its_way_out_takes_nothing_from_the_ledger(stat
     seen_after = look(state, group)
     assert (seen_after.last, seen_after.over) == (seen_last.last, seen_last.over)
     assert seen_after.crossings == seen_last.crossings == {"physpages": 1}
+
+
+NOT_LEDGERS = (
+    b"{",
+    b"\xff",
+    b"[]",
+    b"[" * 100_000,
+    b"{}",
+    b'{"version": 1, "ended": [1]}',
+    b'{"version": 1, "ended": {"numproc": "1"}}',
+    b'{"version": 1, "ended": {"numproc": true}}',
+    b'{"version": 1, "ended": {"numproc": 1e3}}',
+    b'{"version": 1, "last": {"num proc": 1}}',
+    b'{"version": 1, "maxheld": {"numproc": 1' + b"0" * 99 + b"}}",
+    b'{"version": 1, "sampled": "numproc"}',
+    b'{"version": 1, "above": [["numproc"]]}',
+    b'{"version": 1, "told": {"told": 1}}',
+    b'{"version": 1, "told": {"told": {"failure numproc": null}}}',
+    b'{"version": 1, "since": "1"}',
+    b'{"version": 1, "gap": NaN}',
+    b'{"version": 1, "gap": Infinity}',
+    b'{"version": 1, "life": 5}',
+    b'{"version": 1, "looked": 5}',
+    b'{"version": 1, "nosuch": 5}',
+)
+
+
+@pytest.mark.parametrize("data", NOT_LEDGERS, ids=lambda data: data[:60].decode(errors="replace"))
+def test_what_is_no_ledger_keeps_no_ve_from_ending_and_a_reset_begins_one(
+    state: State, group: Path, data: bytes
+) -> None:
+    path = Path(state.ledger(101))
+    path.parent.mkdir()
+    path.write_bytes(data)
+    _broken_and_mended(state, group, "it is not a ledger")
+
+
+@pytest.mark.parametrize("kind", ["fifo", "directory", "loop"])
+def test_nor_does_what_is_no_file(state: State, group: Path, kind: str) -> None:
+    path = Path(state.ledger(101))
+    path.parent.mkdir()
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "directory":
+        (path / "more").mkdir(parents=True)
+    else:
+        path.symlink_to(path)
+    _broken_and_mended(state, group, "Too many levels" if kind == "loop" else "it is not a regular file")
+
+
+def _broken_and_mended(state: State, group: Path, why: str) -> None:
+    (group / "pids.events").write_text("max 7\n")
+    with pytest.raises(BrokenConfig, match=f"/ubc/101: {why}") as broken:
+        ledgers.load(state, 101)
+    assert broken.value.hint == ("" if why.startswith("Too") else "ve ubc 101 --reset begins a new one")
+    ledgers.note_end(state, 101, Cgroup(str(group)), {})
+    ledgers.begin(state, 101, Cgroup(str(group)))
+    assert ledgers.load(state, 101).failcnt("numproc") == 0
+    ledgers.remove(state, 101)
+    assert os.listdir(os.path.dirname(state.ledger(101))) == []
+
+
+def test_a_ledger_of_a_newer_ve(state: State) -> None:
+    Path(state.ledger(101)).parent.mkdir()
+    Path(state.ledger(101)).write_text('{"version": 2, "new": 1}')
+    with pytest.raises(BrokenConfig, match="its version 2 is not 1") as newer:
+        ledgers.load(state, 101)
+    assert newer.value.hint == "upgrade ve"
+
+
+def test_what_is_noted_is_read_again(state: State, group: Path) -> None:
+    (group / "pids.events").write_text("max 7\n")
+    (group / "pids.current").write_text("3\n")
+    noted = look(state, group)
+    ledgers.begin(state, 101, Cgroup(str(group)))
+    assert noted.failcnt("numproc") == 7
+    again = ledgers.load(state, 101)
+    assert (again.failcnt("numproc"), again.ended, again.last) == (0, {"numproc": -7}, {"numproc": 7})
+    assert again.since > 0

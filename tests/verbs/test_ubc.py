@@ -173,7 +173,7 @@ def test_so_is_one_of_disk_traffic(host_dir: Path, make: Make, host: "ve.Host", 
 
 def test_reset_is_noted(host_dir: Path, env: "ve.Environment") -> None:
     said = commandline.run(host_dir, "ubc", env.veid, "--reset").stderr
-    assert said == f"{env.veid}: counts from now on\n"
+    assert said == f"{env.veid} counts from now on\n"
     since = json.loads((host_dir / f"ubc/{env.veid}").read_text())["since"]
     assert since > 1.6e9
 
@@ -189,3 +189,33 @@ def test_a_ledger_of_a_newer_ve_is_not_touched(host_dir: Path, make: Make) -> No
     assert f"cannot read {ledger}: its version 2 is not 1" in done.stderr
     env.stop(fast=True)
     assert ledger.read_text() == '{"version": 2, "more": 1}'
+
+
+def test_a_ledger_that_is_none_is_told_of_and_keeps_nobody_from_anything(host_dir: Path, make: Make) -> None:
+    broken, sound = make(user_beancounters=True), make()
+    ledger = host_dir / f"ubc/{broken.veid}"
+    ledger.parent.mkdir(exist_ok=True)
+    ledger.write_text('{"version": 1, "ended": [1]}')
+    commandline.output(host_dir, "start", broken.veid)
+    done = commandline.run(host_dir, "ubc")
+    assert {line.split()[0] for line in done.stdout.splitlines()} >= {str(sound.veid)}
+    assert str(broken.veid) not in done.stdout.split()
+    why = f"ve: cannot read {ledger}: it is not a ledger\nhint: ve ubc {broken.veid} --reset begins a new one\n"
+    assert (done.returncode, done.stderr.startswith(why)) == (14, True), done
+    commandline.output(host_dir, "stop", "--fast", broken.veid)
+    commandline.output(host_dir, "ubc", broken.veid, "--reset")
+    assert commandline.run(host_dir, "ubc").returncode == 0
+    ledger.write_text("[")
+    commandline.output(host_dir, "destroy", broken.veid)
+    assert not ledger.exists()
+
+
+def test_a_reset_of_all_leaves_out_what_is_thrown_away(host_dir: Path, host: "ve.Host", env: "ve.Environment") -> None:
+    with host.ephemeral("busybox", command=("sleep", "1000")) as passing:
+        commandline.run(host_dir, "ubc", env.veid)
+        before = (host_dir / f"ubc/{env.veid}").read_text()
+        done = commandline.run(host_dir, "ubc", "--reset")
+        assert (done.returncode, str(passing.veid) in done.stderr) == (0, False), done
+        assert json.loads((host_dir / f"ubc/{env.veid}").read_text())["since"] > json.loads(before)["since"] == 0
+        why = f"cannot reset the beancounters of {passing.veid}: it is ephemeral, nothing of it is on disk"
+        witness.refused(host_dir, 5, why, "ubc", passing.veid, "--reset")
