@@ -23,11 +23,16 @@ from cgroupspy.controllers import Controller
 from cgroupspy.interfaces import DictFile, FlagFile, MultiLineIntegerFile
 
 from ve import mountinfo, procfs
-from ve.errors import SPENT, NotSupported
+from ve.errors import SPENT, Error, NotSupported
 
 PLACES = ("init", "exec")  # what is below a VE's own
 LEAF = "ve-host"  # where the processes go that were in the root of a container
 UNIT = "ve-host.service"
+PATIENCE = 10.0  # seconds for the kernel to stop what it freezes
+WAITING = (  # what is to be done about a process that no signal reaches
+    "they wait for a device or a file system (state D in ps); a FUSE file system that does not answer is ended by "
+    "echo 1 >/sys/fs/fuse/connections/N/abort, N being its minor device number"
+)
 _BOOTED = "/run/systemd/system"  # sd_booted(3)
 _ACTIVE = f"/run/systemd/units/invocation:{UNIT}"  # systemd.exec(5): of each unit that is active, for the journal
 _GONE = (errno.ENOENT, errno.ENODEV)  # not there, or removed while we had it open
@@ -69,10 +74,10 @@ class Cgroup:
     def frozen(self) -> bool:
         return self._is("frozen")
 
-    def freeze(self, frozen: bool) -> None:
-        """Stop all its processes, or let them go on; returns when the kernel says it is so."""
+    def freeze(self, frozen: bool) -> bool:
+        """Stop all its processes, or let them go on; did the kernel say in time that it is so?"""
         self.core.freeze = frozen
-        self._wait("frozen", int(frozen), None)
+        return self._wait("frozen", int(frozen), PATIENCE)
 
     def kill(self) -> None:
         """SIGKILL to every process in it and below, also those that fork meanwhile (kernel 5.14)."""
@@ -208,6 +213,33 @@ def above(group: Cgroup) -> list[str]:
 def cgroup(tag: str, veid: int) -> Cgroup:
     """The cgroup of a VE, whether it exists or not."""
     return several(tag, [veid])[0]
+
+
+def freeze(veid: int, group: Cgroup) -> None:
+    """Stop all processes of a VE.
+
+    Error names those that the kernel cannot stop, as they wait for what no signal ends; then all go on.
+    """
+    done = False
+    try:
+        done = group.freeze(True)
+        waiting = [] if done else [pid for pid in group.pids() if _waits(pid)]
+    finally:
+        if not done:
+            group.freeze(False)
+    if not done:
+        names = " ".join(map(str, waiting[:8])) or "nobody can say which"
+        raise Error(f"cannot freeze {veid}: {len(waiting)} processes cannot be stopped: {names}; all go on", WAITING)
+
+
+def _waits(pid: int) -> bool:
+    """Is any thread of it in an uninterruptible wait: state D of proc_pid_stat(5)?"""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            stat = procfs.contents(f"/proc/{pid}/task/{thread}/stat", None)
+            if stat.rpartition(b")")[2].split()[:1] == [b"D"]:
+                return True
+    return False
 
 
 def several(tag: str, veids: Iterable[int]) -> list[Cgroup]:

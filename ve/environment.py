@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 from ve import (
     actions,
     attachment,
+    cgroups,
     describe,
     diff,
     explain,
@@ -152,9 +153,12 @@ class Environment(Instance):
             self._start()
 
     def freeze(self) -> None:
-        """Let none of its processes run until thaw; they keep what they have."""
+        """Let none of its processes run until thaw; they keep what they have.
+
+        Error names those that the kernel cannot stop in 10 seconds; then all go on.
+        """
         with self.locked(), self.running("freeze"):
-            self.cgroup.freeze(True)
+            cgroups.freeze(self.veid, self.cgroup)
 
     def thaw(self) -> None:
         """Let its processes go on."""

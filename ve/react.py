@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from ve import actions, hardware, ledger, settings, triggers
+from ve import actions, cgroups, hardware, ledger, settings, triggers
 from ve.amounts import UNLIMITED, Bound
 from ve.beancounter import Beancounter
 from ve.instance import Instance
@@ -63,7 +63,7 @@ class Actor:
 
 def _freeze(instance: Instance) -> str:
     with instance.locked(), instance.running("freeze"):
-        instance.cgroup.freeze(True)
+        cgroups.freeze(instance.veid, instance.cgroup)
     return f"frozen; ve thaw {instance.veid} lets it go on"
 
 

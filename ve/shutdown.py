@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 from ve import procfs
-from ve.cgroups import Cgroup
+from ve.cgroups import WAITING, Cgroup
 from ve.errors import StopFailed
 from ve.facts import ended
 
@@ -51,7 +51,7 @@ def end(veid: int, group: Cgroup, pidfd: int | None = None) -> None:
         left = tuple(group.pids())
         raise StopFailed(
             f"cannot stop {veid}: {len(left)} processes outlive SIGKILL: {' '.join(map(str, left[:8]))}",
-            hint="they wait for a device or a file system (state D in ps); it is stopped once they are gone",
+            hint=f"{WAITING}; it is stopped once they are gone",
             pids=left,
         )
 

@@ -1,6 +1,9 @@
 """What root of a VE can administer: mounts by default, and by a profile FUSE, tunnels, its network, and containers."""
 
+import select
+import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -9,6 +12,7 @@ import ve
 from tests.programs import compiled
 from tests.verbs import commandline, witness
 from tests.verbs.conftest import Make
+from ve import cgroups
 
 NETWORK = (
     "ip addr add 10.7.7.1/24 dev lo",
@@ -69,6 +73,43 @@ def test_a_file_system_in_user_space(host_dir: Path, make: Make, programs: Path)
         assert done.stdout == "from user space\n"
         witness.shell(env, "umount /mnt")
         assert server.wait(commandline.PATIENCE) == 0
+
+
+def test_who_waits_for_one_that_does_not_answer_cannot_be_frozen(
+    host_dir: Path, make: Make, programs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No signal reaches it: freeze says who it is, and lets all go on."""
+    env = started(make, programs, profiles=["fuse"])
+    monkeypatch.setattr(cgroups, "PATIENCE", 0.5)
+    with env.popen(["fuse", "/mnt"], stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None and server.stdout.readline() == "mounted\n"
+        server.send_signal(signal.SIGSTOP)
+        with env.popen(["cat", "/mnt/hello"], stdout=subprocess.PIPE, text=True) as reader:
+            [pid] = wait_for_fuse(host_dir, env)
+            with pytest.raises(
+                ve.Error, match=f"cannot freeze {env.veid}: 1 processes .*: {pid}; all go on"
+            ) as refused:
+                env.freeze()
+            assert "/sys/fs/fuse/connections/N/abort" in refused.value.hint
+            assert "frozen 0" in (commandline.cgroup(host_dir, env.veid) / "cgroup.events").read_text()
+            server.send_signal(signal.SIGCONT)
+            assert reader.communicate(timeout=commandline.PATIENCE)[0] == "from user space\n"
+        env.freeze()
+        env.thaw()
+        witness.shell(env, "umount /mnt")
+        assert server.wait(commandline.PATIENCE) == 0
+
+
+def wait_for_fuse(host_dir: Path, env: "ve.Environment") -> list[int]:
+    """Wait until a process of the VE waits for an answer of FUSE; which one."""
+    deadline = time.monotonic() + commandline.PATIENCE
+    while time.monotonic() < deadline:
+        pids = (commandline.cgroup(host_dir, env.veid)).rglob("cgroup.procs")
+        of = [int(pid) for file in pids for pid in file.read_text().split()]
+        if found := [pid for pid in of if Path(f"/proc/{pid}/wchan").read_text() == "request_wait_answer"]:
+            return found
+        select.select([], [], [], 0.02)
+    raise AssertionError("nobody waits")
 
 
 # ---- the network -----------------------------------------------------------------------------------------------------
