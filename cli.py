@@ -228,6 +228,7 @@ def ubc(
     FAILCNT count from the last --reset on, over restarts of the VE and of the host.  --compat writes OpenVZ's
     /proc/user_beancounters of all VEs that run to a file, for programs that read that.
     """
+    beans.refuse_idle(VE=key, quiet=quiet, watch=watch, reset=reset, compat=compat, json=as_json)
     host, veid = ctx.obj.host("VEs"), ctx.obj.veid(key)
     if reset:
         return ctx.obj.each(beans.counted(host, key), "counts from now on", lambda env: env.reset_beancounters())

@@ -11,7 +11,7 @@ import ve
 from ve._output import Fields, columns, label, size
 from ve.amounts import ITEMS, PAGE, PAGES, UNLIMITED
 from ve.beancounter import DISK, RESOURCES, Beancounter
-from ve.errors import BrokenConfig
+from ve.errors import BrokenConfig, InvalidValue
 
 PAUSE = 2.0  # seconds between two looks
 NEAR_HELD, NEAR_MAXHELD = 0.5, 0.8  # of the barrier; vzubc's
@@ -43,6 +43,17 @@ def list_fields(host: "ve.Host") -> Fields:
         for row in rows
         for suffix, column in known.items()
     }
+
+
+def refuse_idle(**given: object) -> None:
+    """InvalidValue for what has nothing to do where reset or compat is to be done alone."""
+    chosen = [name for name, value in given.items() if value not in (None, False)]
+    for alone, allowed in (("reset", {"VE"}), ("compat", set[str]())):
+        others = [name for name in chosen if name != alone and name not in allowed]
+        if alone in chosen and others:
+            words = " and ".join(name if name == "VE" else f"--{name}" for name in others)
+            why = "it writes a file of all VEs" if alone == "compat" else "it shows nothing"
+            raise InvalidValue(f"cannot use --{alone} with {words}: {why}", hint=f"leave {words} out")
 
 
 def counted(host: "ve.Host", key: str | None) -> list[str]:

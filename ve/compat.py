@@ -6,9 +6,13 @@ VE0, the host, is not in it: nothing counts what is outside of VEs.
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Iterable, Mapping
 
 from ve.beancounter import Beancounter
+from ve.errors import InvalidValue
+from ve.wholefile import write_whole
 
 COLUMNS = ("held", "maxheld", "barrier", "limit", "failcnt")
 # In the order of the kernel's indices, 0 to 23; swappages, 24, it prints elsewhere.
@@ -41,6 +45,36 @@ def meta(tables: Tables) -> str:
             if bean and bean.sampled and bean.maxheld is not None:
                 lines.append(f"{veid} {name} maxheld sampled")
     return "".join(f"{line}\n" for line in lines)
+
+
+def write(path: str | os.PathLike[str], tables: Tables) -> None:
+    """Write both, the latter to PATH.meta, each whole, or leave both as they were.
+
+    InvalidValue if something is there that is no regular file, such as a device, whose name the file would take.
+    """
+    name, tables = os.fspath(path), [*tables]
+    beside = f"{name}.meta"
+    if not name or "\0" in name:
+        raise InvalidValue(f"cannot write {name!r}: it is no path")
+    for each in (name, beside):
+        _refuse_other(each)
+    known = os.path.exists(beside)
+    write_whole(beside, meta(tables).encode(), durable=False)
+    try:
+        write_whole(name, text(tables).encode(), 0o400, durable=False)  # OpenVZ's mode
+    except BaseException:
+        if not known:
+            os.unlink(beside)
+        raise
+
+
+def _refuse_other(path: str) -> None:
+    try:
+        if stat.S_ISREG(os.lstat(path).st_mode):
+            return
+    except FileNotFoundError:
+        return
+    raise InvalidValue(f"cannot write {path}: it is there, and no regular file", hint="choose another name")
 
 
 def _known(table: Mapping[str, Beancounter], name: str, column: str) -> int:

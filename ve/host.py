@@ -24,12 +24,10 @@ from ve.outcome import ExitCode
 from ve.staging import full_disk_named
 from ve.state import State
 from ve.template import Template, Templates
-from ve.wholefile import write_whole
 
 if TYPE_CHECKING:
     from ve.beancounter import Beancounter
     from ve.check import Facility
-    from ve.compat import Tables
     from ve.consistency import Problem
     from ve.events import Event
     from ve.load import Load
@@ -139,12 +137,16 @@ class Host:
         return found
 
     def beancounters(self, veid: int | None = None) -> "builtins.list[tuple[Environment, dict[str, Beancounter]]]":
-        """Those of all VEs, or of one, with the VE that has them; see Environment.beancounters."""
+        """Those of all VEs, or of one, with the VE that has them; NotFound.  See Environment.beancounters."""
         from ve import account
 
-        environments = [each for each in self.list() if veid in (None, each.veid)]
+        environments = self._those(veid)
         found = account.beancounters(environments)
         return [(each, found[each.veid]) for each in environments]
+
+    def _those(self, veid: int | None) -> "builtins.list[Environment]":
+        """All VEs, or the one of this VEID; NotFound."""
+        return [each for each in self.list() if veid in (None, each.veid)] or ([] if veid is None else [self.get(veid)])
 
     def split(self, parts: int) -> dict[str, str]:
         """The limits of each of so many equal VEs that this host has room for, as presets have them.
@@ -202,26 +204,29 @@ class Host:
         follow: go on as it comes.  act: do what on_barrier and on_failure say, as long as the iterator is read; Locked
         if another process does.  Who acts is told of all that happened, whoever else has read it, and so is who does
         not.  Each is noted as told once the next one is asked for.  compat: at each look at all VEs, write that file as
-        write_user_beancounters does.
+        write_user_beancounters does.  NotFound if there is no such VE.
         """
+        from ve import compat as openvz
         from ve import events
 
         if compat is not None and veid is not None:
             raise InvalidValue(f"cannot write {os.fspath(compat)}: it is of all VEs", "leave the VE out")
 
-        def those() -> "builtins.list[Environment]":
+        def those() -> "builtins.list[Environment]":  # no NotFound later on: one that is destroyed has no more events
             return [each for each in self.list() if veid in (None, each.veid)]
 
-        write = None if compat is None else lambda tables: _write_user_beancounters(compat, tables)
+        self._those(veid)
+        write = None if compat is None else lambda tables: openvz.write(compat, tables)
         return events.follow(self.state, those, on=follow, act=act, write=write)
 
     def write_user_beancounters(self, path: str | os.PathLike[str]) -> None:
         """Write OpenVZ's /proc/user_beancounters of all VEs that run to path, and what it cannot say to PATH.meta.
 
-        Each is whole at any time, and as old as its mtime.
+        Each is whole at any time, and as old as its mtime.  InvalidValue if something is there that is no file.
         """
-        tables = [(each.veid, table) for each, table in self.beancounters() if each.pid is not None]
-        _write_user_beancounters(path, tables)
+        from ve import compat
+
+        compat.write(path, [(each.veid, table) for each, table in self.beancounters() if each.pid is not None])
 
     def check(self) -> "builtins.list[Facility]":
         """Every facility of this host that we use: is it there, and what is lost without it."""
@@ -294,13 +299,6 @@ class Host:
         """The VEs that stay on this version of a template, or may do so for all that can be read."""
         self.forget_dead()
         return [veid for veid in self.state.veids() if _template_of(self.state, veid) in (ref, None)]
-
-
-def _write_user_beancounters(path: str | os.PathLike[str], tables: "Tables") -> None:
-    from ve import compat
-
-    write_whole(f"{os.fspath(path)}.meta", compat.meta(tables).encode(), durable=False)
-    write_whole(os.fspath(path), compat.text(tables).encode(), 0o400, durable=False)  # OpenVZ's mode
 
 
 def _make_area(private: str, settings: Config, template: Template) -> None:

@@ -1,11 +1,17 @@
 """/proc/user_beancounters, as programs that know OpenVZ read it."""
 
+import os
 import re
+import stat
 from dataclasses import replace
+from pathlib import Path
+
+import pytest
 
 from ve import compat
 from ve.amounts import UNLIMITED
 from ve.beancounter import RESOURCES, Beancounter
+from ve.errors import InvalidValue
 
 # What a kernel of OpenVZ printed, 2.6.32, the first lines of VE 101.
 OPENVZ = """\
@@ -74,3 +80,44 @@ def test_what_is_not_known_is_said_beside_it() -> None:
     assert "101 numfile failcnt unknown" in lines
     assert "101 numproc maxheld sampled" in lines
     assert not any(line.startswith("101 numproc failcnt") for line in lines)
+
+
+@pytest.mark.parametrize("name", ["", "a\0b"])
+def test_what_is_no_path_is_refused(name: str) -> None:
+    with pytest.raises(InvalidValue, match="it is no path"):
+        compat.write(name, [])
+
+
+@pytest.mark.parametrize("kind", ["device", "directory", "link", "fifo"])
+@pytest.mark.parametrize("suffix", ["", ".meta"])
+def test_what_is_there_and_no_regular_file_stays(tmp_path: Path, kind: str, suffix: str) -> None:
+    path = tmp_path / f"file{suffix}"
+    match kind:
+        case "device":
+            os.mknod(path, stat.S_IFCHR | 0o666, os.makedev(1, 3))
+        case "directory":
+            path.mkdir()
+        case "link":
+            path.symlink_to("/dev/null")
+        case "fifo":
+            os.mkfifo(path)
+    before = path.lstat()
+    with pytest.raises(InvalidValue, match=f"cannot write {path}: it is there, and no regular file"):
+        compat.write(tmp_path / "file", [])
+    assert (path.lstat().st_ino, os.listdir(tmp_path)) == (before.st_ino, [path.name])
+
+
+def test_no_meta_is_left_beside_a_file_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def replace_all_but_the_file(aside: str, path: str) -> None:
+        if path.endswith("/file"):
+            raise PermissionError
+        os.rename(aside, path)
+
+    monkeypatch.setattr(os, "replace", replace_all_but_the_file)
+    with pytest.raises(PermissionError):
+        compat.write(tmp_path / "file", [])
+    assert os.listdir(tmp_path) == []
+    (tmp_path / "file.meta").write_text("of the last time")
+    with pytest.raises(PermissionError):
+        compat.write(tmp_path / "file", [])
+    assert os.listdir(tmp_path) == ["file.meta"]

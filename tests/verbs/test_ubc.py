@@ -12,6 +12,7 @@ import ve
 from tests.conftest import cgroup_root
 from tests.verbs import commandline, witness
 from tests.verbs.conftest import Make
+from ve import errors
 from ve.beancounter import RESOURCES
 
 NAMES = [*(row.name for row in RESOURCES), "diskspace", "diskinodes"]
@@ -219,3 +220,36 @@ def test_a_reset_of_all_leaves_out_what_is_thrown_away(host_dir: Path, host: "ve
         assert json.loads((host_dir / f"ubc/{env.veid}").read_text())["since"] > json.loads(before)["since"] == 0
         why = f"cannot reset the beancounters of {passing.veid}: it is ephemeral, nothing of it is on disk"
         witness.refused(host_dir, 5, why, "ubc", passing.veid, "--reset")
+
+
+IDLE = (
+    (("--compat", "FILE", "VE"), "cannot use --compat with VE: it writes a file of all VEs"),
+    (("--compat", "FILE", "--json"), "cannot use --compat with --json: it writes a file of all VEs"),
+    (
+        ("--compat", "FILE", "--watch", "-q"),
+        "cannot use --compat with --quiet and --watch: it writes a file of all VEs",
+    ),
+    (("--compat", "FILE", "--reset"), "cannot use --reset with --compat: it shows nothing"),
+    (("--reset", "--watch"), "cannot use --reset with --watch: it shows nothing"),
+    (("--reset", "VE", "--json"), "cannot use --reset with --json: it shows nothing"),
+    (("--compat", ""), "cannot write '': it is no path"),
+    (("--compat", "/dev/null"), "cannot write /dev/null: it is there, and no regular file"),
+)
+
+
+@pytest.mark.parametrize(("words", "sentence"), IDLE, ids=lambda value: " ".join(value) if type(value) is tuple else "")
+def test_what_would_be_ignored_or_lost_is_refused(
+    host_dir: Path, make: Make, words: tuple[str, ...], sentence: str
+) -> None:
+    env = make()
+    here = {"VE": str(env.veid), "FILE": str(host_dir / "file")}
+    with witness.nothing_changes(host_dir):
+        witness.refused(host_dir, 20, sentence, "ubc", *(here.get(word, word) for word in words))
+    assert stat.S_ISCHR(os.stat("/dev/null").st_mode)
+
+
+def test_of_a_ve_that_is_not_there_is_nothing_to_tell(host: "ve.Host") -> None:
+    with pytest.raises(errors.NotFound):
+        host.beancounters(3999)
+    with pytest.raises(errors.NotFound):
+        host.events(3999)
