@@ -86,12 +86,15 @@ def read_regular(path: str | os.PathLike[str], most: int) -> bytes:
     """
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
-        about = os.fstat(fd)
-        if not stat.S_ISREG(about.st_mode):
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise BrokenConfig(f"cannot read {os.fspath(path)}: it is not a regular file")
-        if about.st_size > most:
+        parts, left = list[bytes](), most + 1  # those of /proc say no size before they are read
+        while left and (part := os.read(fd, min(left, 65536))):
+            parts.append(part)
+            left -= len(part)
+        if not left:
             raise BrokenConfig(f"cannot read {os.fspath(path)}: it is longer than {most} bytes")
-        return b"".join(iter(lambda: os.read(fd, 65536), b""))
+        return b"".join(parts)
     finally:
         os.close(fd)
 

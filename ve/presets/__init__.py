@@ -9,12 +9,13 @@ A preset is that table of a conf file: names and values are those of `ve set`, a
 
 from __future__ import annotations
 
-import os
 import re
 
 from ve.errors import BrokenConfig, InvalidValue
+from ve.wholefile import read_regular
 
 NAMES = ("light", "basic", "heavy")  # each a file beside this one
+SIZE_MAX = 1 << 20  # bytes of the admin's own
 _KEY = re.compile(r"[a-z_]+")
 
 
@@ -24,6 +25,8 @@ def load(name: str) -> dict[str, str]:
     InvalidValue if there is none, BrokenConfig if it cannot be read as one.  Whether there are such limits is not
     looked at.
     """
+    if not isinstance(name, str):
+        raise InvalidValue(f"cannot use preset {name!r}: it is not a string")
     if "/" in name:
         return parse(_content(name), name)
     if name not in NAMES:
@@ -42,6 +45,8 @@ def parse(data: bytes, path: str) -> dict[str, str]:
         table = tomllib.loads(data.decode())
     except ValueError as error:  # no TOML, or no UTF-8
         raise BrokenConfig(f"cannot read {path}: {error}") from error
+    except RecursionError:
+        raise BrokenConfig(f"cannot read {path}: it is nested too deeply") from None
     limits = table.pop("limits", {})
     if table or not limits or not isinstance(limits, dict):
         raise BrokenConfig(f"cannot read {path}: it is not one table [limits]")
@@ -55,7 +60,8 @@ def parse(data: bytes, path: str) -> dict[str, str]:
 
 def _content(path: str) -> bytes:
     try:
-        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:  # no FIFO waits
-            return file.read()
+        return read_regular(path, SIZE_MAX)
     except OSError as error:
         raise InvalidValue(f"cannot use preset {path}: {error.strerror}") from error
+    except ValueError:  # a NUL in it, or half of a surrogate pair
+        raise InvalidValue(f"cannot use preset {path!r}: it is no path") from None
