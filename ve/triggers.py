@@ -35,6 +35,8 @@ class Action:
 def canonical(name: str) -> str:
     """The beancounter that a word such as memory stands for; InvalidValue names the nearest one."""
     target = limits.canonical(name) if name in limits.ALIASES else name
+    if not isinstance(name, str):
+        raise InvalidValue(f"cannot watch {name!r}: it is not a string")
     if target not in BY_NAME:
         hint = nearest(name, (*limits.ALIASES, *BY_NAME))
         raise InvalidValue(f"cannot watch {name}: there is no such resource", hint)
@@ -45,6 +47,8 @@ def action(kind: str, name: str, text: str) -> Action:
     """InvalidValue for an action that is none, or can never happen or do anything for this beancounter."""
     row = BY_NAME[canonical(name)]
     refused = f"cannot use on_{kind} {name}:{text}"
+    if not isinstance(text, str):
+        raise InvalidValue(f"{refused}: it is not a string", _HINT)
     verb, _, rest = text.partition(":")
     if kind == BARRIER and row.guaranteed:
         raise InvalidValue(f"{refused}: the barrier of {row.name} is a guarantee, no warning", hint="use on_failure")

@@ -1,6 +1,7 @@
 """What an admin may choose for a barrier or a failure, and how much is raised."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -46,13 +47,16 @@ def test_actions(kind: str, text: str, action: Action) -> None:
         (BARRIER, "numproc", "run:true", "its program is not an absolute path"),
         (BARRIER, "numproc", "run:", "its program is not an absolute path"),
         (BARRIER, "numproc", "run:/a\0b", "its program is not an absolute path"),
+        (BARRIER, "numfile", 5, "cannot use on_barrier numfile:5: it is not a string"),
+        (FAILURE, "numproc", None, "it is not a string"),
+        (BARRIER, 5, "log", "cannot watch 5: it is not a string"),
         (BARRIER, "vmguarpages", "log", "the barrier of vmguarpages is a guarantee"),
         (FAILURE, "numfile", "log", "nothing counts the failures of numfile"),
         (FAILURE, "oomguarpages", "raise:20%", "oomguarpages has no limit to raise"),
         (BARRIER, "numsiginfo", "raise:20%", "numsiginfo changes only at a start"),
     ],
 )
-def test_what_can_do_nothing_is_refused_by_name(kind: str, name: str, text: str, why: str) -> None:
+def test_what_can_do_nothing_is_refused_by_name(kind: str, name: Any, text: Any, why: str) -> None:
     with pytest.raises(InvalidValue) as refused:
         triggers.action(kind, name, text)
     assert why in str(refused.value)
