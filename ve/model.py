@@ -96,6 +96,10 @@ class Config:
 
     def __post_init__(self) -> None:
         check_veid(self.veid)
+        for name in ("template", "name", "hostname", "description", "area"):
+            _refuse_other(name, getattr(self, name), str, "a string")
+        for name in ("onboot", "user_beancounters", "account_only"):  # or "no" would be yes, until it is written
+            _refuse_other(name, getattr(self, name), bool, "True or False")
         check_template(self.template)
         if self.name:
             check_name(self.name)
@@ -145,6 +149,11 @@ class Config:
     def resources(self) -> Limits:
         """What it may use."""
         return resolve_limits(self.limits, self.account_only)
+
+
+def _refuse_other(name: str, value: object, kind: type, expected: str) -> None:
+    if not isinstance(value, kind):
+        raise InvalidValue(f"cannot use {name} {value!r}: it is not {expected}")
 
 
 def check_veid(veid: int) -> int:

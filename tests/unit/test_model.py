@@ -140,3 +140,22 @@ def test_any_iterable_or_mapping_will_do() -> None:
     }
     wanted = {"profiles": ("fuse",), "mounts": (Mount("/a", "/b", True), Mount("/c", "/d")), "env": {"A": "b"}}
     assert parsed(options) == wanted
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "why"),
+    [
+        ("onboot", "no", "True or False"),
+        ("onboot", 1, "True or False"),
+        ("account_only", "no", "True or False"),
+        ("user_beancounters", None, "True or False"),
+        ("template", 5, "a string"),
+        ("name", 5, "a string"),
+        ("hostname", 5, "a string"),
+        ("description", b"red", "a string"),
+        ("area", ["loop"], "a string"),
+    ],
+)
+def test_what_no_conf_file_can_say_is_refused_when_it_is_made(name: str, value: Any, why: str) -> None:
+    with pytest.raises(InvalidValue, match=f"^cannot use {name} .*: it is not {why}$"):
+        Config(**{"veid": 101, "template": "a:1", name: value})
