@@ -156,12 +156,22 @@ def _children(fd: int) -> list[str]:
 
 
 def _read_below(fd: int, found: list[int]) -> None:
-    try:
+    """One that is just going, which its VE can have happen at any time, hides none of the others."""
+    names: list[str] = []
+    with _unless_gone():
         found += map(int, procfs.contents("cgroup.procs", fd, 1 << 30).split())
-        for name in _children(fd):
-            with _directory(name, fd) as child:
-                _read_below(child, found)
-    except OSError as error:  # one that is just going
+    with _unless_gone():
+        names = _children(fd)
+    for name in names:
+        with _unless_gone(), _directory(name, fd) as child:
+            _read_below(child, found)
+
+
+@contextlib.contextmanager
+def _unless_gone() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
         if error.errno in SPENT:
             raise
 
