@@ -90,12 +90,23 @@ def _processes(view: _View) -> dict[str, int]:
     locked = files = 0
     left = _STATUS_MOST + _STATUS_EACH * len(view.subject.pids)
     for pid in view.subject.pids:
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError), _opened(f"/proc/{pid}") as process:
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError), contextlib.ExitStack() as stack:
+            process = stack.enter_context(_opened(f"/proc/{pid}"))
             status = procfs.contents("status", process, left)
             left -= len(status)
+            if b"\nState:\tZ" in status and (thread := _another(process, pid)):
+                process = stack.enter_context(_opened(f"task/{thread}", process))
+                status = procfs.contents("status", process, left)
+                left -= len(status)
             locked += _number(status, b"VmLck")
             files += _files(process, _number(status, b"FDSize"))
     return {"lockedpages": locked * 1024 // PAGE, "numfile": files}
+
+
+def _another(process: int, pid: int) -> str:
+    """A thread that goes on though the main thread has ended, whose numbers are none; "" if none does."""
+    with _opened("task", process, os.O_RDONLY) as fd, os.scandir(fd) as threads:
+        return next((thread.name for thread in threads if thread.name != str(pid)), "")
 
 
 def _files(process: int, slots: int) -> int:

@@ -236,6 +236,31 @@ def test_processes_that_have_gone_or_are_zombies_hold_nothing() -> None:
         assert looked_at(pid, zombie, nobody) == alone
 
 
+HEADLESS = """
+import _thread
+child = os.fork()
+if child == 0:
+    files = [os.open("/dev/pts", os.O_RDONLY) for _ in range(100)]
+    locked = mmap.mmap(-1, 64 * mmap.PAGESIZE)
+    libc = ctypes.CDLL(None)
+    libc.mlock(ctypes.byref(ctypes.c_char.from_buffer(locked)), ctypes.c_size_t(64 * mmap.PAGESIZE))
+    _thread.start_new_thread(signal.pause, ())
+    libc.syscall({"x86_64": 60, "aarch64": 93}[os.uname().machine], 0)  # exit(2), of this thread only
+"""
+
+
+def test_a_process_whose_main_thread_has_ended_holds_what_it_held() -> None:
+    with holder.running(HEADLESS) as pid:
+        (child,) = children(pid)
+        wait_until(lambda: "State:\tZ" in Path(f"/proc/{child}/status").read_text())
+        (thread,) = {each.name for each in Path(f"/proc/{child}/task").iterdir()} - {str(child)}
+        listed = [f"/proc/{pid}/fd", f"/proc/{child}/task/{thread}/fd"]
+        found = looked_at(pid, child)
+        told = sum(len(subprocess.check_output(["ls", each], text=True).split()) for each in listed)
+    assert found["numfile"] == told > 100
+    assert found["lockedpages"] == 64
+
+
 def test_a_process_cannot_name_itself_into_its_numbers() -> None:
     with holder.running("libc = ctypes.CDLL(None); libc.prctl(15, b'\\nVmLck:\\t99 kB\\r')") as pid:
         assert "VmLck" in Path(f"/proc/{pid}/status").read_text().splitlines()[0]
