@@ -98,7 +98,9 @@ RESOURCES = (
         limit="memory.max + memory.swap.max",
         crossed="memory.events.local:high",
     ),
-    Resource(*("shmpages", PAGES, EXACT, "System V shared memory"), limit="kernel.shmall"),  # ENOSPC
+    # Of its own IPC namespace: who makes another in it, as any of its users may, has a shmall of his own, and what is
+    # there is not held here; both are memory, and so in physpages.
+    Resource(*("shmpages", PAGES, CLOSE, "System V shared memory"), limit="kernel.shmall"),  # ENOSPC
     Resource(
         *("numproc", ITEMS, EXACT, "pids.current", "pids.peak", "pids.events.local:max or pids.events:max"),
         limit="pids.max",
