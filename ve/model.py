@@ -96,7 +96,7 @@ class Config:
 
     def __post_init__(self) -> None:
         check_veid(self.veid)
-        for name in ("template", "name", "hostname", "description", "area"):
+        for name in ("template", "name", "hostname", "description", "network", "rate", "delay", "loss", "area"):
             _refuse_other(name, getattr(self, name), str, "a string")
         for name in ("onboot", "user_beancounters", "account_only"):  # or "no" would be yes, until it is written
             _refuse_other(name, getattr(self, name), bool, "True or False")

@@ -154,6 +154,8 @@ def test_any_iterable_or_mapping_will_do() -> None:
         ("hostname", 5, "a string"),
         ("description", b"red", "a string"),
         ("area", ["loop"], "a string"),
+        ("network", None, "a string"),
+        ("rate", 5, "a string"),
     ],
 )
 def test_what_no_conf_file_can_say_is_refused_when_it_is_made(name: str, value: Any, why: str) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from ve import presets
 from ve.errors import BrokenConfig, InvalidValue
-from ve.settings import parsed_limits
+from ve.options import parsed
 
 
 def test_one(tmp_path: Path) -> None:
@@ -20,7 +20,7 @@ def test_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", [5, True, ["light"], b"light", "nosuch", "./a\0b", "./\ud800", "/no/such"])
 def test_what_can_be_no_preset(name: Any) -> None:
     with pytest.raises(InvalidValue, match="cannot use preset"):
-        parsed_limits({}, name)
+        parsed({"preset": name})
 
 
 @pytest.mark.parametrize("kind", ["zero", "fifo", "directory"])
