@@ -33,14 +33,16 @@ def test_swap_is_given_up_to_its_limit(host_dir: Path, limited: Limited) -> None
     assert counter(host_dir, env, "memory.swap.max") == 16 * MIB
     assert counter(host_dir, none, "memory.swap.max") == 0
     with held(env, "memory", str(36 * MIB // PAGE)):
-        swapped = counter(host_dir, env, "memory.swap.current")
-        assert 4 * MIB <= swapped <= 16 * MIB
-        assert env.beancounters()["swappages"].held == swapped // PAGE
+        before, bean = counter(host_dir, env, "memory.swap.current"), env.beancounters()["swappages"]
+        after = counter(host_dir, env, "memory.swap.current")  # it goes on swapping as it likes
+        assert 4 * MIB <= min(before, after) <= max(before, after) <= 16 * MIB
+        assert bean.held is not None and min(before, after) <= bean.held * PAGE <= max(before, after)
     assert none.run(["/eat", "memory", str(36 * MIB // PAGE)], capture_output=True).returncode == -9
     assert env.run(["/eat", "memory", str(64 * MIB // PAGE)], capture_output=True).returncode == -9
     bean = env.beancounters()["swappages"]
     assert bean.limit == 16 * MIB // PAGE
-    assert bean.failcnt == counter(host_dir, env, "memory.swap.events", "max") > 0
+    # 6.12 does not even ask for swap that is used up, and so counts no refusal, where 6.1 does.
+    assert bean.failcnt == counter(host_dir, env, "memory.swap.events", "max")
     assert bean.maxheld is not None and 4 * MIB // PAGE <= bean.maxheld <= bean.limit
     peak = (commandline.cgroup(host_dir, env.veid) / "memory.swap.peak").exists()
     assert bean.sampled is not peak
