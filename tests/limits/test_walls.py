@@ -167,7 +167,7 @@ def test_a_limit_of_private_memory_is_the_one_that_is_told(host_dir: Path, limit
 def test_a_start_that_runs_out_of_memory_says_so(host_dir: Path, make: Make) -> None:
     env = make(memory="64M", swap="0")
     path = host_dir / f"conf/{env.veid}.toml"
-    path.write_text(path.read_text().replace('memory = "64M"', 'memory = "256K"'))
+    path.write_text(path.read_text().replace('memory = "64M"', 'memory = "4K"'))
     with pytest.raises(StartFailed, match=r"its memory was used up before its init ran$") as failed:
         env.start()  # not by the command, which has a minute: with so little the kernel is long at it
     assert (failed.value.exit_code, failed.value.hint) == (47, "--memory gives it more")
