@@ -105,7 +105,7 @@ def expected(held: dict[int, dict[str, Any]]) -> dict[str, str]:
 @pytest.mark.timeout(1800)
 def test_rounds_of_twenty_processes(hostnet: HostNet, new: New) -> None:
     """Fewer than the thousand of make test-long, which take some minutes."""
-    number = int(os.environ.get("VE_TEST_ROUNDS", "50"))
+    number = int(os.environ.get("VE_TEST_ROUNDS", "15"))
     rounds(hostnet, new, number)
     print(f"{number} rounds of {len(PROCESSES)} processes")
 
