@@ -36,6 +36,7 @@ def test_it_answers_the_host_and_the_outside(forwarding: HostNet, web: int, addr
     forwarding.outside("ping", "-c1", "-W5", address)
 
 
+@pytest.mark.any_kernel
 @pytest.mark.parametrize("address", ["192.0.2.9", "192.0.2.1", "169.254.1.1", "2001:db8::9"])
 def test_it_reaches_the_outside_and_the_host(forwarding: HostNet, host_dir: Path, web: int, address: str) -> None:
     assert forwarding.output(host_dir, "exec", web, "ping", "-c1", "-W5", address)
@@ -48,12 +49,14 @@ def test_stop_gives_its_interface_and_routes_back(forwarding: HostNet, host_dir:
     assert json.loads(forwarding.run("ip", "-j", "route", "show", "10.9.0.5").stdout or "[]") == []
 
 
+@pytest.mark.any_kernel
 def test_list_and_status_have_its_addresses(forwarding: HostNet, host_dir: Path, web: int) -> None:
     [shown] = [each for each in json.loads(commandline.output(host_dir, "list", "--json")) if each["veid"] == web]
     assert shown["addresses"] == ["10.9.0.5", "fd00:9::5"]
     assert json.loads(commandline.output(host_dir, "status", "--json", web))["addresses"] == ["10.9.0.5", "fd00:9::5"]
 
 
+@pytest.mark.any_kernel
 def test_addresses_come_and_go_while_it_runs(forwarding: HostNet, host_dir: Path, web: int) -> None:
     said = forwarding.ve(host_dir, "set", web, "--ip-add", "10.9.0.6", "--ip-add", "fd00:9::6", "--ip-del", "10.9.0.5")
     assert (said.returncode, said.stderr) == (0, f"{web}: addresses are set\n")
@@ -64,6 +67,7 @@ def test_addresses_come_and_go_while_it_runs(forwarding: HostNet, host_dir: Path
     assert "10.9.0.6/32" in inside and "10.9.0.5" not in inside
 
 
+@pytest.mark.any_kernel
 def test_what_is_not_saved_ends_with_a_restart(forwarding: HostNet, host_dir: Path, web: int) -> None:
     forwarding.output(host_dir, "set", web, "--ip-add", "10.9.0.6")
     forwarding.output(host_dir, "set", web, "--ip-add", "10.9.0.7", "--save")
@@ -73,6 +77,7 @@ def test_what_is_not_saved_ends_with_a_restart(forwarding: HostNet, host_dir: Pa
     forwarding.run("ping", "-c1", "-W5", "10.9.0.7")
 
 
+@pytest.mark.any_kernel
 def test_one_without_gets_its_first_address_while_it_runs(
     forwarding: HostNet, host: "ve.Host", host_dir: Path, veid: int
 ) -> None:
@@ -83,6 +88,7 @@ def test_one_without_gets_its_first_address_while_it_runs(
     forwarding.output(host_dir, "stop", "--fast", veid)
 
 
+@pytest.mark.any_kernel
 @pytest.mark.parametrize(
     ("words", "why"),
     [
@@ -135,6 +141,7 @@ def test_a_published_port_leads_to_it(forwarding: HostNet, host_dir: Path, web: 
     assert fetch(forwarding.outside, "http://192.0.2.1:8081/") == str(web)
 
 
+@pytest.mark.any_kernel
 def test_a_published_port_follows_a_change_of_address(forwarding: HostNet, host_dir: Path, web: int) -> None:
     serve(forwarding, host_dir, web)
     forwarding.output(host_dir, "set", web, "--publish", "8080:80")
@@ -142,6 +149,7 @@ def test_a_published_port_follows_a_change_of_address(forwarding: HostNet, host_
     assert fetch(forwarding.outside, "http://192.0.2.1:8080/") == str(web)
 
 
+@pytest.mark.any_kernel
 def test_a_port_is_published_from_the_start_and_not_twice(
     forwarding: HostNet, host: "ve.Host", host_dir: Path, web: int
 ) -> None:
@@ -178,6 +186,7 @@ def test_no_address_but_its_own_gets_out(forwarding: HostNet, host_dir: Path, ad
     assert {line.split()[2] for line in seen if "echo request" in line} == {"10.9.0.5"}
 
 
+@pytest.mark.any_kernel
 def test_without_our_rules_it_would(forwarding: HostNet, host_dir: Path, admin: int) -> None:
     forwarding.run("nft", "delete", "table", "inet", "ve")
     script = "ip address add 10.9.0.66/32 dev venet0; ping -c1 -W1 -I 10.9.0.66 192.0.2.9; ping -c1 -W5 192.0.2.9"
@@ -186,6 +195,7 @@ def test_without_our_rules_it_would(forwarding: HostNet, host_dir: Path, admin: 
     assert "10.9.0.66" in {line.split()[2] for line in seen if "echo request" in line}
 
 
+@pytest.mark.any_kernel
 def test_a_start_makes_the_rules_that_somebody_flushed(forwarding: HostNet, host_dir: Path, web: int) -> None:
     forwarding.run("nft", "flush", "ruleset")
     forwarding.output(host_dir, "restart", "--fast", web)
@@ -195,6 +205,7 @@ def test_a_start_makes_the_rules_that_somebody_flushed(forwarding: HostNet, host
 # --- what it sent ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.any_kernel
 def test_traffic_is_counted_over_restarts_and_deaths(forwarding: HostNet, host_dir: Path, web: int) -> None:
     def pings(count: int) -> None:
         forwarding.output(host_dir, "exec", web, "ping", "-c", count, "-s", 1000, "-W5", "192.0.2.9")
@@ -220,6 +231,7 @@ def test_traffic_is_counted_over_restarts_and_deaths(forwarding: HostNet, host_d
 # --- the library ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.any_kernel
 def test_a_program_changes_its_network(forwarding: HostNet, host: "ve.Host", host_dir: Path, web: int) -> None:
     env = host.get(web)
     [lease] = forwarding.call(env.network.add_address, "10.9.0.60")
@@ -236,6 +248,7 @@ def test_a_program_changes_its_network(forwarding: HostNet, host: "ve.Host", hos
     assert forwarding.run("ip", "route", "show", "10.9.0.60").stdout == ""
 
 
+@pytest.mark.any_kernel
 def test_a_rate_is_there_from_the_start_and_changes(forwarding: HostNet, host_dir: Path, web: int) -> None:
     """That it holds is tests/kernel/test_bandwidth.py's; here tc(8) is asked what there is, on both sides."""
     forwarding.output(host_dir, "set", web, "--rate", "10mbit", "--save")

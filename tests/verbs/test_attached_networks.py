@@ -8,6 +8,8 @@ import pytest
 import ve
 from tests.hostnet import HostNet
 
+pytestmark = pytest.mark.any_kernel  # on the stock kernel tests/kernel and test_addresses.py ask for the same
+
 
 @pytest.fixture
 def bridged(hostnet: HostNet) -> HostNet:

@@ -25,6 +25,8 @@ from tests.verbs.test_debian import booted, tell
 from ve import errors, pool, poolhosts, resolver
 from ve.addresses import Address, network
 
+pytestmark = pytest.mark.any_kernel  # on the stock kernel tests/kernel and test_addresses.py ask for the same
+
 ADDRESSES = ["10.9.0.5", "fd00:9::5"]
 OF_HOST = "search example.org\nnameserver 192.0.2.53\nnameserver 127.0.0.1\n"
 INSIDE = "search example.org\nnameserver 192.0.2.53\n"

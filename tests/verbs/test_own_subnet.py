@@ -9,6 +9,8 @@ import pytest
 import ve
 from tests.hostnet import HostNet
 
+pytestmark = pytest.mark.any_kernel  # on the stock kernel tests/kernel and test_addresses.py ask for the same
+
 NETWORKS = ("192.0.2.64/29", "2001:db8::40/125")
 
 

@@ -15,6 +15,8 @@ import ve
 from tests.hostnet import HostNet
 from tests.verbs import commandline
 
+pytestmark = pytest.mark.any_kernel  # on the stock kernel tests/kernel and test_addresses.py ask for the same
+
 VEIDS = range(7001, 7030)
 Words = tuple[str | int, ...]
 

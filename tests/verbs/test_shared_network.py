@@ -16,6 +16,8 @@ from tests.verbs import witness
 from tests.verbs.conftest import Make
 from ve import errors
 
+pytestmark = pytest.mark.any_kernel  # on the stock kernel tests/kernel and test_addresses.py ask for the same
+
 Start = Callable[..., "ve.Environment"]
 
 
