@@ -98,6 +98,7 @@ test-vm: setup-vm ## what depends on the kernel on a stock one, emulated and slo
 test-long: setup-vm ## what takes so long that make test leaves it out: some on this kernel, the rest on the stock one
 	@VE_TEST_ROUNDS=1000 $(BIN)/python -m pytest tests/kernel/test_leases.py -k rounds -s
 	@$(BIN)/python -m tests.vm $(KERNEL) tests/limits -m long $(PYTEST_ARGS)
+	@KERNEL=$(KERNEL) $(BIN)/python -m pytest tests/vm $(PYTEST_ARGS)
 
 .PHONY: bench
 bench: setup ## how long a look at the beancounters of 200 VEs takes here

@@ -1,18 +1,15 @@
 """Run the tests on a stock Debian kernel: python -m tests.vm KERNEL [PYTEST ARGUMENT...]
 
-Without a path among them, all that depends on the kernel: in two machines at the same time, as one takes hardly more
-than one CPU, and what survives a reboot in a third.  The first one's output is shown as it comes, then the others'.
-The exit code is pytest's; 255 is a guest that died, 124 one that was ended for taking too long.
+Without a path among them, all that depends on the kernel, in two machines one after the other: make test runs what is
+native at the same time, and an emulated CPU that gets less than a half of one has commands run into their deadlines.
+What survives a reboot is make test-long's.  The exit code is pytest's; 255 is a guest that died, 124 one that was ended
+for taking too long.
 """
 
-import contextlib
-import os
 import signal
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 from tests import debian
@@ -32,26 +29,7 @@ def main() -> int:
     kernel.obtain(version)
     if any(argument.startswith("tests") for argument in arguments):
         return run(version, arguments)
-    first, *others = ([*part, *CHOSEN, *arguments] for part in PARTS)
-    commands = [[sys.executable, "-m", "tests.vm", version, *each] for each in others]
-    commands.append([sys.executable, "-m", "pytest", "tests/vm", *arguments])
-    with contextlib.ExitStack() as stack:
-        beside = [stack.enter_context(running(command, version)) for command in commands]
-        return max(run(version, first), *(each.wait() for each in beside))
-
-
-@contextlib.contextmanager
-def running(command: list[str], version: str) -> Iterator["subprocess.Popen[bytes]"]:
-    """A command whose output is shown once it has ended, or is ended as we end."""
-    with tempfile.TemporaryFile() as output:
-        process = subprocess.Popen(command, stdout=output, env=os.environ | {"KERNEL": version})
-        try:
-            yield process
-        finally:
-            process.terminate()
-            process.wait()
-            output.seek(0)
-            show(output.read())
+    return max(run(version, [*part, *CHOSEN, *arguments]) for part in PARTS)
 
 
 def run(version: str, arguments: list[str]) -> int:
