@@ -143,7 +143,7 @@ def test_the_unit_that_starts_and_stops_a_hosts_ves(make: Make, debian: str, hos
     command.chmod(0o755)
     env.start()
     booted(env, host_dir)
-    begun = "start --onboot\nevents --act --follow --quiet\n"
+    begun = "start --onboot\nevents --act --follow --quiet --compat /run/ve/user_beancounters\n"
     assert witness.shell(env, "cat /calls; systemctl is-active ve") == f"{begun}active\n"
     witness.shell(env, "systemctl kill --kill-whom=main --signal=KILL ve")  # which stops no VE
     deadline = time.monotonic() + DEADLINE
