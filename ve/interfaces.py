@@ -9,7 +9,6 @@ import contextlib
 import errno
 import hashlib
 import ipaddress
-import json
 import os
 import socket
 import struct
@@ -121,10 +120,14 @@ class Device:
 
     def noted(self) -> str:
         """As facts keep it."""
+        import json  # only who moves a device pays for it
+
         return json.dumps(asdict(self))
 
     @classmethod
     def of(cls, noted: str) -> "Device":
+        import json
+
         about = json.loads(noted)
         return cls(**about | {"addresses": tuple(about["addresses"])})
 

@@ -6,7 +6,6 @@ whether there still is that pool; so of two who meet one always gives way, and i
 """
 
 import contextlib
-import json
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -39,6 +38,8 @@ class Given:
         """As facts keep it."""
         if self == Given():
             return {}
+        import json  # only a VE with a network pays for it
+
         table = {wish: list(map(str, given)) for wish, given in self.addresses}
         return {"interface": self.interface, "addresses": json.dumps(table), "device": self.device}
 
@@ -47,6 +48,8 @@ def given(facts: Facts | None) -> Given:
     """What the facts of a running VE say."""
     if not facts or "interface" not in facts.extra:
         return Given()
+    import json
+
     table = json.loads(facts.extra["addresses"])
     addresses = tuple((wish, tuple(map(Wish.parse, each))) for wish, each in table.items())
     return Given(facts.extra["interface"], addresses, facts.extra.get("device", ""))

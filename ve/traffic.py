@@ -10,7 +10,6 @@ between two looks.  To remove such a count costs the kernel 10 ms, for one as fo
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from typing import TYPE_CHECKING
 
@@ -64,13 +63,19 @@ def remove(state: State, veid: int) -> None:
 
 def _noted(state: State, veid: int) -> tuple[Traffic, str]:
     """What it had, and up to which interface; nothing where that cannot be read."""
+    if not (data := read_small(_path(state, veid))):
+        return NOTHING, ""
+    import json  # only a VE with a network pays for it
+
     with contextlib.suppress(ValueError, TypeError, KeyError):
-        table = json.loads(read_small(_path(state, veid)) or b"{}")
+        table = json.loads(data)
         return Traffic(*map(int, table["traffic"])), str(table["last"])
     return NOTHING, ""
 
 
 def _note(state: State, veid: int, traffic: Traffic, interface: str) -> None:
+    import json
+
     state.make_dir(os.path.dirname(_path(state, veid)))
     with state.writing():
         write_whole(_path(state, veid), json.dumps({"traffic": traffic, "last": interface}).encode(), durable=False)
