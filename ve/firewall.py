@@ -18,7 +18,7 @@ import struct
 from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
-from ve import lock, netlink, nftables, rtnetlink, ruleset, wholefile
+from ve import leases, lock, netlink, nftables, rtnetlink, ruleset, wholefile
 from ve.addresses import Address, network
 from ve.pool import run_directory
 from ve.ports import PROTOCOLS, Port
@@ -30,10 +30,8 @@ if TYPE_CHECKING:
 PATIENCE = 10.0  # seconds for another process to be done with our tables
 _COUNTERS = ("sent", "received")
 # <linux/rtnetlink.h>, <linux/if_link.h>
-_RTM_F_FIB_MATCH, _RTN_UNICAST = 0x2000, 1
 _IFINFOMSG = struct.Struct("=BxHiII")
 _IFLA_LINKINFO, _IFLA_INFO_SLAVE_KIND, _IFLA_INFO_SLAVE_DATA, _IFLA_BRPORT_GUARD = 18, 4, 5, 5
-_RTMSG = struct.Struct("=8BI")  # family, dst_len, src_len, tos, table, protocol, scope, type; flags
 
 
 @contextmanager
@@ -204,17 +202,10 @@ def _publishing_again() -> Iterator[str]:
 
 def has_route(address: Address) -> bool:
     """Has it a host route of its own, which is a living VE's lease?  In the calling thread's namespace."""
-    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
-    asked = _RTMSG.pack(family, address.max_prefixlen, 0, 0, 0, 0, 0, 0, _RTM_F_FIB_MATCH)
-    with netlink.connect(socket.NETLINK_ROUTE) as channel:
-        try:
-            answer = netlink.get(
-                channel, rtnetlink.GETROUTE, asked + netlink.attribute(rtnetlink.RTA_DST, address.packed)
-            )
-        except OSError:  # no route at all, or no such family
-            return False
-    _, length, *_, kind, _flags = _RTMSG.unpack_from(answer)
-    return bool(length == address.max_prefixlen and kind == _RTN_UNICAST)
+    with suppress(OSError):
+        found = leases.route(address)
+        return bool(found and found.length == address.max_prefixlen and found.type == leases.UNICAST)
+    return False
 
 
 # --- ports of bridges ---------------------------------------------------------------------------------------------

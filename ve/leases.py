@@ -21,7 +21,7 @@ _RTMSG, _IFINFOMSG = struct.Struct("=8BI"), struct.Struct("=BxHiII")
 _RTNEXTHOP = struct.Struct("=HBBi")
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_MULTIPATH, _RTA_VIA = 1, 4, 5, 9, 18
 _RTM_F_FIB_MATCH = 0x2000  # the route itself, not what came of it for this destination
-_UNICAST = 1
+UNICAST = 1
 _IFLA_IFNAME, _IFLA_IFALIAS, _IFLA_EXT_MASK, _IFLA_PROP_LIST, _IFLA_ALT_IFNAME = 3, 20, 29, 52, 53
 _SKIP_STATS = 8  # RTEXT_FILTER_SKIP_STATS
 _SOL_NETLINK, _NETLINK_GET_STRICT_CHK = 270, 12
@@ -55,7 +55,9 @@ class Holder:
 
 
 @dataclass(frozen=True)
-class _Route:
+class Route:
+    """One, as the kernel has it for an address."""
+
     type: int
     length: int
     index: int  # of the interface
@@ -64,8 +66,8 @@ class _Route:
 
 def holder(address: Address) -> Holder | None:
     """The interface of a VE that has this address."""
-    route = _route(address)
-    return _holder(route) if route and route.length == _ALONE[address.version] else None
+    found = route(address)
+    return _holder(found) if found and found.length == _ALONE[address.version] else None
 
 
 def interface(name: str) -> Holder | None:
@@ -78,16 +80,16 @@ def interface(name: str) -> Holder | None:
 
 def look(address: Address) -> tuple[Holder | None, str]:
     """The same, and else why no VE can have it, if this host has a use for it: two messages at most."""
-    route = _route(address)
-    if route is None:
+    found = route(address)
+    if found is None:
         return None, ""
-    if route.type in _USES:
-        return None, _USES[route.type]
-    if route.length == _ALONE[address.version]:
-        found = _holder(route)
-        return found, "" if found else "this host has another route to it"
-    on_link = route.type == _UNICAST and not route.gateway
-    return None, _GATEWAY if on_link and address in _gateways(address.version, route.index) else ""
+    if found.type in _USES:
+        return None, _USES[found.type]
+    if found.length == _ALONE[address.version]:
+        holder = _holder(found)
+        return holder, "" if holder else "this host has another route to it"
+    on_link = found.type == UNICAST and not found.gateway
+    return None, _GATEWAY if on_link and address in _gateways(address.version, found.index) else ""
 
 
 def all_leases() -> list[tuple[Address, Holder]]:
@@ -110,7 +112,7 @@ def all_leases() -> list[tuple[Address, Holder]]:
 # --- routes -------------------------------------------------------------------------------------------------------
 
 
-def _route(address: Address) -> _Route | None:
+def route(address: Address) -> Route | None:
     """By which route the kernel sends there; None if by none."""
     length = _ALONE[address.version]
     header = _RTMSG.pack(_FAMILIES[address.version], length, 0, 0, 0, 0, 0, 0, _RTM_F_FIB_MATCH)
@@ -124,7 +126,7 @@ def _route(address: Address) -> _Route | None:
         raise
     attributes = dict(netlink.attributes(body, _RTMSG.size))
     index = _index(attributes[_RTA_OIF]) if _RTA_OIF in attributes else 0
-    return _Route(body[7], body[1], index, not {_RTA_GATEWAY, _RTA_MULTIPATH, _RTA_VIA}.isdisjoint(attributes))
+    return Route(body[7], body[1], index, not {_RTA_GATEWAY, _RTA_MULTIPATH, _RTA_VIA}.isdisjoint(attributes))
 
 
 def _gateways(version: int, index: int) -> set[Address]:
@@ -150,7 +152,7 @@ def _hops(multipath: memoryview) -> Iterator[dict[int, memoryview]]:
 # --- interfaces ---------------------------------------------------------------------------------------------------
 
 
-def _holder(route: _Route) -> Holder | None:
+def _holder(route: Route) -> Holder | None:
     """Whose interface a route leads to; None if to no VE's, or if it has just gone."""
     mask = netlink.attribute(_IFLA_EXT_MASK, struct.pack("=I", _SKIP_STATS))
     with contextlib.suppress(OSError), netlink.connect(socket.NETLINK_ROUTE) as channel:

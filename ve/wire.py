@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import ip_address
 
-from ve import netlink
+from ve import leases, netlink
 from ve.addresses import Address
 
 PROBES, PAUSE = 3, 0.1  # how often an address is asked for, and how many seconds each waits for an answer
@@ -39,12 +39,10 @@ _ALL_NODES, _SOLICITED = "ff02::1", bytes.fromhex("ff0200000000000000000001ff")
 _ICMP6_FILTER, _IPV6_HOPLIMIT, _IPV6_RECVHOPLIMIT = 1, 52, 51  # <linux/icmpv6.h>, <linux/in6.h>
 _LAST_HOP = 255  # from a router it would be less
 # <linux/rtnetlink.h>, <linux/neighbour.h>
-_NEWNEIGH, _DELNEIGH, _GETNEIGH, _GETROUTE = 28, 29, 30, 26
-_NDMSG, _RTMSG = struct.Struct("=BxxxiHBB"), struct.Struct("=8BI")
+_NEWNEIGH, _DELNEIGH, _GETNEIGH = 28, 29, 30
+_NDMSG = struct.Struct("=BxxxiHBB")
 _NUD_PERMANENT, _NTF_PROXY = 0x80, 0x8
 _NDA_DST, _NDA_PROTOCOL = 1, 12
-_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_MULTIPATH, _RTA_VIA, _RTN_UNICAST = 1, 4, 5, 9, 18, 1
-_RTM_F_FIB_MATCH = 0x2000
 _NLM_F_REPLACE, _NLM_F_CREATE = 0x100, 0x400
 _OURS = 0x76  # as the origin of a proxy entry; /etc/iproute2/rt_protos has no such number
 _FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
@@ -167,21 +165,12 @@ def uplink(address: Address) -> str | None:
 
     To be asked before the address is leased: then its own route is the answer, which is no network.
     """
-    family = _FAMILIES[address.version]
-    length = address.max_prefixlen
-    wanted = _RTMSG.pack(family, length, 0, 0, 0, 0, 0, 0, _RTM_F_FIB_MATCH)
-    try:
-        with netlink.connect(socket.NETLINK_ROUTE) as channel:
-            body = netlink.get(channel, _GETROUTE, wanted + netlink.attribute(_RTA_DST, address.packed))
-    except OSError as error:
-        if error.errno in (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES, errno.EINVAL):
-            return None  # no route, or one that says no
-        raise
-    found = dict(netlink.attributes(body, _RTMSG.size))
-    is_network = body[7] == _RTN_UNICAST and 0 < body[1] < length
-    if not is_network or _RTA_OIF not in found or found.keys() & {_RTA_GATEWAY, _RTA_VIA, _RTA_MULTIPATH}:
+    found = leases.route(address)
+    if not found or found.type != leases.UNICAST or not 0 < found.length < address.max_prefixlen:
         return None
-    name = socket.if_indextoname(int.from_bytes(found[_RTA_OIF], "little"))
+    if found.gateway or not found.index:
+        return None
+    name = socket.if_indextoname(found.index)
     with _sender(name, _ETH_P_ARP) as (_, mac):
         return name if mac else None
 
