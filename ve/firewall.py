@@ -10,7 +10,6 @@ start makes them again, with all of this in them; what was counted is lost then.
 
 from __future__ import annotations
 
-import fcntl
 import ipaddress
 import os
 import socket
@@ -40,11 +39,8 @@ def alone(what: str) -> Iterator[None]:
     os.makedirs(run_directory(), 0o711, exist_ok=True)
     with wholefile.writing(f"{what} to {run_directory()}", "run it as root"):
         fd = lock.acquire(os.path.join(run_directory(), "lock"), "the rules of VEs' networks", PATIENCE)
-    try:
+    with lock.released(fd):
         yield
-    finally:
-        fcntl.flock(fd, fcntl.LOCK_UN)  # a thread may have forked meanwhile, and the child has it open too
-        os.close(fd)
 
 
 # --- the tables ---------------------------------------------------------------------------------------------------

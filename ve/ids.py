@@ -17,7 +17,6 @@ disk are not shifted.
 """
 
 import errno
-import fcntl
 import itertools
 import os
 import re
@@ -267,11 +266,8 @@ def _alone(directory: str, *, make: bool = False) -> Iterator[None]:
             yield
             return
         fd = lock.acquire(os.path.join(directory, "lock"), "the leases of host ids", PATIENCE)
-        try:
+        with lock.released(fd):
             yield
-        finally:
-            fcntl.flock(fd, fcntl.LOCK_UN)  # a thread may have forked meanwhile, and the child has it open too
-            os.close(fd)
 
 
 def _text(link: str) -> str | None:

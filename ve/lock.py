@@ -8,6 +8,7 @@ import fcntl
 import os
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 from ve.errors import Locked
 from ve.wholefile import read_small
@@ -39,6 +40,16 @@ def acquire(path: str, what: int | str, timeout: float) -> int:
                 os.close(fd)
         time.sleep(min(pause, left))
         pause = min(2 * pause, 0.05)
+
+
+@contextmanager
+def released(fd: int) -> Iterator[None]:
+    """Let go of a lock at the end: a thread may have forked meanwhile, and the child has it open too."""
+    try:
+        yield
+    finally:
+        fcntl.flock(fd, fcntl.LOCK_UN)
+        os.close(fd)
 
 
 def is_held(path: str) -> bool:

@@ -5,7 +5,6 @@ directory that VE_NETWORK_DIR names.  Which of its addresses are taken no file s
 """
 
 import contextlib
-import fcntl
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -193,8 +192,5 @@ def alone(*, make: bool = False) -> Iterator[None]:
             yield
             return
         fd = lock.acquire(os.path.join(directory(), "lock"), "the networks of this host", PATIENCE)
-        try:
+        with lock.released(fd):
             yield
-        finally:
-            fcntl.flock(fd, fcntl.LOCK_UN)  # a thread may have forked meanwhile, and the child has it open too
-            os.close(fd)

@@ -8,7 +8,6 @@ reads it finds the old one or the new: a file that is bound itself would stay th
 written in place could be read half written.  The lock is not in there, or a VE could hold it.
 """
 
-import fcntl
 import os
 from collections.abc import Callable, Mapping
 from ipaddress import ip_address
@@ -39,16 +38,13 @@ def update(name: str, lines: Mapping[Address, str], is_leased: Callable[[Address
     path = os.path.join(directory(name), NAME)
     with writing(path, _HINT):
         fd = lock.acquire(f"{os.path.dirname(path)}.lock", f"the hosts of pool {name}", pool.PATIENCE)
-        try:
+        with lock.released(fd):
             before = read_small(path)
             kept = {address: names for address, names in _parse(before).items() if is_leased(address)}
             known = {**kept, **lines}
             text = _LOCALHOST + "".join(f"{address}\t{names}\n" for address, names in known.items())
             if text.encode() != before:
                 write_whole(path, text.encode(), 0o644, durable=False)
-        finally:
-            fcntl.flock(fd, fcntl.LOCK_UN)  # a thread may have forked meanwhile, and the child has it open too
-            os.close(fd)
 
 
 def _parse(text: bytes) -> dict[Address, str]:
