@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 IFB = "vi"  # how its name begins
 _TCMSG = struct.Struct("=BxxxiIII")  # family, index, handle, parent, info
-_IFINFOMSG = struct.Struct("=BxHiII")
 _ECHO, _REPLACE, _EXCL, _CREATE = 0x8, 0x100, 0x200, 0x400  # NLM_F_...
 # <linux/rtnetlink.h>, <linux/pkt_sched.h>, <linux/pkt_cls.h>
 _NEWQDISC, _DELQDISC, _GETQDISC, _NEWTFILTER = 36, 37, 38, 44
@@ -52,7 +51,7 @@ _LEADING = "CONFIG_IFB, CONFIG_NET_SCH_INGRESS, CONFIG_NET_CLS_U32 and CONFIG_NE
 _LIMITING, _IMPAIRING = f"CONFIG_NET_SCH_TBF, {_LEADING}", f"CONFIG_NET_SCH_NETEM, {_LEADING}"
 _LACKING = (errno.ENOENT, errno.EOPNOTSUPP)  # what a kernel without the module says
 _MOST = 2**32 - 1  # of a number in the older of its structures
-_IFLA_IFNAME, _IFLA_LINKINFO, _IFLA_INFO_KIND = 3, 18, 1
+_IFLA_LINKINFO, _IFLA_INFO_KIND = 18, 1
 
 
 def limit(interface: str, rate: Rate | None) -> None:
@@ -145,10 +144,9 @@ def _is_ifb(name: str) -> bool:
     """Is it one of ours?  /sys would tell of the namespace that it was mounted in."""
     if not name.startswith(IFB):
         return False
-    with netlink.connect(socket.NETLINK_ROUTE) as channel, suppress(OSError):
-        asked = _IFINFOMSG.pack(socket.AF_UNSPEC, 0, 0, 0, 0) + netlink.attribute(_IFLA_IFNAME, name.encode() + b"\0")
-        about = netlink.get(channel, rtnetlink.GETLINK, asked)
-        if at := netlink.find(about, _IFLA_LINKINFO, _IFINFOMSG.size):
+    with suppress(OSError):
+        about = rtnetlink.look(name)
+        if at := netlink.find(about, _IFLA_LINKINFO, rtnetlink.IFINFOMSG.size):
             kind = netlink.find(about, _IFLA_INFO_KIND, at)
             return bytes(about[kind : kind + 4]) == b"ifb\0"
     return False

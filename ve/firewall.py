@@ -13,7 +13,6 @@ from __future__ import annotations
 import ipaddress
 import os
 import socket
-import struct
 from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
 PATIENCE = 10.0  # seconds for another process to be done with our tables
 _COUNTERS = ("sent", "received")
 # <linux/rtnetlink.h>, <linux/if_link.h>
-_IFINFOMSG = struct.Struct("=BxHiII")
 _IFLA_LINKINFO, _IFLA_INFO_SLAVE_KIND, _IFLA_INFO_SLAVE_DATA, _IFLA_BRPORT_GUARD = 18, 4, 5, 5
 
 
@@ -234,7 +232,7 @@ def _keep_off_spanning_tree(interface: str) -> None:
     guard = netlink.attribute(_IFLA_BRPORT_GUARD, b"\1")
     kind = netlink.attribute(_IFLA_INFO_SLAVE_KIND, b"bridge\0")
     about = netlink.attribute(_IFLA_LINKINFO, kind + netlink.attribute(_IFLA_INFO_SLAVE_DATA, guard))
-    head = _IFINFOMSG.pack(socket.AF_UNSPEC, 0, socket.if_nametoindex(interface), 0, 0)
+    head = rtnetlink.IFINFOMSG.pack(socket.AF_UNSPEC, 0, socket.if_nametoindex(interface), 0, 0)
     rtnetlink.ask(netlink.request(rtnetlink.NEWLINK, head + about))
 
 

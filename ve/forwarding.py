@@ -15,7 +15,6 @@ from ve.errors import NotSupported
 
 _SYSCTLS = {4: "net.ipv4.ip_forward", 6: "net.ipv6.conf.all.forwarding"}
 # <linux/rtnetlink.h>
-_RTMSG = struct.Struct("=8BI")
 _RTA_OIF, _RTPROT_RA = 4, 9
 
 
@@ -74,9 +73,9 @@ def _learnt_default_routes() -> list[str]:
     """The interfaces whose default routes the kernel would remove."""
     found = []
     with netlink.connect(socket.NETLINK_ROUTE) as channel:
-        request = _RTMSG.pack(socket.AF_INET6, 0, 0, 0, 0, 0, 0, 0, 0)
+        request = rtnetlink.RTMSG.pack(socket.AF_INET6, 0, 0, 0, 0, 0, 0, 0, 0)
         for body in netlink.dump(channel, rtnetlink.GETROUTE, request):
-            attributes = dict(netlink.attributes(body, _RTMSG.size))
+            attributes = dict(netlink.attributes(body, rtnetlink.RTMSG.size))
             if body[1] == 0 and body[5] == _RTPROT_RA and _RTA_OIF in attributes:
                 found.append(struct.unpack("=i", attributes[_RTA_OIF])[0])
     names = {name for index, name in socket.if_nameindex() if index in found}

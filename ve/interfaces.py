@@ -12,21 +12,16 @@ import ipaddress
 import os
 import socket
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import TypeVar
 
-from ve import netlink, rtnetlink
-from ve._linux import syscalls
-from ve.errand import in_a_thread
+from ve import netlink, rtnetlink, venet
 from ve.errors import InvalidValue, NotSupported, nearest
 
-T = TypeVar("T")
-
 # <linux/if_link.h>, <linux/rtnetlink.h>, <linux/if_bridge.h>, <linux/neighbour.h>
-_IFINFOMSG, _IFADDRMSG, _NDMSG = struct.Struct("=BxHiII"), struct.Struct("=4BI"), struct.Struct("=BxxxiHBB")
+_IFADDRMSG, _NDMSG = struct.Struct("=4BI"), struct.Struct("=BxxxiHBB")
 _GETADDR = 22
-_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_LINK, _IFLA_MASTER, _IFLA_LINKINFO, _IFLA_NET_NS_FD = 1, 3, 5, 10, 18, 28
+_IFLA_ADDRESS, _IFLA_LINK, _IFLA_MASTER, _IFLA_LINKINFO, _IFLA_NET_NS_FD = 1, 5, 10, 18, 28
 _INFO_KIND, _INFO_DATA, _INFO_SLAVE_KIND, _INFO_SLAVE_DATA = 1, 2, 4, 5
 _MACVLAN_MODE, _MACVLAN_MODE_BRIDGE = 1, 4
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS, _IFA_F_PERMANENT = 1, 2, 8, 0x80
@@ -73,13 +68,13 @@ def bridge(netns: int, name: str, outside: str, inside: str, mac: str) -> None:
         index = socket.if_nametoindex(outside)
         undo.callback(rtnetlink.ask, rtnetlink.delete(index))
         rtnetlink.ask(rtnetlink.no_own_address(index))
-        _ask(_change(index, (_IFLA_MASTER, struct.pack("=I", there.index))))
+        rtnetlink.ask(_change(index, (_IFLA_MASTER, struct.pack("=I", there.index))))
         port = b"".join(netlink.attribute(option, bytes([value])) for option, value in _PORT.items())
         info = netlink.attribute(_INFO_SLAVE_KIND, b"bridge\0") + netlink.attribute(_INFO_SLAVE_DATA, port)
-        _ask(_change(index, (_IFLA_LINKINFO, info)))
+        rtnetlink.ask(_change(index, (_IFLA_LINKINFO, info)))
         known = _NDMSG.pack(_AF_BRIDGE, index, _NUD_STATIC, _NTF_MASTER, 0)
         known += netlink.attribute(_NDA_LLADDR, bytes.fromhex(mac.replace(":", "")))
-        _ask(netlink.request(rtnetlink.NEWNEIGH, known, rtnetlink.NEW))
+        rtnetlink.ask(netlink.request(rtnetlink.NEWNEIGH, known, rtnetlink.NEW))
         rtnetlink.ask(rtnetlink.up(index))
         _up_inside(netns, inside)
         undo.pop_all()
@@ -91,17 +86,17 @@ def macvlan(netns: int, name: str, inside: str, mac: str) -> None:
     there = _look(shape, name)
     mode = netlink.attribute(_MACVLAN_MODE, struct.pack("=I", _MACVLAN_MODE_BRIDGE))
     info = netlink.attribute(_INFO_KIND, b"macvlan\0") + netlink.attribute(_INFO_DATA, mode)
-    body = _IFINFOMSG.pack(0, 0, 0, 0, 0)
+    body = rtnetlink.IFINFOMSG.pack(0, 0, 0, 0, 0)
     for kind, value in (
         (_IFLA_LINK, struct.pack("=I", there.index)),
-        (_IFLA_IFNAME, inside.encode() + b"\0"),
+        (rtnetlink.IFLA_IFNAME, inside.encode() + b"\0"),
         (_IFLA_ADDRESS, bytes.fromhex(mac.replace(":", ""))),
         (_IFLA_NET_NS_FD, struct.pack("=i", netns)),
         (_IFLA_LINKINFO, info),
     ):
         body += netlink.attribute(kind, value)
     with _refused(shape):
-        _ask(netlink.request(rtnetlink.NEWLINK, body, rtnetlink.NEW))
+        rtnetlink.ask(netlink.request(rtnetlink.NEWLINK, body, rtnetlink.NEW))
         _up_inside(netns, inside)
 
 
@@ -150,7 +145,7 @@ def take(netns: int, name: str, *, device_lost_ok: bool = False) -> Device:
         raise NotSupported(f"cannot use network {shape}: {why}", "--device-lost-ok, or macvlan:IF or bridge:BR")
     addresses = tuple(_addresses(there.index))
     with _refused(shape):
-        _ask(_change(there.index, (_IFLA_NET_NS_FD, struct.pack("=i", netns))))
+        rtnetlink.ask(_change(there.index, (_IFLA_NET_NS_FD, struct.pack("=i", netns))))
         index = _up_inside(netns, name)
     return Device(index, there.name, there.mac, bool(there.flags & _IFF_UP), addresses)
 
@@ -164,7 +159,7 @@ def give_back(netns: int | None, device: Device) -> bool:
     home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     try:
         with _refused(f"device:{device.name}"):
-            if netns is not None and not _inside(netns, lambda: _send_home(home, device)):
+            if netns is not None and not venet.inside(netns, lambda: _send_home(home, device)):
                 return False
             there = _found(device.name)
             if there is None or there.mac != device.mac:
@@ -177,15 +172,15 @@ def give_back(netns: int | None, device: Device) -> bool:
 
 def _send_home(home: int, device: Device) -> bool:
     """From within the VE, whatever that has made of its name and address."""
-    down = netlink.request(rtnetlink.NEWLINK, _IFINFOMSG.pack(0, 0, device.index, 0, _IFF_UP))
+    down = netlink.request(rtnetlink.NEWLINK, rtnetlink.IFINFOMSG.pack(0, 0, device.index, 0, _IFF_UP))
     try:
-        _ask(down, _change(device.index, (_IFLA_ADDRESS, bytes.fromhex(device.mac.replace(":", "")))))
+        rtnetlink.ask(down, _change(device.index, (_IFLA_ADDRESS, bytes.fromhex(device.mac.replace(":", "")))))
     except OSError as error:
         if error.errno == errno.ENODEV:
             return False
         raise
-    name = (_IFLA_IFNAME, device.name.encode() + b"\0")
-    _ask(_change(device.index, (_IFLA_NET_NS_FD, struct.pack("=i", home)), name))
+    name = (rtnetlink.IFLA_IFNAME, device.name.encode() + b"\0")
+    rtnetlink.ask(_change(device.index, (_IFLA_NET_NS_FD, struct.pack("=i", home)), name))
     return True
 
 
@@ -222,16 +217,14 @@ def _look(shape: str, name: str) -> Link:
 
 
 def _found(name: str) -> Link | None:
-    wanted = _IFINFOMSG.pack(0, 0, 0, 0, 0) + netlink.attribute(_IFLA_IFNAME, name.encode() + b"\0")
     try:
-        with netlink.connect(socket.NETLINK_ROUTE) as channel:
-            body = netlink.get(channel, rtnetlink.GETLINK, wanted)
+        body = rtnetlink.look(name)
     except OSError as error:
         if error.errno == errno.ENODEV:
             return None
         raise
-    _, _, index, flags, _ = _IFINFOMSG.unpack_from(body)
-    found = {kind: bytes(value) for kind, value in netlink.attributes(body, _IFINFOMSG.size)}
+    _, _, index, flags, _ = rtnetlink.IFINFOMSG.unpack_from(body)
+    found = {kind: bytes(value) for kind, value in netlink.attributes(body, rtnetlink.IFINFOMSG.size)}
     info = dict(netlink.attributes(memoryview(found.get(_IFLA_LINKINFO, b""))))
     kind = bytes(info.get(_INFO_KIND, b"")).rstrip(b"\0").decode()
     master = int.from_bytes(found.get(_IFLA_MASTER, b""), "little")
@@ -247,13 +240,8 @@ def _refused(shape: str) -> Iterator[None]:
 
 
 def _change(index: int, *attributes: tuple[int, bytes]) -> bytes:
-    body = _IFINFOMSG.pack(0, 0, index, 0, 0) + b"".join(netlink.attribute(*each) for each in attributes)
+    body = rtnetlink.IFINFOMSG.pack(0, 0, index, 0, 0) + b"".join(netlink.attribute(*each) for each in attributes)
     return netlink.request(rtnetlink.NEWLINK, body)
-
-
-def _ask(*messages: bytes) -> None:
-    with netlink.connect(socket.NETLINK_ROUTE) as channel:
-        netlink.ask(channel, *messages)
 
 
 def _up_inside(netns: int, name: str) -> int:
@@ -264,15 +252,7 @@ def _up_inside(netns: int, name: str) -> int:
         rtnetlink.ask(rtnetlink.up(index))
         return index
 
-    return _inside(netns, there)
-
-
-def _inside(netns: int, work: Callable[[], T]) -> T:
-    def there() -> T:
-        syscalls.setns(netns, syscalls.CLONE_NEWNET)
-        return work()
-
-    return in_a_thread(there)
+    return venet.inside(netns, there)
 
 
 def _port_mac(mac: str) -> str:

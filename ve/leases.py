@@ -17,15 +17,13 @@ from ve.addresses import Address
 from ve.venet import PREFIX
 
 # <linux/rtnetlink.h>, <linux/if_link.h>, <linux/netlink.h>
-_RTMSG, _IFINFOMSG = struct.Struct("=8BI"), struct.Struct("=BxHiII")
 _RTNEXTHOP = struct.Struct("=HBBi")
-_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_MULTIPATH, _RTA_VIA = 1, 4, 5, 9, 18
+_RTA_OIF, _RTA_GATEWAY, _RTA_MULTIPATH, _RTA_VIA = 4, 5, 9, 18
 _RTM_F_FIB_MATCH = 0x2000  # the route itself, not what came of it for this destination
 UNICAST = 1
-_IFLA_IFNAME, _IFLA_IFALIAS, _IFLA_EXT_MASK, _IFLA_PROP_LIST, _IFLA_ALT_IFNAME = 3, 20, 29, 52, 53
+_IFLA_IFALIAS, _IFLA_EXT_MASK, _IFLA_PROP_LIST, _IFLA_ALT_IFNAME = 20, 29, 52, 53
 _SKIP_STATS = 8  # RTEXT_FILTER_SKIP_STATS
 _SOL_NETLINK, _NETLINK_GET_STRICT_CHK = 270, 12
-_FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 _ALONE = {4: 32, 6: 128}  # the length of a route to one address
 # None at all, and the routes of the types unreachable, blackhole and prohibit; of a family that the host lacks, too.
 _NO_ROUTE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EINVAL, errno.EACCES, errno.EAFNOSUPPORT, errno.EOPNOTSUPP)
@@ -72,9 +70,8 @@ def holder(address: Address) -> Holder | None:
 
 def interface(name: str) -> Holder | None:
     """The interface of this name, and whose it is."""
-    with contextlib.suppress(OSError), netlink.connect(socket.NETLINK_ROUTE) as channel:
-        wanted = _IFINFOMSG.pack(0, 0, 0, 0, 0) + netlink.attribute(_IFLA_IFNAME, name.encode() + b"\0")
-        return _link(netlink.get(channel, rtnetlink.GETLINK, wanted))[1]
+    with contextlib.suppress(OSError):
+        return _link(rtnetlink.look(name))[1]
     return None
 
 
@@ -96,16 +93,16 @@ def all_leases() -> list[tuple[Address, Holder]]:
     """Every address that a VE of this host has."""
     holders = {index: each for index, each in _links() if each.interface.startswith(PREFIX)}
     found = []
-    for version, family in _FAMILIES.items():
-        for body in _dump(rtnetlink.GETROUTE, _RTMSG.pack(family, 0, 0, 0, 0, 0, 0, 0, 0)):
-            attributes = dict(netlink.attributes(body, _RTMSG.size))
+    for version, family in rtnetlink.FAMILIES.items():
+        for body in _dump(rtnetlink.GETROUTE, rtnetlink.RTMSG.pack(family, 0, 0, 0, 0, 0, 0, 0, 0)):
+            attributes = dict(netlink.attributes(body, rtnetlink.RTMSG.size))
             if (
                 body[1] == _ALONE[version]
                 and body[4] == rtnetlink.RT_TABLE_MAIN
-                and {_RTA_OIF, _RTA_DST} <= {*attributes}
+                and {_RTA_OIF, rtnetlink.RTA_DST} <= {*attributes}
             ):
                 holder = holders.get(_index(attributes[_RTA_OIF]))
-                found += [(ipaddress.ip_address(bytes(attributes[_RTA_DST])), holder)] if holder else []
+                found += [(ipaddress.ip_address(bytes(attributes[rtnetlink.RTA_DST])), holder)] if holder else []
     return found
 
 
@@ -115,27 +112,27 @@ def all_leases() -> list[tuple[Address, Holder]]:
 def route(address: Address) -> Route | None:
     """By which route the kernel sends there; None if by none."""
     length = _ALONE[address.version]
-    header = _RTMSG.pack(_FAMILIES[address.version], length, 0, 0, 0, 0, 0, 0, _RTM_F_FIB_MATCH)
+    header = rtnetlink.RTMSG.pack(rtnetlink.FAMILIES[address.version], length, 0, 0, 0, 0, 0, 0, _RTM_F_FIB_MATCH)
     try:
         with netlink.connect(socket.NETLINK_ROUTE) as channel:
-            request = header + netlink.attribute(_RTA_DST, address.packed)
+            request = header + netlink.attribute(rtnetlink.RTA_DST, address.packed)
             body = netlink.get(channel, rtnetlink.GETROUTE, request)
     except OSError as error:
         if error.errno in _NO_ROUTE:
             return None
         raise
-    attributes = dict(netlink.attributes(body, _RTMSG.size))
+    attributes = dict(netlink.attributes(body, rtnetlink.RTMSG.size))
     index = _index(attributes[_RTA_OIF]) if _RTA_OIF in attributes else 0
     return Route(body[7], body[1], index, not {_RTA_GATEWAY, _RTA_MULTIPATH, _RTA_VIA}.isdisjoint(attributes))
 
 
 def _gateways(version: int, index: int) -> set[Address]:
     """Those that routes through this interface go by."""
-    request = _RTMSG.pack(_FAMILIES[version], 0, 0, 0, 0, 0, 0, 0, 0)
+    request = rtnetlink.RTMSG.pack(rtnetlink.FAMILIES[version], 0, 0, 0, 0, 0, 0, 0, 0)
     request += netlink.attribute(_RTA_OIF, struct.pack("=i", index))
     found = set()
     for body in _dump(rtnetlink.GETROUTE, request, strict=True):
-        attributes = dict(netlink.attributes(body, _RTMSG.size))
+        attributes = dict(netlink.attributes(body, rtnetlink.RTMSG.size))
         hops = [attributes, *_hops(attributes.get(_RTA_MULTIPATH, memoryview(b"")))]
         found |= {ipaddress.ip_address(bytes(each[_RTA_GATEWAY])) for each in hops if _RTA_GATEWAY in each}
     return found
@@ -156,7 +153,7 @@ def _holder(route: Route) -> Holder | None:
     """Whose interface a route leads to; None if to no VE's, or if it has just gone."""
     mask = netlink.attribute(_IFLA_EXT_MASK, struct.pack("=I", _SKIP_STATS))
     with contextlib.suppress(OSError), netlink.connect(socket.NETLINK_ROUTE) as channel:
-        body = netlink.get(channel, rtnetlink.GETLINK, _IFINFOMSG.pack(0, 0, route.index, 0, 0) + mask)
+        body = netlink.get(channel, rtnetlink.GETLINK, rtnetlink.IFINFOMSG.pack(0, 0, route.index, 0, 0) + mask)
         _, found = _link(body)
         return found if found.interface.startswith(PREFIX) else None
     return None
@@ -164,15 +161,17 @@ def _holder(route: Route) -> Holder | None:
 
 def _links() -> Iterator[tuple[int, Holder]]:
     mask = netlink.attribute(_IFLA_EXT_MASK, struct.pack("=I", _SKIP_STATS))
-    return map(_link, _dump(rtnetlink.GETLINK, _IFINFOMSG.pack(0, 0, 0, 0, 0) + mask))
+    return map(_link, _dump(rtnetlink.GETLINK, rtnetlink.IFINFOMSG.pack(0, 0, 0, 0, 0) + mask))
 
 
 def _link(body: memoryview) -> tuple[int, Holder]:
-    attributes = dict(netlink.attributes(body, _IFINFOMSG.size))
+    attributes = dict(netlink.attributes(body, rtnetlink.IFINFOMSG.size))
     others = netlink.attributes(attributes.get(_IFLA_PROP_LIST, memoryview(b"")))
     names = [_text(value) for kind, value in others if kind == _IFLA_ALT_IFNAME]
     alias = _text(attributes.get(_IFLA_IFALIAS, memoryview(b"")))
-    return _IFINFOMSG.unpack_from(body)[2], Holder(_text(attributes[_IFLA_IFNAME]), next(iter(names), ""), alias)
+    return rtnetlink.IFINFOMSG.unpack_from(body)[2], Holder(
+        _text(attributes[rtnetlink.IFLA_IFNAME]), next(iter(names), ""), alias
+    )
 
 
 def _dump(kind: int, request: bytes, *, strict: bool = False) -> Iterator[memoryview]:

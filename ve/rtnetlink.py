@@ -1,4 +1,4 @@
-"""What rtnetlink(7) is asked for: links, addresses, routes and neighbours, as messages for ve/netlink.py to send.
+"""What rtnetlink(7) is asked for: links, addresses and routes, as messages for ve/netlink.py to send.
 
 pyroute2 knows how each looks.  Its package imports all of itself, 200 ms, at the import of any part; of the classes of
 its messages alone it is 30.
@@ -7,6 +7,7 @@ its messages alone it is 30.
 import ipaddress
 import os
 import socket
+import struct
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,25 +19,24 @@ from types import ModuleType
 from typing import Any
 
 from ve import netlink
-
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+from ve.addresses import Address, Network
 
 # <linux/rtnetlink.h>, <linux/netlink.h>, <linux/if.h>
 NEWLINK, DELLINK, GETLINK = 16, 17, 18
 NEWADDR, DELADDR = 20, 21
 NEWROUTE, DELROUTE, GETROUTE = 24, 25, 26
-NEWNEIGH, DELNEIGH = 28, 29
-NEWLINKPROP, DELLINKPROP = 108, 109
+NEWNEIGH = 28
+NEWLINKPROP = 108
 _REQUEST, _ACK, _EXCL, _CREATE = 0x1, 0x4, 0x200, 0x400
 NEW = _CREATE | _EXCL  # EEXIST if there is one
 IFF_UP, IFF_NOARP = 0x1, 0x80
-NTF_PROXY = 0x8
-NUD_PERMANENT = 0x80
 RT_TABLE_MAIN, RTA_DST = 254, 1
+IFLA_IFNAME, _IFLA_ALT_IFNAME = 3, 53
+IFINFOMSG, RTMSG = struct.Struct("=BxHiII"), struct.Struct("=8BI")  # how a message about a link and a route begins
+FAMILIES = {4: int(socket.AF_INET), 6: int(socket.AF_INET6)}
 _RTPROT_STATIC, _RTN_UNICAST = 4, 1
 _SCOPE_UNIVERSE, _SCOPE_LINK = 0, 253
-_IFA_F_NODAD, _IFA_F_NOPREFIXROUTE = 0x02, 0x200
+_IFA_F_NODAD = 0x02
 _ADDR_GEN_NONE = 1  # IN6_ADDR_GEN_MODE_NONE: no address but those that we give it
 
 Attributes = Sequence[tuple[str, Any]]
@@ -57,10 +57,10 @@ def new_pair(name: str, peer: str, netns: int, mac: str, flags: int = 0, peer_ma
     return link(NEWLINK, attributes, flags=flags, change=flags, how=NEW)
 
 
-def alternative_name(name: str, other: str, kind: int = NEWLINKPROP) -> bytes:
+def alternative_name(name: str, other: str) -> bytes:
     """A further name, of up to 127 characters, that the interface is found by; EEXIST if another one has it."""
     given = ("IFLA_PROP_LIST", {"attrs": [("IFLA_ALT_IFNAME", other)]})
-    return link(kind, [("IFLA_IFNAME", name), given], how=NEW if kind == NEWLINKPROP else 0)
+    return link(NEWLINKPROP, [("IFLA_IFNAME", name), given], how=NEW)
 
 
 def no_own_address(index: int) -> bytes:
@@ -83,8 +83,12 @@ def delete(index: int) -> bytes:
 
 
 def delete_named(other: str) -> bytes:
-    """The same by an alternative name; ENODEV if there is none."""
-    return link(DELLINK, [("IFLA_ALT_IFNAME", other)])
+    """The same by an alternative name; ENODEV if there is none.
+
+    Each VE that ends asks for it, with a network or not, so it does without pyroute2.
+    """
+    name = netlink.attribute(_IFLA_ALT_IFNAME, other.encode() + b"\0")
+    return netlink.request(DELLINK, IFINFOMSG.pack(0, 0, 0, 0, 0) + name)
 
 
 def link(kind: int, attributes: Attributes, *, index: int = 0, flags: int = 0, change: int = 0, how: int = 0) -> bytes:
@@ -96,7 +100,7 @@ def _info(attributes: Attributes) -> tuple[str, Any]:
     return "IFLA_LINKINFO", {"attrs": attributes}
 
 
-# --- addresses, routes, neighbours ----------------------------------------------------------------------------------
+# --- addresses, routes --------------------------------------------------------------------------------------------
 
 
 def address(kind: int, index: int, given: Address, length: int | None = None, *, local: bool = False) -> bytes:
@@ -105,7 +109,7 @@ def address(kind: int, index: int, given: Address, length: int | None = None, *,
     No duplicate address detection: it would keep the address useless for a second, and nobody else is on the link.
     """
     fields = {
-        "family": _FAMILIES[given.version],
+        "family": FAMILIES[given.version],
         "prefixlen": given.max_prefixlen if length is None else length,
         "scope": _SCOPE_LINK if local else _SCOPE_UNIVERSE,
         "index": index,
@@ -119,7 +123,7 @@ def address(kind: int, index: int, given: Address, length: int | None = None, *,
 def route(kind: int, index: int, to: Network, gateway: Address | None = None, *, local: bool = False) -> bytes:
     """NEWROUTE, which says EEXIST if there is one to just there, or DELROUTE, through this interface."""
     fields = {
-        "family": _FAMILIES[to.version],
+        "family": FAMILIES[to.version],
         "dst_len": to.prefixlen,
         "table": RT_TABLE_MAIN,
         "proto": _RTPROT_STATIC,
@@ -139,24 +143,12 @@ def host_route(kind: int, index: int, to: Address) -> bytes:
     return route(kind, index, ipaddress.ip_network(to), local=True)
 
 
-def neighbour(kind: int, index: int, to: Address, *, flags: int = 0, mac: str = "") -> bytes:
-    """NEWNEIGH or DELNEIGH: where an address is, or with NTF_PROXY that we answer for it."""
-    fields = {"family": _FAMILIES[to.version], "ifindex": index, "state": NUD_PERMANENT, "flags": flags}
-    attributes: list[tuple[str, Any]] = [("NDA_DST", str(to))]
-    if mac:
-        attributes.append(("NDA_LLADDR", mac))
-    return _message("ndmsg", kind, _CREATE if kind == NEWNEIGH else 0, fields, attributes)
-
-
-_FAMILIES = {4: int(socket.AF_INET), 6: int(socket.AF_INET6)}
-
-
 # --- pyroute2 -------------------------------------------------------------------------------------------------------
 
 
-def message(kind: int, flags: int, what: Any, fields: Mapping[str, Any], attributes: Attributes) -> bytes:
+def _message(name: str, kind: int, flags: int, fields: Mapping[str, Any], attributes: Attributes) -> bytes:
     """One request, of a class of pyroute2's messages, that the kernel answers."""
-    made = what()
+    made = getattr(part(f"netlink.rtnl.{name}"), name)()
     made["header"]["type"] = kind
     made["header"]["flags"] = _REQUEST | _ACK | flags
     for name, value in fields.items():
@@ -164,10 +156,6 @@ def message(kind: int, flags: int, what: Any, fields: Mapping[str, Any], attribu
     made["attrs"] = list(attributes)
     made.encode()
     return bytes(made.data)
-
-
-def _message(name: str, kind: int, flags: int, fields: Mapping[str, Any], attributes: Attributes) -> bytes:
-    return message(kind, flags, getattr(part(f"netlink.rtnl.{name}"), name), fields, attributes)
 
 
 @cache
@@ -202,3 +190,10 @@ def ask(*messages: bytes) -> None:
     """Have the kernel do all of these in the network namespace of the calling thread; OSError is its first refusal."""
     with netlink.connect(socket.NETLINK_ROUTE) as channel:
         netlink.ask(channel, *messages)
+
+
+def look(name: str) -> memoryview:
+    """What the kernel tells of the interface of this name there; OSError, ENODEV, if there is none."""
+    with netlink.connect(socket.NETLINK_ROUTE) as channel:
+        wanted = netlink.attribute(IFLA_IFNAME, name.encode() + b"\0")
+        return netlink.get(channel, GETLINK, IFINFOMSG.pack(0, 0, 0, 0, 0) + wanted)

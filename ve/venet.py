@@ -17,11 +17,10 @@ import ipaddress
 import os
 import secrets
 import socket
-import struct
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
-from ve import netlink, rtnetlink
+from ve import rtnetlink
 from ve._linux import syscalls
 from ve.addresses import Address, Wish
 from ve.errand import in_a_thread
@@ -34,11 +33,7 @@ GATEWAYS = {4: ipaddress.ip_address("169.254.1.1"), 6: ipaddress.ip_address("fe8
 _DEFAULT = {4: ipaddress.ip_network("0.0.0.0/0"), 6: ipaddress.ip_network("::/0")}
 _LETTERS = "abcdefghijklmnopqrstuvwxyz234567"
 # <linux/if_link.h>, <linux/if.h>
-_IFINFOMSG = struct.Struct("=BxHiII")
-_IFLA_ALT_IFNAME = 53
 _IFALIASZ = 256
-
-
 QUEUES = "-ifb"  # behind the alternative name of its interface: what its packets are held in (ve/bandwidth.py)
 
 
@@ -69,16 +64,10 @@ def connect(pidfd: int, netns: int, tag: str, veid: int, state_dir: str) -> str:
 
 
 def disconnect(tag: str, veid: int) -> None:
-    """Remove the pair of a VE, and with it its leases, if it has one; and what its packets were held in.
-
-    For each VE that has ended, with a network or not, so without what knows all messages.
-    """
+    """Remove the pair of a VE, and with it its leases, if it has one; and what its packets were held in."""
     own = alternative_name(tag, veid)
-    names = [netlink.attribute(_IFLA_ALT_IFNAME, name.encode() + b"\0") for name in (own, own + QUEUES)]
-    with contextlib.suppress(OSError), netlink.connect(socket.NETLINK_ROUTE) as channel:
-        netlink.ask(
-            channel, *(netlink.request(rtnetlink.DELLINK, _IFINFOMSG.pack(0, 0, 0, 0, 0) + name) for name in names)
-        )
+    with contextlib.suppress(OSError):
+        rtnetlink.ask(*map(rtnetlink.delete_named, (own, own + QUEUES)))
 
 
 def cut(name: str) -> None:
@@ -131,11 +120,11 @@ def remove(pidfd: int, wishes: Iterable[Wish]) -> None:
         inside(pidfd, there)
 
 
-def inside(pidfd: int, work: Callable[[], T]) -> T:
-    """Do it in the network namespace of the VE whose init this is."""
+def inside(fd: int, work: Callable[[], T]) -> T:
+    """Do it in a VE's network namespace: fd is a pidfd of its init, or a descriptor of the namespace."""
 
     def there() -> T:
-        syscalls.setns(pidfd, syscalls.CLONE_NEWNET)
+        syscalls.setns(fd, syscalls.CLONE_NEWNET)
         return work()
 
     return in_a_thread(there)

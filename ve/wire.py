@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import ip_address
 
-from ve import leases, netlink
+from ve import leases, netlink, rtnetlink
 from ve.addresses import Address
 
 PROBES, PAUSE = 3, 0.1  # how often an address is asked for, and how many seconds each waits for an answer
@@ -45,7 +45,6 @@ _NUD_PERMANENT, _NTF_PROXY = 0x80, 0x8
 _NDA_DST, _NDA_PROTOCOL = 1, 12
 _NLM_F_REPLACE, _NLM_F_CREATE = 0x100, 0x400
 _OURS = 0x76  # as the origin of a proxy entry; /etc/iproute2/rt_protos has no such number
-_FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 
 
 # --- who is there -------------------------------------------------------------------------------------------------
@@ -199,7 +198,7 @@ def proxied() -> list[tuple[str, Address]]:
     """Where we answer for what: also for VEs that have ended without us.  Not what an admin has added."""
     names = dict(socket.if_nameindex())
     found = []
-    for family in _FAMILIES.values():
+    for family in rtnetlink.FAMILIES.values():
         wanted = _NDMSG.pack(family, 0, 0, _NTF_PROXY, 0)
         with netlink.connect(socket.NETLINK_ROUTE) as channel:
             for body in netlink.dump(channel, _GETNEIGH, wanted):
@@ -212,7 +211,7 @@ def proxied() -> list[tuple[str, Address]]:
 
 def _entry(interface: str, address: Address) -> bytes:
     index = socket.if_nametoindex(interface)
-    fields = _NDMSG.pack(_FAMILIES[address.version], index, _NUD_PERMANENT, _NTF_PROXY, 0)
+    fields = _NDMSG.pack(rtnetlink.FAMILIES[address.version], index, _NUD_PERMANENT, _NTF_PROXY, 0)
     about = netlink.attribute(_NDA_DST, address.packed) + netlink.attribute(_NDA_PROTOCOL, bytes([_OURS]))
     return fields + about
 

@@ -13,6 +13,7 @@ import pytest
 
 from tests.hostnet import HostNet, entering, namespace
 from ve import rtnetlink
+from ve.addresses import Address
 
 NAME, MAC = "venetabcdefghi", "02:76:65:00:00:01"
 ADDRESSES = [ipaddress.ip_address(each) for each in ("10.9.0.7", "fd00::7")]
@@ -69,7 +70,7 @@ def test_addresses_and_routes(hostnet: HostNet) -> None:
 
 
 @pytest.mark.parametrize("address", ADDRESSES, ids=str)
-def test_a_host_route_is_given_to_one(hostnet: HostNet, address: rtnetlink.Address) -> None:
+def test_a_host_route_is_given_to_one(hostnet: HostNet, address: Address) -> None:
     with namespace() as one, namespace() as other:
         first, second = pair(hostnet, one, "venetone"), pair(hostnet, other, "venetother")
         hostnet.call(rtnetlink.ask, rtnetlink.host_route(rtnetlink.NEWROUTE, first, address))
