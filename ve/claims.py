@@ -64,8 +64,7 @@ def claim(state: State, veid: int, addresses: Iterable[Address]) -> None:
         return
     with alone(make=True):
         for address in wanted:
-            if other := holder(address, claimant):
-                raise InUse(f"cannot give {address} to {veid}: {other.named(state)} has it", HINT)
+            refuse_claimed(claimant, address)
         _drop(claimant, keep=wanted)
         if not wanted:
             return
@@ -90,6 +89,13 @@ def holder(address: Address, but: Claimant | None = None) -> Claimant | None:
     if claimant is None or (but and claimant.conf == but.conf) or not claimant.confirms(address):
         return None
     return claimant
+
+
+def refuse_claimed(claimant: Claimant, address: Address) -> None:
+    """InUse if another VE has claimed it."""
+    if other := holder(address, claimant):
+        why = f"{other.named(claimant.state)} has it"
+        raise InUse(f"cannot give {address} to {claimant.veid}: {why}", HINT)
 
 
 def claimed() -> list[tuple[Address, Claimant]]:

@@ -29,7 +29,7 @@ class Connection:
     def addresses(self) -> list[Lease]:
         """What it has while it runs; nothing otherwise."""
         given, (veid, state) = self._given(), (self._environment.veid, self._environment.state)
-        return [Lease(each.address, veid, state.path, given.interface, "lease") for each in given.all() if each.address]
+        return [Lease(address, veid, state.path, given.interface, "lease") for address in given.held()]
 
     @property
     def traffic(self) -> Traffic:

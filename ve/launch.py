@@ -278,7 +278,7 @@ def reach(launch: Launch) -> None:
 def tell_names(launch: Launch) -> None:
     """what its resolver is to read, now that its addresses are known"""
     if launch.config.addresses:
-        wanted = names.wanted(launch.config, launch.given.all(), launch.boots)
+        wanted = names.wanted(launch.config, launch.given.held(), launch.boots)
         farside.send(launch.line, "NAMES", wanted)  # where init is gone, await_init hears why
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ve import leases, outfit, pool, poolhosts, resolver, venet
-from ve.addresses import Wish
+from ve.addresses import Address, Wish
 
 if TYPE_CHECKING:
     from ve.model import Config
@@ -32,9 +32,8 @@ def binds(config: Config) -> tuple[tuple[str, str], ...]:
     return ((poolhosts.directory(name), SHOWN),) if name else ()
 
 
-def wanted(config: Config, given: Iterable[Wish], boots: bool) -> Names:
+def wanted(config: Config, addresses: Sequence[Address], boots: bool) -> Names:
     """For init to write; the addresses are those that it has been leased.  Also tells the others of its pool."""
-    addresses = [wish.address for wish in given if wish.address]
     hostname = outfit.hostname(config)
     names = [hostname, *([config.name] if config.name else [])]
     if shared := shared_by(config.addresses):

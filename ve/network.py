@@ -34,6 +34,10 @@ class Given:
     def all(self) -> list[Wish]:
         return [each for _, given in self.addresses for each in given]
 
+    def held(self) -> list[Address]:
+        """The same, without the lengths of their networks."""
+        return [each.address for each in self.all() if each.address]
+
     def noted(self) -> dict[str, str]:
         """As facts keep it."""
         if self == Given():
@@ -102,8 +106,7 @@ def _refuse_lacking(veid: int, asked: Iterable[Wish]) -> None:
 def _refuse_taken(claimant: claims.Claimant, address: Address) -> None:
     """InUse if another VE has this address, or this host itself."""
     cannot = f"cannot give {address} to {claimant.veid}"
-    if other := claims.holder(address, claimant):
-        raise InUse(f"{cannot}: {other.named(claimant.state)} has it", claims.HINT)
+    claims.refuse_claimed(claimant, address)
     holder, use = leases.look(address)
     if holder and not _is_own(claimant, holder):
         raise InUse(f"{cannot}: {holder.named(claimant.state.path)} has it", claims.HINT)
@@ -162,15 +165,13 @@ def disconnect(state: State, veid: int, had: Callable[[], Given] = Given) -> Non
     had: what is known that it had besides.  What leads to its addresses goes first, so that it never leads to another.
     """
     known = had()
-    for each in known.all():
-        if each.address:
-            publishing.forget(each.address)
+    for address in known.held():
+        publishing.forget(address)
     venet.disconnect(state.tag, veid)
     if known.interface:
         firewall.release_port(known.interface)
-    for each in known.all():
-        if each.address:
-            _answer_no_more(each.address)
+    for address in known.held():
+        _answer_no_more(address)
 
 
 # --- changes ------------------------------------------------------------------------------------------------------
@@ -282,7 +283,7 @@ def _lease(claimant: claims.Claimant, interface: str, address: Address) -> str |
     deadline, link = time.monotonic() + DYING, None
     while True:
         with contextlib.suppress(FileExistsError):
-            _refuse_claimed(claimant, address)
+            claims.refuse_claimed(claimant, address)
             link = wire.uplink(address)  # its own route will be the answer from the next line on
             venet.lease(interface, address)
             break
@@ -297,7 +298,7 @@ def _lease(claimant: claims.Claimant, interface: str, address: Address) -> str |
         time.sleep(0.01)  # the kernel tells nobody when it has taken a namespace apart
     with contextlib.ExitStack() as undo:
         undo.callback(venet.give_back, interface, address)
-        _refuse_claimed(claimant, address)
+        claims.refuse_claimed(claimant, address)
         _refuse_answered(claimant, link, address)
         undo.pop_all()
     return link
@@ -306,11 +307,6 @@ def _lease(claimant: claims.Claimant, interface: str, address: Address) -> str |
 def _refuse_answered(claimant: claims.Claimant, link: str | None, address: Address) -> None:
     if link and wire.answers(link, address):
         raise InUse(f"cannot give {address} to {claimant.veid}: a machine on {link} answers for it", claims.HINT)
-
-
-def _refuse_claimed(claimant: claims.Claimant, address: Address) -> None:
-    if other := claims.holder(address, claimant):
-        raise InUse(f"cannot give {address} to {claimant.veid}: {other.named(claimant.state)} has it", claims.HINT)
 
 
 def _any_of(
@@ -322,7 +318,7 @@ def _any_of(
             link = wire.uplink(address)
             venet.lease(interface, address)
             undo.callback(venet.give_back, interface, address)
-            _refuse_claimed(claimant, address)
+            claims.refuse_claimed(claimant, address)
             _refuse_answered(claimant, link, address)
             if not pool.exists(source.name):
                 break
@@ -373,7 +369,7 @@ def have_rules() -> None:
 
 def publish(veid: int, given: Given, words: Sequence[str], before: Sequence[str] = ()) -> None:
     """Let these ports of the host lead to it, and those before no more.  InvalidValue, Exists, InUse: as before."""
-    addresses = [each.address for each in given.all() if each.address]
+    addresses = given.held()
     if words and not addresses:
         raise InvalidValue(f"cannot publish {words[0]} of {veid}: it has no address", "--ip")
     wanted, had = set(map(port, words)), set(map(port, before))
