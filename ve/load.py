@@ -36,6 +36,10 @@ class Load:
     sent: int = 0
     received: int = 0
 
+    @property
+    def traffic(self) -> int:
+        return self.sent + self.received
+
 
 def of(veid: int, group: Cgroup) -> Load:
     """All but its network."""

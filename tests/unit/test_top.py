@@ -19,7 +19,7 @@ def line(veid: int, **later: Any) -> Line:
 
 def test_rates_are_of_the_time_between() -> None:
     assert _top.cells(line(101, cpu=2_000_000, read=5096)) == [
-        *("101", "50.0", "4M", "3", "2K", "-", "0", "0", "0.5", "0.0", "-"),
+        *("101", "50.0", "4M", "3", "2K", "-", "0", "0.5", "0.0", "-"),
     ]
 
 
