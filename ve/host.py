@@ -183,12 +183,14 @@ class Host:
         """What each VE that runs makes the host do just now."""
         from ve import load, traffic
 
-        running = [each for each in self.list() if each.pid is not None]
         traffic.sweep()
         found = []
-        for each in running:
-            now = each.traffic
-            found.append((each, replace(load.of(each.veid, each.cgroup), sent=now.sent, received=now.received)))
+        for each in self.list():
+            with each.init() as init:
+                if init:
+                    now = traffic.total(self.state, each.veid, init[0])
+                    seen = load.of(each.veid, each.cgroup)
+                    found.append((each, replace(seen, sent=now.sent, received=now.received)))
         return found
 
     def events(
