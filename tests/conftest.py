@@ -8,6 +8,7 @@
     debian     the name of a Debian template on `host`: systemd is its init (slow: only for what needs systemd)
     containers the name of another, with Docker, Podman and file systems in user space (large)
     hostnet    a network namespace that plays the host, where VEs with addresses are started: see tests/hostnet.py
+    bridged    the same, its eth0 being a port of a bridge br0
 
 VE_TEST_DIR says where state dirs go, and beside them the leases of host ids (pytest's own temporary directory
 otherwise); with CI=true or VE_TESTS_MUST_RUN=1 a skip is a failure, unless its reason is in ALLOWED_SKIPS.
@@ -310,6 +311,21 @@ def hostnet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "Iterator[HostNe
     monkeypatch.setenv("VE_NETWORK_DIR", os.fspath(tmp_path / "network"))
     with hostnet.made() as network:
         yield network
+
+
+@pytest.fixture
+def bridged(hostnet: "HostNet") -> "HostNet":
+    """eth0 is a port of br0, which has the host's address."""
+    for line in (
+        "ip link add br0 type bridge",
+        "ip address flush dev eth0",
+        "ip link set eth0 master br0",
+        "ip link set br0 up",
+        "ip address add 192.0.2.1/24 dev br0",
+        "ip address add 2001:db8::1/64 dev br0 nodad",
+    ):
+        hostnet.run(*line.split())
+    return hostnet
 
 
 # ---- no silent skips ------------------------------------------------------------------------------------------------

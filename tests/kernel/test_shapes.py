@@ -47,21 +47,6 @@ def inside() -> Iterator[Inside]:
         yield made
 
 
-@pytest.fixture
-def bridged(hostnet: HostNet) -> HostNet:
-    """eth0 is a port of br0, which has the host's address."""
-    for line in (
-        "ip link add br0 type bridge",
-        "ip address flush dev eth0",
-        "ip link set eth0 master br0",
-        "ip link set br0 up",
-        "ip address add 192.0.2.1/24 dev br0",
-        "ip address add 2001:db8::1/64 dev br0 nodad",
-    ):
-        hostnet.run(*line.split())
-    return hostnet
-
-
 def plug(bridged: HostNet, inside: Inside, number: int) -> str:
     """A port of br0, with an address of each family: its Ethernet address."""
     mac = interfaces.mac("ve", number)

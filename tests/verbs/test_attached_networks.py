@@ -12,21 +12,6 @@ pytestmark = pytest.mark.any_kernel  # on the stock kernel tests/kernel and test
 
 
 @pytest.fixture
-def bridged(hostnet: HostNet) -> HostNet:
-    """eth0 is a port of br0, which has the host's address."""
-    for line in (
-        "ip link add br0 type bridge",
-        "ip address flush dev eth0",
-        "ip link set eth0 master br0",
-        "ip link set br0 up",
-        "ip address add 192.0.2.1/24 dev br0",
-        "ip address add 2001:db8::1/64 dev br0 nodad",
-    ):
-        hostnet.run(*line.split())
-    return hostnet
-
-
-@pytest.fixture
 def port(bridged: HostNet, host: "ve.Host", host_dir: Path, veid: int) -> int:
     words = ["192.0.2.50/24", "2001:db8::50/64"]
     host.create(veid, template="busybox", network="bridge:br0", addresses=words, gateways=["192.0.2.9"])
