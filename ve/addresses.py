@@ -95,19 +95,12 @@ def network(text: str) -> Network:
     return found
 
 
-def nameserver(text: str) -> str:
-    """An address that may be asked for names: also one on the link."""
-    try:
-        return str(ipaddress.ip_address(text))
-    except ValueError:
-        raise InvalidValue(f"cannot use nameserver {text!r}: it is not an address") from None
-
-
-def gateway(text: str) -> Address:
+def plain(text: str, what: str) -> Address:
+    """One of somebody else's, what that is: without a length, and also one on the link."""
     try:
         return ipaddress.ip_address(text)
     except ValueError:
-        raise InvalidValue(f"cannot use gateway {text!r}: it is not an address") from None
+        raise InvalidValue(f"cannot use {what} {text!r}: it is not an address") from None
 
 
 def check_usable(address: Address, text: str) -> Address:

@@ -112,7 +112,7 @@ class Config:
             if not device.startswith("/dev/") or ".." in device.split("/") or not _is_text(device):
                 raise InvalidValue(f"cannot use device {device!r}: it is not a path below /dev")
         for gateway in self.gateways:
-            addresses.gateway(gateway)
+            addresses.plain(gateway, "gateway")
         self.shape  # noqa: B018 - is there such a one?
         addresses.check(self.addresses)
         ports.check(self.publish)

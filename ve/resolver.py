@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from ve.addresses import Address, nameserver
+from ve.addresses import Address, plain
 from ve.errors import InvalidValue
 
 INHERIT = "inherit"
@@ -54,7 +54,7 @@ def check(nameservers: Sequence[str], searchdomains: Sequence[str]) -> None:
     if len(nameservers) > MAXNS:
         raise InvalidValue(f"cannot use {len(nameservers)} nameservers: a resolver asks the first {MAXNS} only")
     for word in nameservers:
-        if word != INHERIT and _has_no_meaning(nameserver(word)):
+        if word != INHERIT and _has_no_meaning(plain(word, "nameserver")):
             raise InvalidValue(f"cannot use nameserver {word!r}: nobody can be asked there")
     for word in searchdomains:
         if not _DOMAIN.fullmatch(word):
@@ -108,8 +108,7 @@ def _other(words: Sequence[str]) -> str:
     return next((word for word in words if word != INHERIT), INHERIT)
 
 
-def _has_no_meaning(text: str) -> bool:
-    address = ipaddress.ip_address(text)
+def _has_no_meaning(address: Address) -> bool:
     return address.is_multicast or address.is_unspecified
 
 
