@@ -96,6 +96,13 @@ def _configure(pidfd: int, name: str, wishes: Sequence[Wish], gateways: Sequence
     venet.inside(pidfd, there)
 
 
+def take_back(given: Given, pid: int) -> None:
+    """Have the device on the host again of a VE whose start fails, while its init is there."""
+    if given.device:
+        with contextlib.suppress(FileNotFoundError), open(f"/proc/{pid}/ns/net") as netns:
+            interfaces.give_back(netns.fileno(), interfaces.Device.of(given.device))
+
+
 @contextlib.contextmanager
 def coming_back(facts: Facts) -> Iterator[None]:
     """Have the device of a VE that ends meanwhile on the host again, also one that the kernel would delete with it."""

@@ -262,6 +262,7 @@ def interface(launch: Launch) -> None:
                 lost_ok=config.device_lost_ok,
                 ephemeral=launch.ephemeral,
             )
+            launch.undo.callback(attachment.take_back, launch.given, launch.pid)
         else:
             launch.given = network.connect(*who, config.addresses, pidfd, launch.pid, ephemeral=launch.ephemeral)
     finally:

@@ -1,6 +1,7 @@
 """VEs on a bridge of the admin's, with a macvlan, and with a device of the host's that comes back."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -103,3 +104,13 @@ def test_what_does_not_go_together(
 ) -> None:
     refused = hostnet.ve(host_dir, "create", veid, "--template", "busybox", *words)
     assert refused.returncode == 20 and why in refused.stderr, refused
+
+
+def test_a_start_that_fails_has_the_device_back(hostnet: HostNet, host: "ve.Host", host_dir: Path, veid: int) -> None:
+    hostnet.run("ip", "link", "add", "spare0", "type", "veth", "peer", "name", "spare1")
+    hostnet.run("ip", "address", "add", "198.51.100.1/24", "dev", "spare0")
+    host.create(veid, template="busybox", network="device:spare0", device_lost_ok=True)
+    failed = hostnet.ve(host_dir, "start", veid, env={**os.environ, "VE_FAULT": "facts:error"})
+    assert failed.returncode == 47, failed.stderr
+    [back] = json.loads(hostnet.run("ip", "-j", "address", "show", "dev", "spare0").stdout)
+    assert "198.51.100.1" in [each["local"] for each in back["addr_info"]]
