@@ -429,7 +429,8 @@ def test_an_init_that_stops_whoever_enters(hostile: Hostile, host_dir: Path) -> 
     env = hostile("stop")
     assert os.readlink(f"/proc/{witness.init(host_dir, env.veid)}/exe").endswith("/init")
     with pytest.raises(subprocess.TimeoutExpired) as caught:
-        env.run(["true"], timeout=1)
+        while True:  # on a busy machine one may be through before it is seen
+            env.run(["true"], timeout=1)
     assert caught.value.timeout == 1
     commandline.output(host_dir, "stop", "--timeout", "1", env.veid)
     assert not witness.runs(host_dir, env.veid)

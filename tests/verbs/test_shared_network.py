@@ -144,7 +144,7 @@ def test_another_that_does_not_run(start: Start, hostnet: HostNet, make: Make) -
 BAD = {
     "vee:1": (20, "cannot use network 'vee:1': there is no such kind"),
     "ve:5": (20, "cannot use network ve:5: that is this VE itself"),
-    "bridge:br0": (5, "cannot use network bridge:br0: a VE cannot be given one yet"),
+    "bridge:br0": (20, "cannot use network bridge:br0: it has no address to send from"),
 }
 
 
@@ -155,7 +155,7 @@ def test_words_that_are_refused(host: "ve.Host", host_dir: Path, word: str) -> N
 
 
 def test_no_addresses_beside(host: "ve.Host", host_dir: Path) -> None:
-    why = "cannot give addresses to a VE with network host: its host does not route to it"
+    why = "cannot give addresses to a VE with network host: it has no interface"
     line = ["create", "5", "--template", "busybox", "--network", "host", "--ip", "10.9.0.5"]
     witness.refused(host_dir, 20, why, *line)
 
