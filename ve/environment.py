@@ -135,7 +135,7 @@ class Environment(Instance):
             patience = 0 if fast else timeout
             with attachment.coming_back(facts):
                 orderly = shutdown.shut_down(self.veid, facts.pid, pidfd, self.cgroup, patience, self._halt)
-            self.clear()
+            self.leave()
             self._act_unmounted()
         if refused:
             raise refused

@@ -56,7 +56,7 @@ class Foreground:
     def _clear(self) -> None:
         with contextlib.suppress(Running, NotFound), self._instance.locked():
             self._instance.refuse_running("clear")  # somebody may have started it again
-            self._instance.clear()
+            self._instance.leave()
 
     def _escape(self) -> None:
         if self._asked:

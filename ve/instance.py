@@ -28,7 +28,7 @@ from ve import (
     unionfs,
 )
 from ve.amounts import UNLIMITED
-from ve.errors import BrokenConfig, Error, InUse, NotFound, NotMounted, NotRunning, NotSupported, Running
+from ve.errors import BrokenConfig, Error, InUse, Locked, NotFound, NotMounted, NotRunning, NotSupported, Running
 from ve.facts import Facts, home, init_pidfd
 from ve.model import Config, Status
 from ve.state import State
@@ -250,7 +250,8 @@ class Instance:
     def clear(self) -> None:
         """Remove what a VE that has ended left in the kernel and the run directory; under the VE's lock.
 
-        StopFailed names what even SIGKILL does not end.  The facts of an ephemeral VE stay: they say who made it.
+        StopFailed names what even SIGKILL does not end.  Locked if others hold for too long what VEs have together:
+        then the rest is left to the next command.  The facts of an ephemeral VE stay: they say who made it.
         """
         shutdown.end(self.veid, self.cgroup)
         facts = self.state.read_facts(self.veid)
@@ -263,6 +264,11 @@ class Instance:
         insidefile.remove(self.state, self.veid)
         if not self.ephemeral:
             self.state.remove_facts(self.veid)
+
+    def leave(self) -> None:
+        """Clear what can be cleared now; the rest waits for the next command, as of a VE that ended by itself."""
+        with contextlib.suppress(Locked):
+            self.clear()
 
     def remove_all(self) -> None:
         """Remove everything that is found under this VEID, its lock last; under that lock, which protects no more."""

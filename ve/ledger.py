@@ -22,7 +22,7 @@ from ve import lock
 from ve.amounts import ITEMS
 from ve.beancounter import BY_NAME, RESOURCES, Files, Reading, Resource, is_file
 from ve.cgroups import Cgroup
-from ve.errors import SPENT, BrokenConfig, DiskFull, Locked, NotSupported
+from ve.errors import SPENT, BrokenConfig, DiskFull, NotSupported
 from ve.facts import boot_id
 from ve.state import State
 from ve.wholefile import read_regular, write_whole
@@ -66,6 +66,10 @@ class Ledger:
 
     def failcnt(self, name: str) -> int:
         return self.ended.get(name, 0) + self.last.get(name, 0)
+
+    def is_counted(self, name: str) -> bool:
+        """Did a kernel ever tell how often it failed?"""
+        return name in self.ended or name in self.last
 
     def counts(self) -> dict[str, int]:
         """Of all that is an event: how often, by "barrier NAME" and "failure NAME"."""
@@ -211,9 +215,12 @@ def note(
 
 
 def note_end(state: State, veid: int, group: Cgroup, barriers: Mapping[str, int]) -> None:
-    """The same of a cgroup that is about to be removed; a ledger that cannot be read keeps no VE from ending."""
+    """The same of a cgroup that is about to be removed; a ledger that cannot be read keeps no VE from ending.
+
+    Locked while others look: then the cgroup must stay, or what it counted would be lost.
+    """
     if group.exists():
-        with suppress(BrokenConfig, Locked), held(state):
+        with suppress(BrokenConfig), held(state):
             note(state, veid, group, {}, barriers, ends=True)
 
 
@@ -269,7 +276,7 @@ def held(state: State) -> Iterator[None]:
     """Keep who else looks or resets away, so that no failure is counted twice or lost; Locked after 10 seconds."""
     path = os.path.join(state.make_dir(state.run_dir), "ubc")
     with state.writing():
-        fd = lock.acquire(path, 0, PATIENCE)
+        fd = lock.acquire(path, "the beancounters", PATIENCE)
     try:
         yield
     finally:
