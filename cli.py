@@ -198,11 +198,12 @@ def list_(
 ) -> int:
     """List all VEs, running or not."""
     host = ctx.obj.host("VEs")
-    table = out.choose_fields(output, beans.list_fields(host))
+    table = out.choose_fields(output, beans.list_fields(host, ctx.obj.pass_over))
     envs = host.list()
     print(out.render(table, envs, as_json, header=not bare), end="")
-    codes = [ctx.obj.report(error) for env in envs if (error := out.broken(env))]
-    return codes[0] if codes else 0
+    for error in filter(None, map(out.broken, envs)):
+        ctx.obj.pass_over(error)
+    return ctx.obj.code
 
 
 @verb("status")
@@ -233,15 +234,14 @@ def ubc(
     if reset:
         return ctx.obj.each(beans.counted(host, key), "counts from now on", lambda env: env.reset_beancounters())
     if compat is not None:
-        host.write_user_beancounters(compat)
-        return 0
-    codes: list[int] = []
+        host.write_user_beancounters(compat, ctx.obj.pass_over)
+        return ctx.obj.code
     for _ in beans.again(watch):
-        rows = beans.rows(host, veid, quiet, lambda error: codes.append(ctx.obj.report(error)))
+        rows = beans.rows(host, veid, quiet, ctx.obj.pass_over)
         print(out.render(beans.UBC, rows, as_json) if as_json else beans.table(rows), end="", flush=True)
         for remark in () if as_json or watch else beans.remarks(rows):
             ctx.obj.say(remark)
-    return codes[0] if codes else 0
+    return ctx.obj.code
 
 
 @verb("plan")
@@ -255,9 +255,12 @@ def plan(ctx: Context, split: opt.Split = None, check: opt.CheckPlan = False, as
     host = ctx.obj.host("this host")
     if (split is None) == (not check):
         raise errors.InvalidValue("cannot plan: one of --split and --check says what", hint="ve plan --help")
-    text, code = planned.divided(host, split, as_json) if split is not None else planned.reviewed(host, as_json)
+    if split is not None:
+        text, code = planned.divided(host, split, as_json)
+    else:
+        text, code = planned.reviewed(host, as_json, ctx.obj.pass_over)
     print(text, end="")
-    return code
+    return ctx.obj.code or code
 
 
 @verb("top")

@@ -1,7 +1,7 @@
 """How `ve plan` shows a preset, what is wrong with configurations, and what is sold of this host."""
 
 import textwrap
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -19,9 +19,12 @@ def divided(host: "ve.Host", parts: int, as_json: bool) -> tuple[str, int]:
     return (dump_json(words) if as_json else _preset(words, parts)), 0
 
 
-def reviewed(host: "ve.Host", as_json: bool) -> tuple[str, int]:
-    """The same of what VEs have of it: 1 if there is an error, or something is oversold."""
-    problems, sums = host.review()
+def reviewed(host: "ve.Host", as_json: bool, broken: Callable[[Exception], object]) -> tuple[str, int]:
+    """The same of what VEs have of it: 1 if there is an error, or something is oversold.
+
+    broken: is told why what a VE holds is not in the sums.
+    """
+    problems, sums = host.review(broken)
     text = dump_json(_as_json(problems, sums)) if as_json else _lines(problems, sums)
     return text, int(any(each.severity == "error" for _, each in problems) or not all(each.ok for each in sums))
 

@@ -72,6 +72,7 @@ class Session:
     verb: str = ""
     target: str = ""
     env: "ve.Environment | None" = None  # what target has turned out to be
+    code: int = 0  # of the first failure that was passed over
 
     def cannot(self) -> str:
         """How an error sentence of ours begins."""
@@ -97,6 +98,11 @@ class Session:
         for line in lines:
             print(line, file=sys.stderr)
         return OWN_FAILURE if self.verb in RUNS_A_COMMAND and code not in NOT_OURS else code
+
+    def pass_over(self, error: Exception) -> None:
+        """Report a failure that keeps nobody from the rest; the first one's exit code is that of the verb."""
+        code = self.report(error)
+        self.code = self.code or code
 
     def called(self) -> out.Called | None:
         """What to call the VE that it is about."""
@@ -155,7 +161,6 @@ class Session:
         """
         self.target = " ".join(keys)
         errors.require_root(self.cannot())  # told once, not for each
-        codes = []
         for key in keys:
             try:
                 env = self.get(key)
@@ -163,5 +168,5 @@ class Session:
                 said = action(env)
                 self.say(f"{name} {said if isinstance(said, str) else done}")
             except Exception as error:
-                codes.append(self.report(error))
-        return codes[0] if codes else 0
+                self.pass_over(error)
+        return self.code

@@ -11,7 +11,7 @@ import ve
 from ve._output import Fields, columns, label, size
 from ve.amounts import ITEMS, PAGE, PAGES, UNLIMITED
 from ve.beancounter import DISK, RESOURCES, Beancounter
-from ve.errors import BrokenConfig, InvalidValue
+from ve.errors import InvalidValue
 
 PAUSE = 2.0  # seconds between two looks
 NEAR_HELD, NEAR_MAXHELD = 0.5, 0.8  # of the barrier; vzubc's
@@ -23,16 +23,16 @@ UBC: Fields = {"veid": lambda row: row[0].veid} | {
 UBC |= {"looked": lambda row: _time(row[1].looked), "gap": lambda row: _time(row[1].gap)}
 
 
-def list_fields(host: "ve.Host") -> Fields:
+def list_fields(host: "ve.Host", broken: Callable[[Exception], object]) -> Fields:
     """What `ve list -o` has of beancounters, by vzlist's names: numproc and numproc.h, .m, .b, .l, .f.
 
-    Of the disk diskspace, .s and .h, which are its soft and hard limit.
+    Of the disk diskspace, .s and .h, which are its soft and hard limit.  broken: is told why a VE has none.
     """
     tables: dict[int, Mapping[str, Beancounter]] = {}
 
     def look(env: "ve.Environment", name: str, column: str) -> Any:
         if not tables:  # all are looked at in one call, by who asks first
-            tables.update({each.veid: table for each, table in host.beancounters()})
+            tables.update({each.veid: table for each, table in host.beancounters(broken=broken)})
         bean = tables.get(env.veid, {}).get(name)
         return getattr(bean, column) if bean else None
 
@@ -61,29 +61,11 @@ def counted(host: "ve.Host", key: str | None) -> list[str]:
     return [key] if key is not None else [str(env.veid) for env in host.list() if not env.ephemeral]
 
 
-def rows(host: "ve.Host", veid: int | None, only_near: bool, report: Callable[[Exception], object]) -> list[Row]:
-    """The beancounters of all VEs, or of one; of all, report is told why one is not among them."""
-    try:
-        looks = host.beancounters(veid)
-    except BrokenConfig:
-        if veid is not None:
-            raise
-        looks = _apart(host, report)
+def rows(host: "ve.Host", veid: int | None, only_near: bool, broken: Callable[[Exception], object]) -> list[Row]:
+    """The beancounters of all VEs, or of one; of all, broken is told why one is not among them."""
+    looks = host.beancounters(veid, broken if veid is None else None)
     found = [(env, each) for env, table in looks for each in table.values()]
     return [row for row in found if not only_near or is_near(row)]
-
-
-def _apart(
-    host: "ve.Host", report: Callable[[Exception], object]
-) -> "list[tuple[ve.Environment, dict[str, Beancounter]]]":
-    """The same by one look for each VE, as one of them cannot be looked at."""
-    found = []
-    for env in host.list():
-        try:
-            found += host.beancounters(env.veid)
-        except BrokenConfig as error:
-            report(error)
-    return found
 
 
 def remarks(rows: Iterable[Row]) -> Iterator[str]:

@@ -3,45 +3,68 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from ve import cgroups, insidefile, ledger, limits, outfit, quota, sample
 from ve.amounts import UNLIMITED, Bound
 from ve.beancounter import DISK, RESOURCES, Beancounter, Resource, is_file
 from ve.cgroups import Cgroup
-from ve.errors import BrokenConfig, NotFound
+from ve.errors import BrokenConfig, Error, NotFound
 from ve.facts import Facts
 from ve.instance import Instance
 from ve.ledger import Ledger, Look
 
-
-def beancounters(instances: Iterable[Instance]) -> dict[int, dict[str, Beancounter]]:
-    """The beancounters of each VE, by VEID and name; what is seen of them is noted in their ledgers."""
-    return {veid: table for veid, (table, _) in looks(instances, {}).items()}
+Seen = tuple[dict[str, Beancounter], Ledger]
 
 
-def looks(
-    instances: Iterable[Instance], memory: Mapping[int, Ledger]
-) -> dict[int, tuple[dict[str, Beancounter], Ledger]]:
-    """The same with their ledgers; memory: those of ephemeral VEs, which only who goes on looking can remember."""
+def beancounters(
+    instances: Iterable[Instance], broken: Callable[[Error], object] | None = None
+) -> dict[int, dict[str, Beancounter]]:
+    """The beancounters of each VE, by VEID and name; what is seen of them is noted in their ledgers.
+
+    broken: is told why a VE is not among them; without it that is raised.
+    """
+    seen, failed = looks(instances, {})
+    for error in failed.values():
+        if broken is None:
+            raise error
+        broken(error)
+    return {veid: table for veid, (table, _) in seen.items()}
+
+
+def looks(instances: Iterable[Instance], memory: Mapping[int, Ledger]) -> tuple[dict[int, Seen], dict[int, Error]]:
+    """The same with their ledgers, and why others cannot be looked at, which is no reason not to look at these.
+
+    memory: the ledgers of ephemeral VEs, which only who goes on looking can remember.
+    """
     instances = list(instances)
     states = {each.state.path: each.state for each in instances}
     groups = {
         path: cgroups.several(state.tag, (each.veid for each in instances if each.state.path == path))
         for path, state in states.items()
     }
-    found = [_Look(each, _facts(each), groups[each.state.path].pop(0)) for each in instances]
+    found, seen, broken = list[_Look](), dict[int, Seen](), dict[int, Error]()
+    for each in instances:
+        group = groups[each.state.path].pop(0)
+        try:
+            found.append(_Look(each, _facts(each), group))
+        except Error as error:
+            broken[each.veid] = error
     subjects = {look.veid: sample.Subject(of.pid, of.base, look.group.pids()) for look in found if (of := look.facts)}
     samples = dict(zip(subjects, sample.many([*subjects.values()]), strict=True))
     with contextlib.ExitStack() as held:
         for state in states.values():
             held.enter_context(ledger.held(state))
-        seen = {look.veid: _of(look, samples.get(look.veid, {}), memory) for look in found}
+        for look in found:
+            try:
+                seen[look.veid] = _of(look, samples.get(look.veid, {}), memory)
+            except Error as error:
+                broken[look.veid] = error
     for look in found:
-        if look.facts:
+        if look.facts and look.veid in seen:
             insidefile.refresh(look.instance.state, look.veid, seen[look.veid][0])
-    return seen
+    return seen, broken
 
 
 @dataclass(frozen=True)
@@ -62,7 +85,7 @@ def _facts(instance: Instance) -> Facts | None:
         return init[0] if init else None
 
 
-def _of(look: _Look, samples: Mapping[str, int], memory: Mapping[int, Ledger]) -> tuple[dict[str, Beancounter], Ledger]:
+def _of(look: _Look, samples: Mapping[str, int], memory: Mapping[int, Ledger]) -> Seen:
     state, veid, runs = look.instance.state, look.veid, look.facts is not None
     begun = outfit.limits(look.facts or state.read_facts(veid)) or limits.Limits()
     seen, past = ledger.note(
@@ -93,7 +116,7 @@ def _beancounter(row: Resource, look: Look, past: Ledger, asked: limits.Limits, 
         sampled=row.name in past.sampled,
         barrier=_barrier(row, look, asked, bound),
         limit=_taken(row.limit, row, look, bound.limit) if asked.is_met(row.name) else bound.limit,
-        failcnt=past.failcnt(row.name) if row.failcnt and asked.is_met(row.name) else None,
+        failcnt=past.failcnt(row.name) if asked.is_met(row.name) and past.is_counted(row.name) else None,
         looked=past.looked or None,
         gap=past.gap or None,
     )

@@ -158,12 +158,16 @@ class _Follower:
         for gone in [veid for veid in self._marks if (veids is None or veid in veids) and veid not in there]:
             del self._marks[gone]  # another VE may come by its number
             self._memory.pop(gone, None)
-        looks = self._looks(there)
+        try:
+            looks, broken = account.looks(there.values(), self._memory)
+        except Error as error:
+            looks, broken = {}, dict.fromkeys(there, error)
         if self._write and veids is None:
-            seen_of = {veid: seen[0] for veid, seen in looks.items() if not isinstance(seen, Error)}
-            self._write([(veid, table) for veid, table in seen_of.items() if there[veid].pid is not None])
+            self._write([(veid, table) for veid, (table, _) in looks.items() if there[veid].pid is not None])
+        for veid, why in broken.items():
+            yield from self._error(veid, why)
         for veid, seen in looks.items():
-            yield from self._error(veid, seen) if isinstance(seen, Error) else self._tell(there[veid], *seen)
+            yield from self._tell(there[veid], *seen)
         yield from self.ended()
         self._first = False
 
@@ -171,18 +175,6 @@ class _Follower:
         """What there is to tell of programs that were run."""
         for (veid, _, name), text in self._actor.ended(wait=wait) if self._actor else ():
             yield Event(time.time(), veid, name, ACTION, 0, text)
-
-    def _looks(self, there: dict[int, Instance]) -> dict[int, tuple[dict[str, Beancounter], Ledger] | Error]:
-        """Of each VE, or why it cannot be looked at, which is no reason not to look at the others."""
-        with contextlib.suppress(Error):
-            return {**account.looks(there.values(), self._memory)}
-        found: dict[int, tuple[dict[str, Beancounter], Ledger] | Error] = {}
-        for veid, instance in there.items():
-            try:
-                found |= account.looks([instance], self._memory)
-            except Error as error:
-                found[veid] = error
-        return found
 
     def _error(self, veid: int, error: Error) -> Iterator[Event]:
         """Once, not at each look."""

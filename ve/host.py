@@ -6,7 +6,7 @@ import os
 import random
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -136,13 +136,18 @@ class Host:
                 found += ps.processes(environment.veid, facts, environment.cgroup)
         return found
 
-    def beancounters(self, veid: int | None = None) -> "builtins.list[tuple[Environment, dict[str, Beancounter]]]":
-        """Those of all VEs, or of one, with the VE that has them; NotFound.  See Environment.beancounters."""
+    def beancounters(
+        self, veid: int | None = None, broken: Callable[[Error], object] | None = None
+    ) -> "builtins.list[tuple[Environment, dict[str, Beancounter]]]":
+        """Those of all VEs, or of one, with the VE that has them; NotFound.  See Environment.beancounters.
+
+        broken: is told why a VE is not among them, its ledger being broken for one; without it that is raised.
+        """
         from ve import account
 
         environments = self._those(veid)
-        found = account.beancounters(environments)
-        return [(each, found[each.veid]) for each in environments]
+        found = account.beancounters(environments, broken)
+        return [(each, found[each.veid]) for each in environments if each.veid in found]
 
     def _those(self, veid: int | None) -> "builtins.list[Environment]":
         """All VEs, or the one of this VEID; NotFound."""
@@ -158,18 +163,24 @@ class Host:
         here = self._hardware()
         return plan.split(here.memory, here.swap, here.cpus, here.disk, parts, here.threads).words()
 
-    def review(self) -> "tuple[builtins.list[tuple[Environment, Problem]], builtins.list[Sum]]":
-        """What is wrong with the limits of each VE, and what VEs hold, are guaranteed and may have of this host."""
+    def review(
+        self, broken: Callable[[Error], object] | None = None
+    ) -> "tuple[builtins.list[tuple[Environment, Problem]], builtins.list[Sum]]":
+        """What is wrong with the limits of each VE, and what VEs hold, are guaranteed and may have of this host.
+
+        broken: see beancounters(); of such a VE what it holds is not in the sums.
+        """
         from ve import consistency, plan
 
         found: builtins.list[tuple[Environment, Problem]] = []
         sold = []
-        for environment, table in self.beancounters():
+        tables = {each.veid: table for each, table in self.beancounters(broken=broken)}
+        for environment in self.list():
             with contextlib.suppress(BrokenConfig, NotFound):  # `ve list` says so
                 asked = environment.config.resources
                 found += [(environment, problem) for problem in consistency.problems(asked)]
                 on_disk = quota.held(self.state.private(environment.veid))
-                held = {name: bean.held for name, bean in table.items()}
+                held = {name: bean.held for name, bean in tables.get(environment.veid, {}).items()}
                 if environment.config.account_only:  # nobody may count on what nothing keeps it to
                     asked = asked.without(enforce.missing(asked.controllers))
                 sold.append((environment.veid, asked, held | {"disk": on_disk.space if on_disk else None}))
@@ -221,14 +232,18 @@ class Host:
         write = None if compat is None else lambda tables: openvz.write(compat, tables)
         return events.follow(self.state, those, on=follow, act=act, write=write)
 
-    def write_user_beancounters(self, path: str | os.PathLike[str]) -> None:
+    def write_user_beancounters(
+        self, path: str | os.PathLike[str], broken: Callable[[Error], object] | None = None
+    ) -> None:
         """Write OpenVZ's /proc/user_beancounters of all VEs that run to path, and what it cannot say to PATH.meta.
 
         Each is whole at any time, and as old as its mtime.  InvalidValue if something is there that is no file.
+        broken: see beancounters().
         """
         from ve import compat
 
-        compat.write(path, [(each.veid, table) for each, table in self.beancounters() if each.pid is not None])
+        tables = self.beancounters(broken=broken)
+        compat.write(path, [(each.veid, table) for each, table in tables if each.pid is not None])
 
     def check(self) -> "builtins.list[Facility]":
         """Every facility of this host that we use: is it there, and what is lost without it."""

@@ -1,5 +1,6 @@
 """ve ubc, and what refuses a limit where no controller is: on any kernel."""
 
+import fcntl
 import json
 import os
 import re
@@ -12,7 +13,7 @@ import ve
 from tests.conftest import cgroup_root
 from tests.verbs import commandline, witness
 from tests.verbs.conftest import Make
-from ve import errors
+from ve import errors, ledger
 from ve.beancounter import RESOURCES
 
 NAMES = [*(row.name for row in RESOURCES), "diskspace", "diskinodes"]
@@ -183,32 +184,39 @@ def test_a_ledger_of_a_newer_ve_is_not_touched(host_dir: Path, make: Make) -> No
     env = make()
     env.start()
     env.beancounters()
-    ledger = host_dir / f"ubc/{env.veid}"
-    ledger.write_text('{"version": 2, "more": 1}')
+    written = host_dir / f"ubc/{env.veid}"
+    written.write_text('{"version": 2, "more": 1}')
     done = commandline.run(host_dir, "ubc", env.veid)
     assert done.returncode == 14
-    assert f"cannot read {ledger}: its version 2 is not 1" in done.stderr
+    assert f"cannot read {written}: its version 2 is not 1" in done.stderr
     env.stop(fast=True)
-    assert ledger.read_text() == '{"version": 2, "more": 1}'
+    assert written.read_text() == '{"version": 2, "more": 1}'
 
 
-def test_a_ledger_that_is_none_is_told_of_and_keeps_nobody_from_anything(host_dir: Path, make: Make) -> None:
+def test_a_ledger_that_is_none_is_told_of_and_keeps_nobody_from_anything(
+    host_dir: Path, make: Make, tmp_path: Path
+) -> None:
     broken, sound = make(user_beancounters=True), make()
-    ledger = host_dir / f"ubc/{broken.veid}"
-    ledger.parent.mkdir(exist_ok=True)
-    ledger.write_text('{"version": 1, "ended": [1]}')
+    sound.start()
+    written = host_dir / f"ubc/{broken.veid}"
+    written.parent.mkdir(exist_ok=True)
+    written.write_text('{"version": 1, "ended": [1]}')
     commandline.output(host_dir, "start", broken.veid)
     done = commandline.run(host_dir, "ubc")
     assert {line.split()[0] for line in done.stdout.splitlines()} >= {str(sound.veid)}
     assert str(broken.veid) not in done.stdout.split()
-    why = f"ve: cannot read {ledger}: it is not a ledger\nhint: ve ubc {broken.veid} --reset begins a new one\n"
+    why = f"ve: cannot read {written}: it is not a ledger\nhint: ve ubc {broken.veid} --reset begins a new one\n"
     assert (done.returncode, done.stderr.startswith(why)) == (14, True), done
     commandline.output(host_dir, "stop", "--fast", broken.veid)
     commandline.output(host_dir, "ubc", broken.veid, "--reset")
     assert commandline.run(host_dir, "ubc").returncode == 0
-    ledger.write_text("[")
+    written.write_text("[")
+    for line in (["list", "-o", "veid,numfile"], ["plan", "--check"], ["ubc", "--compat", tmp_path / "compat"]):
+        done = commandline.run(host_dir, *line)
+        assert (done.returncode, done.stderr.startswith(why)) == (14, True), done
+    assert f"{sound.veid}:" in (tmp_path / "compat").read_text()
     commandline.output(host_dir, "destroy", broken.veid)
-    assert not ledger.exists()
+    assert not written.exists()
 
 
 def test_a_reset_of_all_leaves_out_what_is_thrown_away(host_dir: Path, host: "ve.Host", env: "ve.Environment") -> None:
@@ -253,3 +261,35 @@ def test_of_a_ve_that_is_not_there_is_nothing_to_tell(host: "ve.Host") -> None:
         host.beancounters(3999)
     with pytest.raises(errors.NotFound):
         host.events(3999)
+
+
+@pytest.mark.any_kernel
+def test_what_others_keep_a_stop_from_noting_is_kept_for_the_next_look(
+    host_dir: Path, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger, "PATIENCE", 0.05)
+    env = make()
+    env.start()
+    with (host_dir / "run/ubc").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        env.stop(fast=True)
+        assert not witness.runs(host_dir, env.veid)
+        group = commandline.cgroup(host_dir, env.veid)
+        assert (group / "cgroup.events").read_text().startswith("populated 0\n")
+        with pytest.raises(errors.Locked, match="cannot lock the beancounters: "):
+            env.start()
+        with pytest.raises(errors.Locked, match="cannot lock the beancounters: "):
+            env.destroy()
+    env.start()
+    env.stop(fast=True)
+    assert not group.exists()
+
+
+@pytest.mark.any_kernel
+def test_a_failure_that_nothing_counts_is_not_none(host_dir: Path, make: Make) -> None:
+    """Where a controller is missing, 0 would be a lie."""
+    env = make(numproc="100", account_only=True)
+    env.start()
+    rows = json.loads(commandline.output(host_dir, "ubc", "--json", env.veid))
+    [failcnt] = [row["failcnt"] for row in rows if row["name"] == "numproc"]
+    assert failcnt == (0 if "pids" in controllers() else None)
