@@ -287,7 +287,9 @@ class Instance:
             _remove_tree(self.veid, path)
         ids.release(self.state, self.veid)
         claims.release(self.state, self.veid)
-        ledger.remove(self.state, self.veid)
+        if not self.ephemeral:
+            with ledger.held(self.state):
+                ledger.remove(self.state, self.veid)
         traffic.remove(self.state, self.veid)
         names = self.state.names(self.veid)
         self.state.retire_actions(self.veid)

@@ -374,7 +374,10 @@ def save(state: State, veid: int, before: Ledger, now: Ledger) -> None:
 
 
 def remove(state: State, veid: int) -> None:
-    """Of a VE that is destroyed; whatever somebody put in its place, too."""
+    """Of a VE that is destroyed; whatever somebody put in its place, too.
+
+    Its cgroup must be gone: who looked before that has written by then, who looks later writes nothing.  Held.
+    """
     path = state.ledger(veid)
     with suppress(FileNotFoundError, NotADirectoryError):
         if os.path.isdir(path) and not os.path.islink(path):
