@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import subprocess
 from collections.abc import Iterator
 
 from ve import (
@@ -17,10 +16,10 @@ from ve import (
     ledger,
     log,
     looparea,
-    mountinfo,
     network,
     outfit,
     quota,
+    removal,
     show,
     shutdown,
     stopped,
@@ -28,7 +27,7 @@ from ve import (
     unionfs,
 )
 from ve.amounts import UNLIMITED
-from ve.errors import BrokenConfig, Error, InUse, Locked, NotFound, NotMounted, NotRunning, NotSupported, Running
+from ve.errors import BrokenConfig, Error, Locked, NotFound, NotMounted, NotRunning, NotSupported, Running
 from ve.facts import Facts, home, init_pidfd
 from ve.model import Config, Status
 from ve.state import State
@@ -280,11 +279,12 @@ class Instance:
         self.clear()
         self.state.remove_facts(self.veid)
         private, root = self.state.private(self.veid), self.state.root(self.veid)
-        for point in (*mountinfo.below(private), *mountinfo.below(root)):
-            raise InUse(f"cannot destroy {self.veid}: something is mounted at {point}", hint=f"umount {point}")
+        cannot = f"cannot destroy {self.veid}"
+        for path in (private, root):
+            removal.refuse_mounted(path, cannot)
         quota.release(private)
         for path in (private, root):
-            _remove_tree(self.veid, path)
+            removal.remove(path, cannot)
         ids.release(self.state, self.veid)
         claims.release(self.state, self.veid)
         if not self.ephemeral:
@@ -296,23 +296,3 @@ class Instance:
         self.state.remove_conf(self.veid)
         for name in names:
             self.state.release_name(name, self.veid)
-
-
-def _remove_tree(veid: int, path: str) -> None:
-    """By rm(1), which no depth or name of a file stops; nothing may be mounted in it.
-
-    rm would not enter another file system, but a bind mount of the same one it takes for a directory.
-    """
-    if not os.path.lexists(path):
-        return
-    done = subprocess.run(
-        ["rm", "-rf", "--one-file-system", "--preserve-root=all", "--", path],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        errors="replace",
-        check=False,
-    )
-    if done.returncode:
-        why = done.stderr.strip().partition("\n")[0].removeprefix("rm: ")
-        raise Error(f"cannot destroy {veid}: {why or f'rm ended with {done.returncode}'}")

@@ -31,6 +31,7 @@ LEVELS = (
         "ve.looparea",
         "ve.oom",
         "ve.compat",
+        "ve.removal",
         "ve.unionfs ve.diff",
         "ve.mounts",
         "ve.ownfiles",

@@ -1,6 +1,8 @@
 """ve destroy: all of a VE goes, and nothing else."""
 
 import os
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -86,6 +88,73 @@ def test_it_crosses_no_mount(host_dir: Path, make: Make, tmp_path: Path) -> None
     where = f"{host_dir}/private/{env.veid}/upper"
     assert out == f"cannot destroy {env.veid}: something is mounted at {where}\n", (out, err)
     assert (tmp_path / "kept").read_text() == "kept"
+    env.destroy()
+    assert witness.left_of(host_dir, env.veid) == []
+
+
+LATE = """
+import subprocess, sys
+import ve
+from ve import removal
+from ve.errors import Error
+state, veid, kept = sys.argv[1:]
+checked = removal.remove
+def late(path, cannot):
+    if path.endswith(f"/private/{veid}"):
+        subprocess.run(["mount", "--bind", kept, f"{path}/upper"], check=True)
+    checked(path, cannot)
+removal.remove = late
+try:
+    ve.Host(state).get(int(veid)).destroy()
+    print("destroyed")
+except Error as error:
+    print(error)
+"""
+
+
+def test_a_mount_that_comes_late_is_not_gone_through(host_dir: Path, make: Make, tmp_path: Path) -> None:
+    """Of the same file system, when destroy has looked whether anything is mounted there."""
+    env = make()
+    kept = host_dir / "kept"
+    kept.mkdir()
+    (kept / "file").write_text("kept")
+    done = witness.python(LATE, host_dir, env.veid, kept, before=("unshare", "--mount"))
+    out, err = done.communicate()
+    where = f"{host_dir}/private/{env.veid}/upper"
+    assert out == f"cannot destroy {env.veid}: something is mounted at {where}\n", (out, err)
+    assert (kept / "file").read_text() == "kept"
+    env.destroy()
+    assert witness.left_of(host_dir, env.veid) == []
+    shutil.rmtree(kept)
+
+
+def test_what_is_immutable(host_dir: Path, make: Make) -> None:
+    env = make()
+    upper = host_dir / f"private/{env.veid}/upper"
+    (upper / "log").mkdir()
+    for name, flag in (("log/one", "+i"), ("log/two", "+a"), ("log", "+i")):
+        (upper / name).exists() or (upper / name).write_text("x")
+        subprocess.run(["chattr", flag, upper / name], check=True)
+    env.destroy()
+    assert witness.left_of(host_dir, env.veid) == []
+
+
+DEEP = """
+import os, sys
+os.chdir(sys.argv[1])
+for _ in range(10000):
+    os.mkdir("d")
+    os.chdir("d")
+os.mkdir(b"\\xff\\xfe \\n")
+"""
+
+
+@pytest.mark.any_kernel
+def test_ten_thousand_levels(host_dir: Path, make: Make) -> None:
+    env = make()
+    with witness.python(DEEP, host_dir / f"private/{env.veid}/upper") as process:
+        process.communicate()
+    assert process.returncode == 0
     env.destroy()
     assert witness.left_of(host_dir, env.veid) == []
 

@@ -1,0 +1,60 @@
+"""Removing a tree that strangers have filled, and nothing that somebody has mounted in it.
+
+It is removed through a mount of its own, which is without those below it: whoever mounts something there meanwhile,
+its content is not to be seen, and the directory that it is mounted on stays.
+"""
+
+import os
+import subprocess
+
+from ve import mountinfo
+from ve._linux import syscalls
+from ve.errors import Error, InUse
+
+
+def remove(path: str, cannot: str) -> None:
+    """Remove what is at path, if anything is; cannot: how the sentence of an error begins.
+
+    InUse names what is mounted there; Error has what rm(1) says of anything else.
+    """
+    if not os.path.lexists(path):
+        return
+    directory, name = os.path.split(path)
+    fd = syscalls.open_tree(syscalls.AT_FDCWD, directory, syscalls.OPEN_TREE_CLONE)
+    try:
+        why = _rm(fd, name)
+        if why.endswith(": Operation not permitted"):  # only the host's root can have made it so: chattr(1)
+            _run(fd, "chattr", "-R", "-f", "-i", "-a", "--", name)
+            why = _rm(fd, name)
+    finally:
+        os.close(fd)
+    if why:
+        refuse_mounted(path, cannot)
+        raise Error(f"{cannot}: {why}")
+
+
+def refuse_mounted(path: str, cannot: str) -> None:
+    """InUse if something is mounted at path or below."""
+    for point in mountinfo.below(path):
+        raise InUse(f"{cannot}: something is mounted at {point}", hint=f"umount {point}")
+
+
+def _rm(directory: int, name: str) -> str:
+    """rm(1), which no depth or name of a file stops; the first thing that it says."""
+    done = _run(directory, "rm", "-rf", "--one-file-system", "--", name)
+    said = done.stderr.strip().partition("\n")[0].removeprefix("rm: ")
+    return said or (f"rm ended with {done.returncode}" if done.returncode else "")
+
+
+def _run(directory: int, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        words,
+        cwd=f"/proc/self/fd/{directory}",
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        check=False,
+        env=os.environ | {"LC_ALL": "C"},
+    )
