@@ -329,6 +329,19 @@ def check(ctx: Context, as_json: opt.Json = False) -> int:
     return errors.NotSupported.exit_code if any(f.required and not f.present for f in facilities) else 0
 
 
+@verb("doctor")
+def doctor(ctx: Context, fix: opt.Fix = False, as_json: opt.Json = False) -> int:
+    """Find what does not agree: the files of VEs, what the kernel has of them, and what was left by who was killed.
+
+    No verb needs it: each mends that for its own VE.  The exit code is 1 if anything is left to be mended.
+    """
+    troubles = ctx.obj.host("VEs").doctor(fix)
+    print(out.render(out.DOCTOR, troubles, as_json) if as_json else out.troubles(troubles), end="")
+    left = [each for each in troubles if not each.mended]
+    ctx.obj.say(f"{len(left)} left to be mended" if left else "all VEs are as they should be")
+    return int(bool(left))
+
+
 @verb("selftest")
 def selftest(ctx: Context, key: opt.ExaminedVE = None, as_json: opt.Json = False) -> int:
     """Try to break every promise of the boundary, and show which hold.

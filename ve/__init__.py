@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ve.connection import Connection
     from ve.consistency import Problem
     from ve.diff import Change
+    from ve.doctor import Trouble
     from ve.environment import Environment
     from ve.ephemeral import Ephemeral
     from ve.errors import Error
@@ -69,6 +70,7 @@ __all__ = [
     "Sum",
     "Template",
     "Templates",
+    "Trouble",
     "Verdict",
     "errors",
 ]
@@ -102,6 +104,7 @@ _ROOMS = {
     "Sum": "plan",
     "Template": "template",
     "Templates": "template",
+    "Trouble": "doctor",
     "Verdict": "selftest",
 }
 

@@ -55,6 +55,7 @@ EXAMPLES = {
     "events": ["ve events", "ve events 101 --follow --json", "ve events --act --follow --quiet"],
     "ps": ["ve ps", "ve ps 101", "ve ps --json"],
     "check": ["ve check", "ve check --json"],
+    "doctor": ["ve doctor", "ve doctor --fix", "ve doctor --json"],
     "selftest": ["ve selftest", "ve selftest 101", "ve selftest --json"],
     "mount": ["ls $(ve mount 101)"],
     "umount": ["ve umount 101"],

@@ -310,6 +310,7 @@ Split = Annotated[int | None, typer.Option(metavar="N", help="Print limits that 
 CheckPlan = Annotated[
     bool, typer.Option("--check", help="Is each VE's configuration consistent, and is this host oversold?")
 ]
+Fix = Annotated[bool, typer.Option("--fix", help="Mend what can be mended without losing a VE's data.")]
 Compat = Annotated[Text, typer.Option(metavar="FILE", help="Write OpenVZ's /proc/user_beancounters to FILE.")]
 Reset = Annotated[bool, typer.Option("--reset", help="Count from now on.")]
 Act = Annotated[bool, typer.Option("--act", help="Do what --on-barrier and --on-failure say.")]

@@ -48,6 +48,7 @@ PLAN = fields("process", "name", "text")
 EXPLAIN = fields("right", "kind", "held", "when", "why", "setting", "cure")
 DIFF = fields("kind", "path")
 CHECK = fields("name", "present", "required", "needed_by", "lost", "cure", "why")
+DOCTOR = fields("veid", "text", "cure", "mended")
 SELFTEST = fields("name", "status", "promise", "means", "why")
 ATTACHED = "is running; this is its console: Ctrl-] three times halts it, three times more kills it"
 LOG_ALONE = "this is what its init wrote; a journal can be read while it runs"
@@ -146,6 +147,19 @@ def can_start(facilities: Iterable["ve.Facility"]) -> str:
     return f"VEs can start here; missing: {', '.join(each.name for each in missing)}"
 
 
+def troubles(found: Iterable["ve.Trouble"]) -> str:
+    """A line for each, with the VEID; and what to do about it."""
+    import textwrap
+
+    lines = []
+    for each in found:
+        where = f"{each.veid}: " if each.veid is not None else ""
+        lines.append(f"{'mended' if each.mended else 'trouble':8} {where}{each.text}")
+        if each.cure:
+            lines.append(f"{'':8} cure: {each.cure}")
+    return "".join(f"{textwrap.fill(printable(line), 100, subsequent_indent=' ' * 9)}\n" for line in lines)
+
+
 def examined(verdicts: Iterable["ve.Verdict"]) -> str:
     """What became of each promise, what keeps it, and why it does not hold."""
     import textwrap
@@ -236,7 +250,7 @@ FAMILIAR: tuple[tuple[str, str, str], ...] = (
     ("ve", "unpause resume", "ve thaw VE"),
     ("ve", "attach shell ssh login", "ve enter VE"),
     ("ve", "inspect info show", "ve status VE"),
-    ("ve", "doctor diagnose checkconfig", "ve check"),
+    ("ve", "diagnose checkconfig", "ve check"),
     ("ve", "why can may getcap capsh", "ve explain VE RIGHT"),
     ("ve", "stats usage limits beancounters vzubc", "ve ubc"),
     ("ve", "exec2", "ve exec VE CMD"),

@@ -20,6 +20,7 @@ PHRASES = {  # of verbs whose names are not English ones
     "console": "log in to",
     "cp": "copy files of",
     "diff": "compare",
+    "doctor": "examine",
     "events": "watch",
     "exec": "run a command in",
     "explain": "explain the rights of",

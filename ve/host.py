@@ -16,7 +16,6 @@ from ve.environment import Environment
 from ve.ephemeral import Ephemeral
 from ve.errors import BrokenConfig, Error, Exists, InvalidValue, Locked, NotFound, NotRunning, require_root
 from ve.facilities import require
-from ve.facts import process_start_time
 from ve.model import VEID_MAX, Config, check_veid
 from ve.networks import Networks
 from ve.options import Common, Options, parsed
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from ve.beancounter import Beancounter
     from ve.check import Facility
     from ve.consistency import Problem
+    from ve.doctor import Trouble
     from ve.events import Event
     from ve.load import Load
     from ve.plan import Sum
@@ -251,6 +251,17 @@ class Host:
 
         return check.check(self.state.path)
 
+    def doctor(self, fix: bool = False) -> "builtins.list[Trouble]":
+        """What does not agree in this state dir: its files, what the kernel has, and what was left by who was killed.
+
+        fix: mend what can be mended without losing a VE's data; each says whether it is mended, or what to do.
+        """
+        from ve import doctor
+
+        require_root("cannot examine VEs")
+        self.state.require()
+        return doctor.examine(self.state, fix)
+
     def selftest(self) -> "builtins.list[Verdict]":
         """Is each promise kept here, by the default profile?  Tried in a VE that is made for it and thrown away."""
         from ve import selftest
@@ -266,12 +277,12 @@ class Host:
         self.state.require()
         for veid in self.state.veids():
             environment = Environment(self.state, veid)
-            if _is_left(environment):
+            if environment.is_left():
                 # Locked: it is being made.  What cannot be removed now is no reason to fail who wants another VE.
                 with contextlib.suppress(Error, OSError), self.state.lock(veid, 0):
                     if not self.state.exists(veid):
                         self.state.remove_lock(veid)  # removed meanwhile, and its lock's file made anew by us
-                    elif _is_left(environment):
+                    elif environment.is_left():
                         environment.remove_all()
 
     def _fill(self, environment: Environment, settings: Config, template: Template) -> None:
@@ -326,14 +337,6 @@ def _make_area(private: str, settings: Config, template: Template) -> None:
     unionfs.prepare(content, template.path)
     looparea.make(private, content, others.get("disk", UNLIMITED), others.get("inodes", 0))
     shutil.rmtree(content)
-
-
-def _is_left(environment: Environment) -> bool:
-    """Is it an ephemeral VE whose init and maker are both gone?  One without facts never ran in this boot."""
-    if not environment.ephemeral or environment.pid is not None:
-        return False
-    facts = environment.state.read_facts(environment.veid)
-    return facts is None or process_start_time(facts.maker_pid) != facts.maker_start
 
 
 def _config(veid: int, ref: str, options: Mapping[str, Any]) -> Config:

@@ -28,7 +28,7 @@ from ve import (
 )
 from ve.amounts import UNLIMITED
 from ve.errors import BrokenConfig, Error, Locked, NotFound, NotMounted, NotRunning, NotSupported, Running
-from ve.facts import Facts, home, init_pidfd
+from ve.facts import Facts, home, init_pidfd, process_start_time
 from ve.model import Config, Status
 from ve.state import State
 from ve.template import Shelf, Template
@@ -225,6 +225,13 @@ class Instance:
                 root = self.stopped_root()
             held.callback(os.close, root)
             yield files.Place(self.veid, rootfd=root)
+
+    def is_left(self) -> bool:
+        """Is it ephemeral, its init and its maker both gone?  One without facts never ran in this boot."""
+        if not self.ephemeral or self.pid is not None:
+            return False
+        facts = self.state.read_facts(self.veid)
+        return facts is None or process_start_time(facts.maker_pid) != facts.maker_start
 
     def disk(self) -> quota.Held | None:
         """What is counted of its private area, and what it may have; None where nobody counts, as in memory."""

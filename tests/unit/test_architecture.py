@@ -68,8 +68,8 @@ LEVELS = (
     ),
     (
         "ve.journal ve.ledger ve.traffic ve.instance ve.describe ve.options ve.settings ve.places ve.answers "
-        "ve.explain ve.selftest ve.account ve.react ve.events ve.foreground ve.networks ve.connection ve.environment "
-        "ve.ephemeral ve.host",
+        "ve.explain ve.selftest ve.account ve.react ve.events ve.foreground ve.doctor ve.networks ve.connection "
+        "ve.environment ve.ephemeral ve.host",
     ),
     ("ve",),
     (

@@ -1,0 +1,172 @@
+"""What does not agree: the files that say which VEs there are, what they and the kernel have of each, and what is left.
+
+A verb mends the same for the VE that it is about, silently; the doctor goes through all that there is, and says so.
+Whoever works on a VE has its lock: of that one nothing is said.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+
+from ve import cgroups, ledger, looparea
+from ve.errors import BrokenConfig, Error, Locked
+from ve.instance import Instance
+from ve.model import VEID_MAX
+from ve.state import State
+
+FIX = "ve doctor --fix"
+_ASIDE = re.compile(r"\..+\.([1-9][0-9]*)")  # ve/wholefile.py: the writer's thread
+# What is named by VEIDs, below the state dir and below the run dir.
+_KEPT = {
+    "private": "a private area",
+    "root": "a mount point",
+    "lease": "host ids",
+    "address": "addresses",
+    "ubc": "a ledger",
+    "traffic": "counted traffic",
+}
+_OF_THIS_BOOT = {"": "facts", "lease": "host ids of this boot", "inside": "beancounters to be seen inside"}
+_WRITTEN = ("conf", "ubc", "traffic")
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """Something that does not agree, as a sentence; veid: None if it is about no VE.  cure: "" if it is mended."""
+
+    veid: int | None
+    text: str
+    cure: str
+    mended: bool = False
+
+
+@dataclass(frozen=True)
+class _Finding:
+    """cure is for who has to do it, where we cannot mend it."""
+
+    text: str
+    cure: str = FIX
+    mend: Callable[[], object] | None = None
+
+    def trouble(self, veid: int | None, fix: bool) -> Trouble:
+        if not fix or self.mend is None:
+            return Trouble(veid, self.text, self.cure)
+        try:
+            self.mend()
+        except (Error, OSError) as error:
+            return Trouble(
+                veid, f"{self.text}; {error}", getattr(error, "hint", "") or "see the manual, chapter Trouble"
+            )
+        return Trouble(veid, self.text, "", mended=True)
+
+
+def examine(state: State, fix: bool) -> list[Trouble]:
+    """All troubles of one state dir, by VEID; fix: mend what can be mended without losing anything of a VE's data."""
+    found = []
+    for veid, left in sorted(_remains(state).items()):
+        with contextlib.suppress(Locked), state.lock(veid, 0):
+            found += [each.trouble(veid, fix) for each in _of(Instance(state, veid), left)]
+            if not state.exists(veid):
+                state.remove_lock(veid)
+    return found + [each.trouble(None, fix) for each in _half_written(state)]
+
+
+def _of(instance: Instance, left: list[str]) -> Iterator[_Finding]:
+    if not instance.state.exists(instance.veid):
+        yield _of_none(instance, left)
+    elif instance.is_left():
+        yield _Finding("whoever made it to throw it away was killed, and it is still there", mend=instance.remove_all)
+    else:
+        yield from _unreadable(instance)
+        yield from _misnamed(instance)
+        yield from _ended(instance, left)
+
+
+def _of_none(instance: Instance, left: list[str]) -> _Finding:
+    """Of a VEID without a conf file: what a create or destroy left that was killed, or else an admin's mistake."""
+    conf, private = instance.state.conf(instance.veid), instance.state.private(instance.veid)
+    if instance.cgroup.populated():
+        return _Finding(f"it runs, and has no conf file {conf}", "put that file back: then it can be stopped")
+    if looparea.exists(private) or _entries(f"{private}/upper"):
+        why = f"there is no such VE, and data of it: {private}"
+        return _Finding(why, f"put {conf} back to have it again, or remove {private}")
+    return _Finding(f"there is no such VE, and left of it: {', '.join(left)}", mend=instance.remove_all)
+
+
+def _unreadable(instance: Instance) -> Iterator[_Finding]:
+    """What it needs and cannot have; nobody but an admin knows what was there."""
+    looks: list[Callable[[], object]] = [lambda: instance.config, lambda: instance.template]
+    if not instance.ephemeral:
+        looks += [instance.require_private, lambda: ledger.load(instance.state, instance.veid)]
+    told = set()
+    for look in looks:
+        try:
+            look()
+        except Error as error:
+            if str(error) not in told:
+                yield _Finding(str(error), error.hint or "bring it back from a backup, or destroy the VE")
+            told.add(str(error))
+
+
+def _misnamed(instance: Instance) -> Iterator[_Finding]:
+    """Its conf file says its name, and a link says whose a name is."""
+    state, veid = instance.state, instance.veid
+    try:
+        name = instance.config.name
+    except BrokenConfig:
+        return
+    names = state.names(veid)
+    for other in names:
+        if other != name:
+            text = f"the name {other} leads to it, and its own is {name or 'none'}"
+            yield _Finding(text, mend=partial(state.release_name, other, veid))
+    if name and name not in names:
+        yield _Finding(f"its name {name} does not lead to it", mend=partial(state.claim_name, name, veid))
+
+
+def _ended(instance: Instance, left: list[str]) -> Iterator[_Finding]:
+    """What the kernel and the run dir have of a VE that does not run."""
+    of_a_run = [what for what in left if what in ("a cgroup", *_OF_THIS_BOOT.values())]
+    if of_a_run and instance.pid is None and not instance.ephemeral:
+        yield _Finding(f"it does not run, and left of it is: {', '.join(of_a_run)}", mend=instance.clear)
+
+
+def _half_written(state: State) -> Iterator[_Finding]:
+    """What a writer left aside that was killed: nobody reads it."""
+    for name in _WRITTEN:
+        directory = os.path.join(state.path, name)
+        for entry in _entries(directory):
+            written = _ASIDE.fullmatch(entry)
+            if written and not os.path.exists(f"/proc/{written[1]}"):
+                path = os.path.join(directory, entry)
+                yield _Finding(f"{path} was half written by who was killed", mend=partial(os.unlink, path))
+
+
+def _remains(state: State) -> dict[int, list[str]]:
+    """What there is, by VEID: of each VE, and of numbers that are no VE's any more."""
+    found: dict[int, list[str]] = {veid: [] for veid in state.veids()}
+
+    def note(names: list[str], what: str) -> None:
+        for name in names:
+            if re.fullmatch("[1-9][0-9]{0,9}", name) and int(name) <= VEID_MAX:
+                found.setdefault(int(name), []).append(what)
+
+    for name, what in _KEPT.items():
+        note(_entries(os.path.join(state.path, name)), what)
+    for name, what in _OF_THIS_BOOT.items():
+        note(_entries(os.path.join(state.run_dir, name)), what)
+    note(_entries(os.path.join(cgroups.home(), state.tag)), "a cgroup")
+    links = os.path.join(state.path, "name")
+    note([os.readlink(os.path.join(links, name)) for name in _entries(links)], "a name")
+    return found
+
+
+def _entries(directory: str) -> list[str]:
+    try:
+        return sorted(os.listdir(directory))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
