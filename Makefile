@@ -88,11 +88,15 @@ test: setup-vm ## every test on this kernel and, at the same time, what depends 
 .PHONY: test-native
 test-native: setup-test ## every test on this kernel
 	@echo "==> testing on this machine's kernel, $$(uname -r)"
-	@$(BIN)/python -m pytest tests/unit tests/kernel tests/verbs tests/attacks $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest tests/unit tests/kernel tests/verbs tests/attacks tests/faults $(PYTEST_ARGS)
 
 .PHONY: test-vm
 test-vm: setup-vm ## what depends on the kernel on a stock one, emulated and slow: KERNEL=6.1, 6.12 or 7
 	@$(BIN)/python -m tests.vm $(KERNEL) $(PYTEST_ARGS)
+
+.PHONY: test-faults
+test-faults: setup-test ## every verb, broken at each of its effects in each way: make test takes some, by chance
+	@VE_TEST_FAULTS=$${VE_TEST_FAULTS:-all} $(BIN)/python -m pytest tests/faults -s -o timeout=3600 $(PYTEST_ARGS)
 
 .PHONY: test-long
 test-long: setup-vm ## what takes so long that make test leaves it out: some on this kernel, the rest on the stock one

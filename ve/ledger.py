@@ -25,7 +25,7 @@ from ve.cgroups import Cgroup
 from ve.errors import SPENT, BrokenConfig, DiskFull, NotSupported
 from ve.facts import boot_id
 from ve.state import State
-from ve.wholefile import read_regular, write_whole
+from ve.wholefile import read_regular, remove_asides, write_whole
 
 VERSION = 1
 _SIZE_MAX = 1 << 20  # bytes
@@ -379,6 +379,7 @@ def remove(state: State, veid: int) -> None:
     Its cgroup must be gone: who looked before that has written by then, who looks later writes nothing.  Held.
     """
     path = state.ledger(veid)
+    remove_asides(path)
     with suppress(FileNotFoundError, NotADirectoryError):
         if os.path.isdir(path) and not os.path.islink(path):
             shutil.rmtree(path)

@@ -18,7 +18,7 @@ from ve import lock
 from ve.errors import Exists, InvalidValue, Locked, NotFound
 from ve.facts import Facts, boot_id, dump_facts, parse_facts
 from ve.model import VEID_MAX, check_name, check_veid
-from ve.wholefile import create_whole, read_small, write_whole, writing
+from ve.wholefile import create_whole, read_small, remove_asides, write_whole, writing
 
 ACTIONS = ("premount", "mount", "start", "stop", "umount", "postumount")
 DEFAULT_DIR = "/var/lib/ve"
@@ -164,10 +164,7 @@ class State:
     def remove_conf(self, veid: int) -> None:
         """After this the VE is no more.  Also what a killed writer left beside it.  Under the VE's lock."""
         for path in (self.conf(veid), self.conf(veid, ephemeral=True), self.facts(veid)):
-            directory, name = os.path.split(path)
-            for left in [left for left in _entries(directory) if left.startswith(f".{name}.")]:
-                with suppress(FileNotFoundError):
-                    os.unlink(os.path.join(directory, left))
+            remove_asides(path)
             if path != self.facts(veid):
                 with suppress(FileNotFoundError):
                     os.unlink(path)
@@ -179,8 +176,16 @@ class State:
         else:
             veid = check_veid(int(key))
         if veid is None or not self.exists(veid):
+            if veid is not None:
+                self._forget_names(veid)
             raise NotFound(f"cannot find VE {key}: there is none", hint=self._near(str(key)))
         return veid
+
+    def _forget_names(self, veid: int) -> None:
+        """Remove what a destroy left that was killed at its very end."""
+        for name in self.names(veid):
+            with suppress(OSError):
+                self._free(self._name_path(name), veid)
 
     def _near(self, key: str) -> str:
         import difflib  # only who mistypes pays for it

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from ve import firewall, network
 from ve.firewall import Traffic
 from ve.pool import run_directory
-from ve.wholefile import read_small, write_whole
+from ve.wholefile import read_small, remove_asides, write_whole
 
 if TYPE_CHECKING:
     from ve.facts import Facts
@@ -57,6 +57,7 @@ def sweep() -> None:
 
 def remove(state: State, veid: int) -> None:
     """Of a VE that is no more."""
+    remove_asides(_path(state, veid))
     with contextlib.suppress(FileNotFoundError):
         os.unlink(_path(state, veid))
 

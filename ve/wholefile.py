@@ -25,6 +25,16 @@ def create_whole(path: str, data: bytes, mode: int = 0o600, *, durable: bool = T
     _write_aside(path, data, mode, os.link, durable)
 
 
+def remove_asides(path: str) -> None:
+    """Remove what killed writers of path left beside it."""
+    directory, name = os.path.split(path)
+    with suppress(FileNotFoundError, NotADirectoryError):
+        for left in os.listdir(directory):
+            if left.startswith(f".{name}."):
+                with suppress(FileNotFoundError):
+                    os.unlink(os.path.join(directory, left))
+
+
 def _write_aside(path: str, data: bytes, mode: int, publish: Callable[[str, str], None], durable: bool) -> None:
     directory, name = os.path.split(path)
     aside = os.path.join(directory, f".{name}.{threading.get_native_id()}")  # of no other living writer of this host
