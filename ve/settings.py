@@ -213,7 +213,8 @@ def _limit_disk(
     if not os.path.isdir(private):
         why = "its changes are kept in memory, and limited from the start"
         raise NotSupported(f"cannot set the disk limits of {instance.veid}: {why}", "ve run --disk 1G --inodes 10000")
-    hardware.refuse_disk(limits.resolve(new, account_only=True), hardware.disk(private))
+    here = hardware.disk(instance.state.path)  # asked of private it is what its project may have
+    hardware.refuse_disk(limits.resolve(new, account_only=True), here)
     if looparea.exists(private):
         _resize(instance, old, new, undo)
         return
