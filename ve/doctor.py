@@ -18,9 +18,9 @@ from ve.errors import BrokenConfig, Error, Locked
 from ve.instance import Instance
 from ve.model import VEID_MAX
 from ve.state import State
+from ve.wholefile import asides
 
 FIX = "ve doctor --fix"
-_ASIDE = re.compile(r"\..+\.([1-9][0-9]*)")  # ve/wholefile.py: the writer's thread
 # What is named by VEIDs, below the state dir and below the run dir.
 _KEPT = {
     "private": "a private area",
@@ -137,13 +137,9 @@ def _ended(instance: Instance, left: list[str]) -> Iterator[_Finding]:
 
 def _half_written(state: State) -> Iterator[_Finding]:
     """What a writer left aside that was killed: nobody reads it."""
-    for name in _WRITTEN:
-        directory = os.path.join(state.path, name)
-        for entry in _entries(directory):
-            written = _ASIDE.fullmatch(entry)
-            if written and not os.path.exists(f"/proc/{written[1]}"):
-                path = os.path.join(directory, entry)
-                yield _Finding(f"{path} was half written by who was killed", mend=partial(os.unlink, path))
+    for directory in (*(os.path.join(state.path, name) for name in _WRITTEN), state.run_dir):
+        for path in asides(directory):
+            yield _Finding(f"{path} was half written by who was killed", mend=partial(os.unlink, path))
 
 
 def _remains(state: State) -> dict[int, list[str]]:

@@ -23,6 +23,7 @@ from ve.outcome import ExitCode
 from ve.staging import full_disk_named
 from ve.state import State
 from ve.template import Template, Templates
+from ve.wholefile import asides
 
 if TYPE_CHECKING:
     from ve.beancounter import Beancounter
@@ -275,6 +276,9 @@ class Host:
         """Remove what ephemeral VEs left whose maker was killed; one that has ended but has its maker stays."""
         require_root("cannot list VEs")
         self.state.require()
+        for path in asides(self.state.run_dir):
+            with contextlib.suppress(OSError):
+                os.unlink(path)
         for veid in self.state.veids():
             environment = Environment(self.state, veid)
             if environment.is_left():

@@ -177,15 +177,19 @@ class State:
             veid = check_veid(int(key))
         if veid is None or not self.exists(veid):
             if veid is not None:
-                self._forget_names(veid)
+                self._forget(veid)
             raise NotFound(f"cannot find VE {key}: there is none", hint=self._near(str(key)))
         return veid
 
-    def _forget_names(self, veid: int) -> None:
+    def _forget(self, veid: int) -> None:
         """Remove what a destroy left that was killed at its very end."""
-        for name in self.names(veid):
-            with suppress(OSError):
-                self._free(self._name_path(name), veid)
+        names = self.names(veid)
+        if names or os.path.exists(self._lock_path(veid)):
+            with suppress(Locked, OSError), self.lock(veid, 0):
+                if not self._known(veid):
+                    for name in names:
+                        self.release_name(name, veid)
+                    self.remove_lock(veid)
 
     def _near(self, key: str) -> str:
         import difflib  # only who mistypes pays for it

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import stat
 import threading
 from collections.abc import Callable, Iterator
@@ -9,6 +10,7 @@ from contextlib import contextmanager, suppress
 
 from ve.errors import FULL, SPENT, BrokenConfig, DiskFull, NotSupported
 
+_ASIDE = re.compile(r"\..+\.([1-9][0-9]*)")
 _UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ELOOP)
 
 
@@ -33,6 +35,16 @@ def remove_asides(path: str) -> None:
             if left.startswith(f".{name}."):
                 with suppress(FileNotFoundError):
                     os.unlink(os.path.join(directory, left))
+
+
+def asides(directory: str) -> list[str]:
+    """What killed writers of the files of this directory left in it."""
+    try:
+        found = {name: _ASIDE.fullmatch(name) for name in os.listdir(directory) if name.startswith(".")}
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    dead = [name for name, written in found.items() if written and not os.path.exists(f"/proc/{written[1]}")]
+    return [os.path.join(directory, name) for name in sorted(dead)]
 
 
 def _write_aside(path: str, data: bytes, mode: int, publish: Callable[[str, str], None], durable: bool) -> None:
