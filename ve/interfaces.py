@@ -196,7 +196,7 @@ def _restore(index: int, device: Device) -> None:
 def _addresses(index: int) -> Iterator[str]:
     """Those that somebody has given it for good; of IPv6 not the link-local one, which comes by itself."""
     with netlink.connect(socket.NETLINK_ROUTE) as channel:
-        for body in netlink.dump(channel, _GETADDR, _IFADDRMSG.pack(0, 0, 0, 0, 0)):
+        for body in netlink.whole(channel, _GETADDR, _IFADDRMSG.pack(0, 0, 0, 0, 0)):
             _, length, flags, scope, owner = _IFADDRMSG.unpack_from(body)
             found = {kind: bytes(value) for kind, value in netlink.attributes(body, _IFADDRMSG.size)}
             own = ipaddress.ip_address(found.get(_IFA_LOCAL, found[_IFA_ADDRESS]))

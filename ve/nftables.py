@@ -78,8 +78,8 @@ def state(family: str) -> tuple[str, int]:
             if error.errno in (errno.ENOENT, errno.EOPNOTSUPP, errno.EINVAL):  # EINVAL: no nf_tables as yet
                 return "", 0
             raise
-        rules = netlink.dump(channel, _kind(_GETRULE), _head(family) + _text(_NFTA_RULE_TABLE, TABLE))
-        return _comment(bytes(about.get(_NFTA_TABLE_USERDATA, b""))), sum(1 for _ in rules)
+        rules = netlink.whole(channel, _kind(_GETRULE), _head(family) + _text(_NFTA_RULE_TABLE, TABLE))
+        return _comment(bytes(about.get(_NFTA_TABLE_USERDATA, b""))), len(rules)
 
 
 def _comment(data: bytes) -> str:
@@ -96,7 +96,7 @@ def elements(family: str, name: str) -> Iterator[Element]:
     """All of a set or map of ours; none if it is not there."""
     with netlink.connect(_NETLINK_NETFILTER) as channel:
         try:
-            for message in netlink.dump(channel, _kind(_GETSETELEM), _head(family) + _set(name)):
+            for message in netlink.whole(channel, _kind(_GETSETELEM), _head(family) + _set(name)):
                 yield from _listed(message)
         except FileNotFoundError:
             return

@@ -201,7 +201,7 @@ def proxied() -> list[tuple[str, Address]]:
     for family in rtnetlink.FAMILIES.values():
         wanted = _NDMSG.pack(family, 0, 0, _NTF_PROXY, 0)
         with netlink.connect(socket.NETLINK_ROUTE) as channel:
-            for body in netlink.dump(channel, _GETNEIGH, wanted):
+            for body in netlink.whole(channel, _GETNEIGH, wanted):
                 index = _NDMSG.unpack_from(body)[1]
                 about = {kind: bytes(value) for kind, value in netlink.attributes(body, _NDMSG.size)}
                 if about.get(_NDA_PROTOCOL) == bytes([_OURS]) and index in names:
