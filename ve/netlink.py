@@ -10,6 +10,9 @@ import struct
 from collections.abc import Iterator
 
 # <linux/netlink.h>
+NETFILTER = 12  # a protocol that the module socket has no name for
+REPLACE, EXCL, CREATE = 0x100, 0x200, 0x400  # NLM_F_...
+NESTED = 0x8000  # NLA_F_NESTED
 _NLM_F_REQUEST, _NLM_F_ACK, _NLM_F_DUMP = 0x1, 0x4, 0x300
 _NLM_F_DUMP_INTR = 0x10  # of an answer: what is dumped has changed since the part before
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
@@ -142,6 +145,10 @@ def find(body: memoryview, kind: int, at: int) -> int:
 def attribute(kind: int, value: bytes) -> bytes:
     size = _NLATTR.size + len(value)
     return _NLATTR.pack(size, kind) + value + bytes(_aligned(size) - size)
+
+
+def nested(kind: int, *parts: bytes) -> bytes:
+    return attribute(NESTED | kind, b"".join(parts))
 
 
 def _check(body: memoryview) -> None:

@@ -32,8 +32,6 @@ _GONE = (errno.ENODEV, errno.ENXIO, errno.ENETDOWN)  # what has no way out is ke
 _ETHERTYPES = {4: 0x0800, 6: 0x86DD}
 _PROTOCOLS, _ECHO_REQUEST = {4: socket.IPPROTO_ICMP, 6: socket.IPPROTO_ICMPV6}, {4: 8, 6: 128}
 _HOPS = 1  # who forwards it nevertheless does so no further
-# <linux/if_link.h>
-_IFLA_ADDRESS, _IFLA_LINK, _IFLA_MASTER = 1, 5, 10
 _SOURCES = {4: slice(14 + 12, 14 + 16), 6: slice(14 + 8, 14 + 24)}  # where in an Ethernet frame it says from whom
 
 
@@ -66,11 +64,13 @@ def passed(pidfd: int, interface: str, mac: str, addresses: Sequence[Address]) -
 
 def _way(interface: str, mac: str) -> _Way:
     about = _about(interface)
-    inside, master = (int.from_bytes(about.get(kind, b""), "little") for kind in (_IFLA_LINK, _IFLA_MASTER))
+    inside, master = (
+        int.from_bytes(about.get(kind, b""), "little") for kind in (rtnetlink.IFLA_LINK, rtnetlink.IFLA_MASTER)
+    )
     if not master:
         return _Way(inside, _raw(venet.MAC), _raw(venet.MAC), "")
     bridge = socket.if_indextoname(master)
-    return _Way(inside, _raw(mac), _about(bridge)[_IFLA_ADDRESS], bridge)
+    return _Way(inside, _raw(mac), _about(bridge)[rtnetlink.IFLA_ADDRESS], bridge)
 
 
 def _about(interface: str) -> dict[int, bytes]:

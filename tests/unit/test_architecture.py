@@ -41,7 +41,7 @@ LEVELS = (
         "ve.confinement",
         "ve.rlimits",
         "ve.errand ve.netlink ve.rtnetlink ve.venet ve.leases ve.forwarding ve.wire ve.interfaces "
-        "ve.spoofing ve.bandwidth ve.nftables ve.ruleset ve.otherfirewalls ve.sockets ve.netfilter ve.ptys "
+        "ve.spoofing ve.bandwidth ve.nftables ve.ruleset ve.netfilter ve.otherfirewalls ve.sockets ve.ptys "
         "ve.sharedmemory ve.sample",
         "ve.terminal",
         "ve.passwd",
