@@ -94,11 +94,18 @@ def examine_new(host: Host) -> list[Verdict]:
     """The same of a VE that is made for it.  Of addresses it has none, so with these another one is made."""
     with ephemeral(host) as environment:
         verdicts = environment.selftest()
+    status, why = _addresses_here(host)
+    return [replace(each, status=status, why=why) if each.name == "addresses" else each for each in verdicts]
+
+
+def _addresses_here(host: Host) -> tuple[str, str]:
     try:
         why = in_a_thread(lambda: _routed(host))
     except (Error, OSError) as error:
+        if isinstance(error, Error) and error.exit_code == NotSupported.exit_code:
+            return GIVEN_UP, f"no VE can have any here: {error}"
         why = f"it could not be tried: {error}"
-    return [replace(each, status=BROKEN, why=why) if why and each.name == "addresses" else each for each in verdicts]
+    return BROKEN if why else HELD, why
 
 
 def _routed(host: Host) -> str:
@@ -106,13 +113,11 @@ def _routed(host: Host) -> str:
     syscalls.unshare(syscalls.CLONE_NEWNET)
     for name in ("all", "default"):
         with contextlib.suppress(OSError), open(f"/proc/sys/net/ipv4/conf/{name}/rp_filter", "w") as file:
-            file.write("0")  # ours must do; and it has no way back to a stranger
+            file.write("0")  # the kernel's own look at sources; ours must do without
+    addresses = _ADDRESSES if os.path.isdir("/proc/sys/net/ipv6") else _ADDRESSES[:1]
     with contextlib.ExitStack() as held:
         held.enter_context(pool.elsewhere(f"/proc/self/fd/{_own_file_system(held)}"))
-        try:
-            environment = held.enter_context(ephemeral(host, _ADDRESSES))
-        except NotSupported:  # without IPv6
-            environment = held.enter_context(ephemeral(host, _ADDRESSES[:1]))
+        environment = held.enter_context(ephemeral(host, addresses))
         facts, pidfd = held.enter_context(environment.running("examine"))
         return _sent_as_another(environment, facts, pidfd)
 

@@ -11,6 +11,7 @@ import pytest
 
 import ve
 from tests.hostnet import HostNet
+from tests.verbs import commandline
 
 pytestmark = pytest.mark.any_kernel
 
@@ -101,3 +102,13 @@ def test_what_is_made_for_it_touches_nothing_of_the_host_s_network(hostnet: Host
     assert verdict(hostnet.ve(host_dir, "selftest", "--json")) == ("held", "")
     assert hostnet.run("nft", "list", "ruleset").stdout == ""
     assert "venet" not in hostnet.run("ip", "link").stdout
+
+
+def test_a_host_where_no_ve_can_have_any(hostnet: HostNet, host_dir: Path, tmp_path: Path) -> None:
+    """Without nft: a start of one would be refused, so nothing is broken."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/cat").symlink_to("/bin/cat")
+    before = [*hostnet.words, "env", f"PATH={tmp_path / 'bin'}"]
+    done = commandline.run(host_dir, "selftest", "--json", before=before)
+    status, why = verdict(done)
+    assert status == "given up" and why.startswith("no VE can have any here: ") and why.endswith("no nft here")
