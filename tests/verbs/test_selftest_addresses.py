@@ -112,3 +112,13 @@ def test_a_host_where_no_ve_can_have_any(hostnet: HostNet, host_dir: Path, tmp_p
     done = commandline.run(host_dir, "selftest", "--json", before=before)
     status, why = verdict(done)
     assert status == "given up" and why.startswith("no VE can have any here: ") and why.endswith("no nft here")
+
+
+@pytest.mark.parametrize("step", ["interface", "reach"])
+def test_killed_as_the_one_with_addresses_starts_it_leaves_nothing(
+    hostnet: HostNet, host_dir: Path, env: "ve.Environment", step: str
+) -> None:
+    """In steps that no other one takes."""
+    hostnet.ve(host_dir, "selftest", env={**os.environ, "VE_FAULT": f"{step}:kill"})
+    assert hostnet.output(host_dir, "list", "-H", "-o", "veid").split() == [str(env.veid)]
+    assert "venet" not in hostnet.run("ip", "link").stdout and hostnet.run("nft", "list", "ruleset").stdout == ""
