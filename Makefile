@@ -105,8 +105,9 @@ test-long: setup-vm ## what takes so long that make test leaves it out: some on 
 	@KERNEL=$(KERNEL) $(BIN)/python -m pytest tests/vm $(PYTEST_ARGS)
 
 .PHONY: bench
-bench: setup ## how long a look at the beancounters of 200 VEs takes here
+bench: setup ## how long a look at the beancounters of 200 VEs takes here, and what an address costs a start
 	@$(BIN)/python bench/ubc.py
+	@$(BIN)/python bench/network.py
 
 .PHONY: clean
 clean: ## remove what make made here, downloaded kernels included

@@ -32,13 +32,14 @@ import pytest
 import ve
 from tests.debian import archive
 from tests.debian import containers as debian_with_containers
-from ve import errors
+from ve import errors, netfilter, netlink
 
 if TYPE_CHECKING:
     from tests.hostnet import HostNet
 
 ALLOWED_SKIPS: frozenset[str] = frozenset()  # reasons, as regular expressions that match the whole of one
 MUST_RUN = os.environ.get("CI") == "true" or os.environ.get("VE_TESTS_MUST_RUN") == "1"
+_GET_TABLES = 10 << 8 | 1  # NFNL_SUBSYS_NFTABLES, NFT_MSG_GETTABLE
 SETTLE = 30.0  # seconds in which the kernel must have undone what it undoes behind our back: a slow emulated CPU's
 
 _tags: set[str] = set()  # names of our state dirs' cgroups; another session's may come and go beside us
@@ -104,12 +105,45 @@ def _mounts() -> set[str]:
 
 
 def _is_ours(mount_point: str) -> bool:
-    foreign = re.match(r"(/var)?/tmp/(pytest-of-[^/]*/pytest-\d+|ve-[^/]*)", mount_point)
+    foreign = re.match(r"(/var)?/tmp/(pytest-of-[^/]*/pytest-\d+|ve-[^/]*|mmdebstrap\.[^/]*)", mount_point)
     return foreign is None or any(mount_point.startswith(str(place)) for place in _places)
 
 
 def _interfaces() -> set[str]:
     return {line.partition(":")[0].strip() for line in Path("/proc/net/dev").read_text().splitlines()[2:]}
+
+
+def _addresses() -> set[str]:
+    """Of the real machine, as its routing table has them; not where one is from."""
+    local = re.findall(r"\|-- (\S+)\n\s+/32 host LOCAL", Path("/proc/net/fib_trie").read_text())
+    return {*local, *_columns("if_inet6", 0, 2, 5)}
+
+
+def _routes() -> set[str]:
+    return _columns("route", 0, 1, 2, 7) | _columns("ipv6_route", 0, 1, 4, 9)
+
+
+def _columns(name: str, *which: int) -> set[str]:
+    """Those of each line; nothing where this kernel has no IPv6."""
+    path = Path("/proc/net", name)
+    lines = [line.split() for line in path.read_text().splitlines()] if path.exists() else []
+    return {" ".join(line[each] for each in which) for line in lines}
+
+
+def _tables() -> set[str]:
+    """Those of nftables, by family and name; who only looks does not load nf_tables."""
+    if not netfilter.has_nftables():
+        return set()
+    with netlink.connect(netlink.NETFILTER) as channel:
+        messages = netlink.whole(channel, _GET_TABLES, bytes(4))
+    named = [(body[0], dict(netlink.attributes(body, 4))[1]) for body in messages]
+    return {f"{family} {bytes(name).rstrip(bytes(1)).decode()}" for family, name in named}
+
+
+def _forwarding() -> dict[str, str]:
+    names = ("ipv4/ip_forward", "ipv6/conf/all/forwarding")
+    paths = {name: Path("/proc/sys/net", name) for name in names}
+    return {name: path.read_text().strip() for name, path in paths.items() if path.exists()}
 
 
 def _cgroups() -> set[str]:
@@ -176,6 +210,10 @@ PROCESS: dict[str, Callable[[], object]] = {
 MACHINE: dict[str, Callable[[], object]] = {
     "mounts": _mounts,
     "interfaces": _interfaces,
+    "addresses": _addresses,
+    "routes": _routes,
+    "tables of nftables": _tables,
+    "forwarding": _forwarding,
     "cgroups": _cgroups,
     "leases of host ids": _leases,
 }

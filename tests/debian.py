@@ -70,14 +70,19 @@ def _add_repository(tree: Path) -> None:
     subprocess.run([*apt, "--download-only", "--yes", "install", ADDED_LATER], check=True, stdout=subprocess.DEVNULL)
     repository = tree / REPOSITORY
     repository.mkdir()
-    index = ""
-    for package in sorted((tree / "var/cache/apt/archives").glob("*.deb")):
-        kept = repository / package.name.replace("%3a", "+")
-        shutil.move(package, kept)
-        digest = hashlib.sha256(kept.read_bytes()).hexdigest()
-        index += subprocess.check_output(["dpkg-deb", "--field", kept], text=True)
-        index += f"Filename: ./{kept.name}\nSize: {kept.stat().st_size}\nSHA256: {digest}\n\n"
-    (repository / "Packages").write_text(index)
+    for package in (tree / "var/cache/apt/archives").glob("*.deb"):
+        shutil.move(package, repository / package.name.replace("%3a", "+"))
+    write_index(repository)
     for lists in (tree / "var/lib/apt/lists").iterdir():
         if lists.is_file():
             lists.unlink()
+
+
+def write_index(repository: Path) -> None:
+    """What apt reads of the packages in a directory: `deb [trusted=yes] URL ./`."""
+    index = ""
+    for package in sorted(repository.glob("*.deb")):
+        digest = hashlib.sha256(package.read_bytes()).hexdigest()
+        index += subprocess.check_output(["dpkg-deb", "--field", package], text=True)
+        index += f"Filename: ./{package.name}\nSize: {package.stat().st_size}\nSHA256: {digest}\n\n"
+    (repository / "Packages").write_text(index)

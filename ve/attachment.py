@@ -8,7 +8,7 @@ import contextlib
 import os
 import socket
 from collections.abc import Iterator, Sequence
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_address
 
 from ve import firewall, interfaces, network, rtnetlink, venet
 from ve.addresses import Wish
@@ -20,7 +20,6 @@ from ve.shapes import ATTACHED, SHARED, Shape
 from ve.state import State
 
 INSIDE = "eth0"  # of a port and a macvlan; a device keeps its name
-_DEFAULT = {4: ip_network("0.0.0.0/0"), 6: ip_network("::/0")}
 
 
 def check(config: Config) -> None:
@@ -91,7 +90,7 @@ def _configure(pidfd: int, name: str, wishes: Sequence[Wish], gateways: Sequence
             if wish.address:
                 rtnetlink.ask(rtnetlink.address(rtnetlink.NEWADDR, index, wish.address, wish.length))
         for gateway in map(ip_address, gateways):
-            rtnetlink.ask(rtnetlink.route(rtnetlink.NEWROUTE, index, _DEFAULT[gateway.version], gateway))
+            rtnetlink.ask(rtnetlink.route(rtnetlink.NEWROUTE, index, rtnetlink.DEFAULT[gateway.version], gateway))
 
     venet.inside(pidfd, there)
 

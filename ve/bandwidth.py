@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 IFB = "vi"  # how its name begins
 _TCMSG = struct.Struct("=BxxxiIII")  # family, index, handle, parent, info
-_ECHO, _REPLACE, _EXCL, _CREATE = 0x8, 0x100, 0x200, 0x400  # NLM_F_...
+_ECHO = 0x8  # NLM_F_ECHO
 # <linux/rtnetlink.h>, <linux/pkt_sched.h>, <linux/pkt_cls.h>
 _NEWQDISC, _DELQDISC, _GETQDISC, _NEWTFILTER = 36, 37, 38, 44
 _TCA_KIND, _TCA_OPTIONS = 1, 2
@@ -51,7 +51,6 @@ _LEADING = "CONFIG_IFB, CONFIG_NET_SCH_INGRESS, CONFIG_NET_CLS_U32 and CONFIG_NE
 _LIMITING, _IMPAIRING = f"CONFIG_NET_SCH_TBF, {_LEADING}", f"CONFIG_NET_SCH_NETEM, {_LEADING}"
 _LACKING = (errno.ENOENT, errno.EOPNOTSUPP)  # what a kernel without the module says
 _MOST = 2**32 - 1  # of a number in the older of its structures
-_IFLA_LINKINFO, _IFLA_INFO_KIND = 18, 1
 
 
 def limit(interface: str, rate: Rate | None) -> None:
@@ -146,8 +145,8 @@ def _is_ifb(name: str) -> bool:
         return False
     with suppress(OSError):
         about = rtnetlink.look(name)
-        if at := netlink.find(about, _IFLA_LINKINFO, rtnetlink.IFINFOMSG.size):
-            kind = netlink.find(about, _IFLA_INFO_KIND, at)
+        if at := netlink.find(about, rtnetlink.IFLA_LINKINFO, rtnetlink.IFINFOMSG.size):
+            kind = netlink.find(about, rtnetlink.IFLA_INFO_KIND, at)
             return bytes(about[kind : kind + 4]) == b"ifb\0"
     return False
 
@@ -204,17 +203,17 @@ def _bucket_options(rate: Rate) -> bytes:
 
 
 def _bucket(index: int, parent: int, options: bytes) -> bytes:
-    return _qdisc(_NEWQDISC, _CREATE | _REPLACE, index, parent, _BUCKET, "tbf", options)
+    return _qdisc(_NEWQDISC, netlink.CREATE | netlink.REPLACE, index, parent, _BUCKET, "tbf", options)
 
 
 def _netem(index: int, delay: float, loss: float) -> bytes:
     parameters = _NETEM_QOPT.pack(0, _NETEM_PACKETS, round(loss * _MOST), 0, 0, 0)
     parameters += netlink.attribute(_TCA_NETEM_LATENCY64, struct.pack("=q", round(delay * 1e9)))
-    return _qdisc(_NEWQDISC, _CREATE | _REPLACE, index, _ROOT, _NETEM, "netem", parameters)
+    return _qdisc(_NEWQDISC, netlink.CREATE | netlink.REPLACE, index, _ROOT, _NETEM, "netem", parameters)
 
 
 def _ingress(index: int) -> bytes:
-    return _qdisc(_NEWQDISC, _CREATE | _EXCL, index, _INGRESS, _INGRESS_HANDLE, "ingress")
+    return _qdisc(_NEWQDISC, netlink.CREATE | netlink.EXCL, index, _INGRESS, _INGRESS_HANDLE, "ingress")
 
 
 def _redirect(index: int, ifb: int) -> bytes:
@@ -227,7 +226,7 @@ def _redirect(index: int, ifb: int) -> bytes:
     info = _PRIORITY << 16 | socket.htons(_ETH_P_ALL)
     body = _TCMSG.pack(socket.AF_UNSPEC, index, _FIRST_FILTER, _INGRESS_HANDLE, info)
     body += _kind(_TCA_KIND, "u32") + netlink.attribute(_TCA_OPTIONS, options)
-    return netlink.request(_NEWTFILTER, body, _CREATE | _EXCL)
+    return netlink.request(_NEWTFILTER, body, netlink.CREATE | netlink.EXCL)
 
 
 def _qdisc(kind: int, how: int, index: int, parent: int, handle: int, name: str = "", options: bytes = b"") -> bytes:

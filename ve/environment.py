@@ -193,8 +193,9 @@ class Environment(Instance):
                     self.state.release_name(old, self.veid)
 
     def set(self, *, save: bool = False, **options: Unpack[Changes]) -> list[str]:
-        """Change what was asked for: hostname, addresses and limits of a running VE at once, all for good with save.
+        """Change what was asked for, all for good with save.
 
+        Of a running VE at once: hostname, addresses, publish, rate, delay, loss, and limits.
         Returns the names of those that wait for the next start.  What can neither change now nor is saved is refused
         with InvalidValue: nothing is accepted and then ignored.  "" takes a limit away.  Of a preset a running VE gets
         what can change now, and without save not the rest, such as numsiginfo.

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 PATIENCE = 10.0  # seconds for another process to be done with our tables
 _COUNTERS = ("sent", "received")
 # <linux/rtnetlink.h>, <linux/if_link.h>
-_IFLA_LINKINFO, _IFLA_INFO_SLAVE_KIND, _IFLA_INFO_SLAVE_DATA, _IFLA_BRPORT_GUARD = 18, 4, 5, 5
+_IFLA_INFO_SLAVE_KIND, _IFLA_INFO_SLAVE_DATA, _IFLA_BRPORT_GUARD = 4, 5, 5
 
 
 @contextmanager
@@ -231,7 +231,7 @@ def _keep_off_spanning_tree(interface: str) -> None:
     """What belongs to one goes by no hook (net/bridge/br_input.c)."""
     guard = netlink.attribute(_IFLA_BRPORT_GUARD, b"\1")
     kind = netlink.attribute(_IFLA_INFO_SLAVE_KIND, b"bridge\0")
-    about = netlink.attribute(_IFLA_LINKINFO, kind + netlink.attribute(_IFLA_INFO_SLAVE_DATA, guard))
+    about = netlink.attribute(rtnetlink.IFLA_LINKINFO, kind + netlink.attribute(_IFLA_INFO_SLAVE_DATA, guard))
     head = rtnetlink.IFINFOMSG.pack(socket.AF_UNSPEC, 0, socket.if_nametoindex(interface), 0, 0)
     rtnetlink.ask(netlink.request(rtnetlink.NEWLINK, head + about))
 

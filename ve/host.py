@@ -269,8 +269,7 @@ class Host:
 
         require_root("cannot examine a VE")
         self.forget_dead()
-        with selftest.ephemeral(self) as environment:
-            return environment.selftest()
+        return selftest.examine_new(self)
 
     def forget_dead(self) -> None:
         """Remove what ephemeral VEs left whose maker was killed; one that has ended but has its maker stays."""

@@ -19,10 +19,10 @@ from ve import netlink, rtnetlink, venet
 from ve.errors import InvalidValue, NotSupported, nearest
 
 # <linux/if_link.h>, <linux/rtnetlink.h>, <linux/if_bridge.h>, <linux/neighbour.h>
-_IFADDRMSG, _NDMSG = struct.Struct("=4BI"), struct.Struct("=BxxxiHBB")
+_IFADDRMSG = struct.Struct("=4BI")
 _GETADDR = 22
-_IFLA_ADDRESS, _IFLA_LINK, _IFLA_MASTER, _IFLA_LINKINFO, _IFLA_NET_NS_FD = 1, 5, 10, 18, 28
-_INFO_KIND, _INFO_DATA, _INFO_SLAVE_KIND, _INFO_SLAVE_DATA = 1, 2, 4, 5
+_IFLA_NET_NS_FD = 28
+_INFO_DATA, _INFO_SLAVE_KIND, _INFO_SLAVE_DATA = 2, 4, 5
 _MACVLAN_MODE, _MACVLAN_MODE_BRIDGE = 1, 4
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS, _IFA_F_PERMANENT = 1, 2, 8, 0x80
 _IFF_UP, _IFF_LOOPBACK = 0x1, 0x8
@@ -68,11 +68,11 @@ def bridge(netns: int, name: str, outside: str, inside: str, mac: str) -> None:
         index = socket.if_nametoindex(outside)
         undo.callback(rtnetlink.ask, rtnetlink.delete(index))
         rtnetlink.ask(rtnetlink.no_own_address(index))
-        rtnetlink.ask(_change(index, (_IFLA_MASTER, struct.pack("=I", there.index))))
+        rtnetlink.ask(_change(index, (rtnetlink.IFLA_MASTER, struct.pack("=I", there.index))))
         port = b"".join(netlink.attribute(option, bytes([value])) for option, value in _PORT.items())
         info = netlink.attribute(_INFO_SLAVE_KIND, b"bridge\0") + netlink.attribute(_INFO_SLAVE_DATA, port)
-        rtnetlink.ask(_change(index, (_IFLA_LINKINFO, info)))
-        known = _NDMSG.pack(_AF_BRIDGE, index, _NUD_STATIC, _NTF_MASTER, 0)
+        rtnetlink.ask(_change(index, (rtnetlink.IFLA_LINKINFO, info)))
+        known = rtnetlink.NDMSG.pack(_AF_BRIDGE, index, _NUD_STATIC, _NTF_MASTER, 0)
         known += netlink.attribute(_NDA_LLADDR, bytes.fromhex(mac.replace(":", "")))
         rtnetlink.ask(netlink.request(rtnetlink.NEWNEIGH, known, rtnetlink.NEW))
         rtnetlink.ask(rtnetlink.up(index))
@@ -85,14 +85,14 @@ def macvlan(netns: int, name: str, inside: str, mac: str) -> None:
     shape = f"macvlan:{name}"
     there = _look(shape, name)
     mode = netlink.attribute(_MACVLAN_MODE, struct.pack("=I", _MACVLAN_MODE_BRIDGE))
-    info = netlink.attribute(_INFO_KIND, b"macvlan\0") + netlink.attribute(_INFO_DATA, mode)
+    info = netlink.attribute(rtnetlink.IFLA_INFO_KIND, b"macvlan\0") + netlink.attribute(_INFO_DATA, mode)
     body = rtnetlink.IFINFOMSG.pack(0, 0, 0, 0, 0)
     for kind, value in (
-        (_IFLA_LINK, struct.pack("=I", there.index)),
+        (rtnetlink.IFLA_LINK, struct.pack("=I", there.index)),
         (rtnetlink.IFLA_IFNAME, inside.encode() + b"\0"),
-        (_IFLA_ADDRESS, bytes.fromhex(mac.replace(":", ""))),
+        (rtnetlink.IFLA_ADDRESS, bytes.fromhex(mac.replace(":", ""))),
         (_IFLA_NET_NS_FD, struct.pack("=i", netns)),
-        (_IFLA_LINKINFO, info),
+        (rtnetlink.IFLA_LINKINFO, info),
     ):
         body += netlink.attribute(kind, value)
     with _refused(shape):
@@ -174,7 +174,7 @@ def _send_home(home: int, device: Device) -> bool:
     """From within the VE, whatever that has made of its name and address."""
     down = netlink.request(rtnetlink.NEWLINK, rtnetlink.IFINFOMSG.pack(0, 0, device.index, 0, _IFF_UP))
     try:
-        rtnetlink.ask(down, _change(device.index, (_IFLA_ADDRESS, bytes.fromhex(device.mac.replace(":", "")))))
+        rtnetlink.ask(down, _change(device.index, (rtnetlink.IFLA_ADDRESS, bytes.fromhex(device.mac.replace(":", "")))))
     except OSError as error:
         if error.errno == errno.ENODEV:
             return False
@@ -196,7 +196,7 @@ def _restore(index: int, device: Device) -> None:
 def _addresses(index: int) -> Iterator[str]:
     """Those that somebody has given it for good; of IPv6 not the link-local one, which comes by itself."""
     with netlink.connect(socket.NETLINK_ROUTE) as channel:
-        for body in netlink.dump(channel, _GETADDR, _IFADDRMSG.pack(0, 0, 0, 0, 0)):
+        for body in netlink.whole(channel, _GETADDR, _IFADDRMSG.pack(0, 0, 0, 0, 0)):
             _, length, flags, scope, owner = _IFADDRMSG.unpack_from(body)
             found = {kind: bytes(value) for kind, value in netlink.attributes(body, _IFADDRMSG.size)}
             own = ipaddress.ip_address(found.get(_IFA_LOCAL, found[_IFA_ADDRESS]))
@@ -225,10 +225,10 @@ def _found(name: str) -> Link | None:
         raise
     _, _, index, flags, _ = rtnetlink.IFINFOMSG.unpack_from(body)
     found = {kind: bytes(value) for kind, value in netlink.attributes(body, rtnetlink.IFINFOMSG.size)}
-    info = dict(netlink.attributes(memoryview(found.get(_IFLA_LINKINFO, b""))))
-    kind = bytes(info.get(_INFO_KIND, b"")).rstrip(b"\0").decode()
-    master = int.from_bytes(found.get(_IFLA_MASTER, b""), "little")
-    return Link(name, index, flags, _colons(found.get(_IFLA_ADDRESS, b"")), kind, master)
+    info = dict(netlink.attributes(memoryview(found.get(rtnetlink.IFLA_LINKINFO, b""))))
+    kind = bytes(info.get(rtnetlink.IFLA_INFO_KIND, b"")).rstrip(b"\0").decode()
+    master = int.from_bytes(found.get(rtnetlink.IFLA_MASTER, b""), "little")
+    return Link(name, index, flags, _colons(found.get(rtnetlink.IFLA_ADDRESS, b"")), kind, master)
 
 
 @contextlib.contextmanager

@@ -174,12 +174,12 @@ def _link(body: memoryview) -> tuple[int, Holder]:
     )
 
 
-def _dump(kind: int, request: bytes, *, strict: bool = False) -> Iterator[memoryview]:
+def _dump(kind: int, request: bytes, *, strict: bool = False) -> list[memoryview]:
     """strict: the kernel leaves out what the request does not ask for (since 4.20)."""
     with netlink.connect(socket.NETLINK_ROUTE) as channel:
         if strict:
             channel.setsockopt(_SOL_NETLINK, _NETLINK_GET_STRICT_CHK, 1)
-        yield from netlink.dump(channel, kind, request)
+        return netlink.whole(channel, kind, request)
 
 
 def _index(value: memoryview) -> int:

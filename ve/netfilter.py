@@ -4,11 +4,11 @@ import os
 import socket
 import struct
 from collections.abc import Iterator
+from typing import Any
 
 from ve import netlink, procfs
 from ve._linux import visits
 
-_NETLINK_NETFILTER = 12
 # <linux/netfilter/nfnetlink.h>, nf_tables.h
 _NFNL_SUBSYS_NFTABLES = 10
 _NFT_MSG_GETTABLE, _NFT_MSG_GETCHAIN, _NFT_MSG_GETRULE, _NFT_MSG_GETSET, _NFT_MSG_GETSETELEM = 1, 4, 7, 10, 13
@@ -18,7 +18,7 @@ _NFGENMSG = 4  # bytes: family, version, resource
 _NFPROTO_UNSPEC = 0
 # <linux/netfilter_ipv4/ip_tables.h>: struct ipt_getinfo; that of IPv6 is the same.
 _IPT_SO_GET_INFO = 64
-_IPT_GETINFO = struct.Struct("=32s13I")  # name, hooks, entries and underflows of 5, number of entries, size
+_IPT_GETINFO = struct.Struct("=32s13I")
 _LEGACY = (
     ("net/ip_tables_names", socket.AF_INET, socket.IPPROTO_IP),
     ("net/ip6_tables_names", socket.AF_INET6, socket.IPPROTO_IPV6),
@@ -40,7 +40,7 @@ def nftables() -> int:
 
     Elements are the kernel's: an interval in most sets is two, its start and its end.
     """
-    with netlink.connect(_NETLINK_NETFILTER) as channel:
+    with netlink.connect(netlink.NETFILTER) as channel:
         if not _number(channel, _NFT_MSG_GETTABLE):
             return 0  # whatever there is, is in a table
         elements = sum(_elements(message) for message in _dump(channel, _NFT_MSG_GETSET))
@@ -60,14 +60,14 @@ def legacy(directory: int) -> int:
             continue  # this kernel has them not, or not in use
         if names:
             with socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as asking:
-                total += sum(_entries(asking.fileno(), level, name) for name in names)
+                total += sum(info(asking.fileno(), level, name)[-2] for name in names)
     return total
 
 
-def _entries(asking: int, level: int, table: bytes) -> int:
+def info(asking: int, level: int, table: bytes) -> tuple[Any, ...]:
+    """Of a legacy table: name, hooks, entries of 5, underflows of 5, number of entries, their size."""
     question = _IPT_GETINFO.pack(table, *[0] * 13)
-    *_, entries, _size = _IPT_GETINFO.unpack(visits.getsockopt(asking, level, _IPT_SO_GET_INFO, question))
-    return int(entries)
+    return _IPT_GETINFO.unpack(visits.getsockopt(asking, level, _IPT_SO_GET_INFO, question))
 
 
 def _elements(message: memoryview) -> int:
@@ -77,7 +77,7 @@ def _elements(message: memoryview) -> int:
         return int.from_bytes(about[_NFTA_SET_COUNT], "big")
     wanted = netlink.attribute(_NFTA_SET_ELEM_LIST_TABLE, about[_NFTA_SET_TABLE])
     wanted += netlink.attribute(_NFTA_SET_ELEM_LIST_SET, about[_NFTA_SET_NAME])
-    with netlink.connect(_NETLINK_NETFILTER) as channel:  # one of its own: the dump of sets is still under way
+    with netlink.connect(netlink.NETFILTER) as channel:  # one of its own: the dump of sets is still under way
         return sum(
             sum(1 for _ in netlink.attributes(value))
             for part in _dump(channel, _NFT_MSG_GETSETELEM, message[0], wanted)
@@ -97,4 +97,4 @@ def _dump(channel: socket.socket, kind: int, family: int = _NFPROTO_UNSPEC, abou
 def _has_nfnetlink() -> bool:
     """Has it a socket of the kernel's in the host's namespace?  /proc/net/netlink: address, protocol, port, ..."""
     with open("/proc/self/net/netlink", "rb") as file:
-        return any(line.split(None, 2)[1] == b"%d" % _NETLINK_NETFILTER for line in file)
+        return any(line.split(None, 2)[1] == b"%d" % netlink.NETFILTER for line in file)

@@ -10,13 +10,18 @@ import struct
 from collections.abc import Iterator
 
 # <linux/netlink.h>
+NETFILTER = 12  # a protocol that the module socket has no name for
+REPLACE, EXCL, CREATE = 0x100, 0x200, 0x400  # NLM_F_...
+NESTED = 0x8000  # NLA_F_NESTED
 _NLM_F_REQUEST, _NLM_F_ACK, _NLM_F_DUMP = 0x1, 0x4, 0x300
+_NLM_F_DUMP_INTR = 0x10  # of an answer: what is dumped has changed since the part before
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
 _NLA_TYPE_MASK = 0x3FFF
 _NLMSGHDR = struct.Struct("=IHHII")  # length, type, flags, sequence number, port
 _NLATTR = struct.Struct("=HH")  # length, type
 _ERROR = struct.Struct("=i")
 _MOST = 1 << 15  # bytes, which the kernel dumps at a time (af_netlink.c, netlink_dump)
+_TRIES = 32  # for a dump that nobody interrupts; where VEs come and go all the time, half of them are
 
 
 def connect(protocol: int) -> socket.socket:
@@ -38,8 +43,25 @@ def dump(channel: socket.socket, kind: int, request: bytes) -> Iterator[memoryvi
     """The body of each message, to be read before the next is asked for; OSError is the kernel's refusal.
 
     It never waits: the kernel writes the first part while it takes the request, and each other while it hands out the
-    one before.
+    one before.  What comes or goes between two parts may hide another; for whom that matters there is whole().
     """
+    return (body for _, body in _messages(channel, kind, request) if body)
+
+
+def whole(channel: socket.socket, kind: int, request: bytes) -> list[memoryview]:
+    """The same, all of one moment: asked for again where it has changed meanwhile; InterruptedError if it always does.
+
+    Of what the kernel numbers the changes of: links, addresses, neighbours, and all of nf_tables.
+    """
+    for _ in range(_TRIES):
+        found = [(flags, memoryview(bytes(body))) for flags, body in _messages(channel, kind, request)]
+        if not any(flags & _NLM_F_DUMP_INTR for flags, _ in found):
+            return [body for _, body in found if body]
+    raise InterruptedError(errno.EINTR, "what is asked for changes all the time")
+
+
+def _messages(channel: socket.socket, kind: int, request: bytes) -> Iterator[tuple[int, memoryview]]:
+    """Flags and body of each, and of what ends them, whose body is empty here."""
     channel.send(_NLMSGHDR.pack(_NLMSGHDR.size + len(request), kind, _NLM_F_REQUEST | _NLM_F_DUMP, 0, 0) + request)
     buffer = memoryview(bytearray(_MOST))
     while True:
@@ -50,12 +72,13 @@ def dump(channel: socket.socket, kind: int, request: bytes) -> Iterator[memoryvi
             raise OSError(errno.EMSGSIZE, os.strerror(errno.EMSGSIZE))
         at = 0
         while at < length:
-            size, what, *_ = _NLMSGHDR.unpack_from(buffer, at)
+            size, what, flags, *_ = _NLMSGHDR.unpack_from(buffer, at)
             body = buffer[at + _NLMSGHDR.size : at + size]
             if what in (_NLMSG_ERROR, _NLMSG_DONE):
                 _check(body)
+                yield flags, body[:0]
                 return
-            yield body
+            yield flags, body
             at += _aligned(size)
 
 
@@ -122,6 +145,10 @@ def find(body: memoryview, kind: int, at: int) -> int:
 def attribute(kind: int, value: bytes) -> bytes:
     size = _NLATTR.size + len(value)
     return _NLATTR.pack(size, kind) + value + bytes(_aligned(size) - size)
+
+
+def nested(kind: int, *parts: bytes) -> bytes:
+    return attribute(NESTED | kind, b"".join(parts))
 
 
 def _check(body: memoryview) -> None:

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 TABLE = "ve"
 FAMILIES = {"inet": 1, "bridge": 7}  # <linux/netfilter.h>
-_NETLINK_NETFILTER = 12
 # <linux/netfilter/nfnetlink.h>, <linux/netfilter/nf_tables.h>
 _NFNL_SUBSYS_NFTABLES, _NFNL_MSG_BATCH_BEGIN, _NFNL_MSG_BATCH_END = 10, 16, 17
 _GETTABLE, _GETRULE, _NEWSETELEM, _GETSETELEM, _DELSETELEM = 1, 7, 12, 13, 14  # NFT_MSG_...
@@ -31,8 +30,6 @@ _NFTA_LIST_ELEM, _NFTA_DATA_VALUE = 1, 1
 _NFTA_SET_ELEM_KEY, _NFTA_SET_ELEM_DATA, _NFTA_SET_ELEM_EXPR = 1, 2, 7
 _NFTA_EXPR_DATA, _NFTA_COUNTER_BYTES, _NFTA_COUNTER_PACKETS = 2, 1, 2
 _NFGENMSG = struct.Struct(">BBH")  # family, version, resource
-_EXCL, _CREATE = 0x200, 0x400  # NLM_F_...
-_NESTED = 0x8000
 _COMMENT = 0  # NFTNL_UDATA_TABLE_COMMENT of libnftnl, whose value nft ends with a 0
 
 
@@ -71,15 +68,15 @@ def service(port: int) -> bytes:
 
 def state(family: str) -> tuple[str, int]:
     """Our table's comment and the number of its rules, in the calling thread's namespace; ("", 0) if there is none."""
-    with netlink.connect(_NETLINK_NETFILTER) as channel:
+    with netlink.connect(netlink.NETFILTER) as channel:
         try:
             about = dict(netlink.attributes(_get(channel, _GETTABLE, family, _text(_NFTA_TABLE_NAME, TABLE)), 4))
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.EOPNOTSUPP, errno.EINVAL):  # EINVAL: no nf_tables as yet
                 return "", 0
             raise
-        rules = netlink.dump(channel, _kind(_GETRULE), _head(family) + _text(_NFTA_RULE_TABLE, TABLE))
-        return _comment(bytes(about.get(_NFTA_TABLE_USERDATA, b""))), sum(1 for _ in rules)
+        rules = netlink.whole(channel, _kind(_GETRULE), _head(family) + _text(_NFTA_RULE_TABLE, TABLE))
+        return _comment(bytes(about.get(_NFTA_TABLE_USERDATA, b""))), len(rules)
 
 
 def _comment(data: bytes) -> str:
@@ -94,9 +91,9 @@ def _comment(data: bytes) -> str:
 
 def elements(family: str, name: str) -> Iterator[Element]:
     """All of a set or map of ours; none if it is not there."""
-    with netlink.connect(_NETLINK_NETFILTER) as channel:
+    with netlink.connect(netlink.NETFILTER) as channel:
         try:
-            for message in netlink.dump(channel, _kind(_GETSETELEM), _head(family) + _set(name)):
+            for message in netlink.whole(channel, _kind(_GETSETELEM), _head(family) + _set(name)):
                 yield from _listed(message)
         except FileNotFoundError:
             return
@@ -104,7 +101,7 @@ def elements(family: str, name: str) -> Iterator[Element]:
 
 def find(family: str, name: str, key: bytes) -> Element | None:
     """The one with this key, if there is one, or the table at all."""
-    with netlink.connect(_NETLINK_NETFILTER) as channel:
+    with netlink.connect(netlink.NETFILTER) as channel:
         try:
             message = _get(channel, _GETSETELEM, family, _set(name) + _elements([Element(key)]))
         except FileNotFoundError:
@@ -153,12 +150,12 @@ class Change:
 
 def new(family: str, name: str, key: bytes, data: bytes = b"") -> Change:
     """EEXIST if there is one with this key."""
-    return Change(family, name, Element(key, data), _kind(_NEWSETELEM), _CREATE | _EXCL)
+    return Change(family, name, Element(key, data), _kind(_NEWSETELEM), netlink.CREATE | netlink.EXCL)
 
 
 def there(family: str, name: str, key: bytes) -> Change:
     """Of a set: to be there from now on, if it was not."""
-    return Change(family, name, Element(key), _kind(_NEWSETELEM), _CREATE)
+    return Change(family, name, Element(key), _kind(_NEWSETELEM), netlink.CREATE)
 
 
 def gone(family: str, name: str, key: bytes) -> Change:
@@ -174,7 +171,7 @@ def change(*changes: Change) -> None:
         netlink.request(kind, _NFGENMSG.pack(0, 0, _NFNL_SUBSYS_NFTABLES))
         for kind in (_NFNL_MSG_BATCH_BEGIN, _NFNL_MSG_BATCH_END)
     )
-    with netlink.connect(_NETLINK_NETFILTER) as channel:
+    with netlink.connect(netlink.NETFILTER) as channel:
         netlink.transact(channel, begin, *(each.message for each in changes), end)
 
 
@@ -213,14 +210,12 @@ def _set(name: str) -> bytes:
 
 
 def _elements(those: list[Element]) -> bytes:
-    return _nested(_NFTA_SET_ELEM_LIST_ELEMENTS, *(_nested(_NFTA_LIST_ELEM, *_parts(each)) for each in those))
+    return netlink.nested(
+        _NFTA_SET_ELEM_LIST_ELEMENTS, *(netlink.nested(_NFTA_LIST_ELEM, *_parts(each)) for each in those)
+    )
 
 
 def _parts(element: Element) -> Iterator[bytes]:
     for kind, value in ((_NFTA_SET_ELEM_KEY, element.key), (_NFTA_SET_ELEM_DATA, element.data)):
         if value:
-            yield _nested(kind, netlink.attribute(_NFTA_DATA_VALUE, value))
-
-
-def _nested(kind: int, *parts: bytes) -> bytes:
-    return netlink.attribute(_NESTED | kind, b"".join(parts))
+            yield netlink.nested(kind, netlink.attribute(_NFTA_DATA_VALUE, value))

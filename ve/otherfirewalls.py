@@ -12,6 +12,7 @@ import struct
 import subprocess
 from dataclasses import dataclass
 
+from ve import netfilter
 from ve._linux import visits
 from ve.ruleset import VES
 
@@ -21,8 +22,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 # <linux/netfilter_ipv4/ip_tables.h>, <linux/netfilter_ipv6/ip6_tables.h>, <linux/netfilter/x_tables.h>
-_IPT_SO_GET_INFO, _IPT_SO_GET_ENTRIES = 64, 65
-_IPT_GETINFO = struct.Struct("=32s13I")  # name, hooks, entries and underflows of 5, number of entries, size
+_IPT_SO_GET_ENTRIES = 65
 _IPT_GET_ENTRIES = struct.Struct("=32sI4x")  # name, size; the entries follow
 _SIZES, _VERDICT = struct.Struct("=HH"), struct.Struct("=i")  # how far the target is, and the next entry
 _FORWARD = 2  # NF_INET_FORWARD
@@ -119,8 +119,7 @@ def _legacy() -> Iterator[Obstacle]:
 
 def _entries(asking: int, level: int) -> tuple[int, bytes]:
     """Those of all chains, and where among them the one is that ends FORWARD, which is its policy."""
-    question = _IPT_GETINFO.pack(b"filter", *[0] * 13)
-    about = _IPT_GETINFO.unpack(visits.getsockopt(asking, level, _IPT_SO_GET_INFO, question))
+    about = netfilter.info(asking, level, b"filter")
     underflows, size = about[7:12], about[13]
     question = _IPT_GET_ENTRIES.pack(b"filter", size) + bytes(size)
     entries = visits.getsockopt(asking, level, _IPT_SO_GET_ENTRIES, question)[_IPT_GET_ENTRIES.size :]

@@ -7,6 +7,7 @@ directory that VE_NETWORK_DIR names.  Which of its addresses are taken no file s
 import contextlib
 import os
 from collections.abc import Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cached_property
 from ipaddress import IPv4Address, IPv6Address
@@ -21,6 +22,7 @@ from ve.state import DEFAULT_DIR, DEFAULT_RUN_DIR
 from ve.wholefile import create_whole, read_small, writing
 
 VERSION = 1
+_ELSEWHERE: ContextVar[str] = ContextVar("the directory of networks", default="")
 PATIENCE = 10.0  # seconds to wait for who has the claims locked, which takes less than one thousandth
 _HINT = "run as root, or set VE_NETWORK_DIR to another directory, the same one for every state dir of this host"
 
@@ -80,14 +82,24 @@ def _usable(network: Network) -> range:
 # --- the pools of this host ---------------------------------------------------------------------------------------
 
 
+@contextlib.contextmanager
+def elsewhere(path: str) -> Iterator[None]:
+    """Have them all in this directory, for what the calling thread does meanwhile: in a host of its own making."""
+    token = _ELSEWHERE.set(path)
+    try:
+        yield
+    finally:
+        _ELSEWHERE.reset(token)
+
+
 def directory() -> str:
-    given = os.environ.get("VE_NETWORK_DIR")
+    given = _ELSEWHERE.get() or os.environ.get("VE_NETWORK_DIR")
     return os.path.abspath(given) if given else os.path.join(DEFAULT_DIR, "network")
 
 
 def run_directory() -> str:
     """Where facts of this boot about networks are."""
-    given = os.environ.get("VE_NETWORK_DIR")
+    given = _ELSEWHERE.get() or os.environ.get("VE_NETWORK_DIR")
     return os.path.join(os.path.abspath(given), "run") if given else os.path.join(DEFAULT_RUN_DIR, "network")
 
 

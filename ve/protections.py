@@ -13,7 +13,7 @@ from typing import Any
 from ve import mounts
 from ve.errors import InvalidValue
 from ve.rights import ANNOUNCED, PROFILES, REFUSALS, Refusal, Rights
-from ve.shapes import SHARED, Shape
+from ve.shapes import SHARED, UNGUARDED, Shape
 
 EVERY_CAPABILITY = (1 << 64) - 1
 _SYSCTL, *_KNOBS = mounts.READ_ONLY
@@ -71,7 +71,13 @@ PROTECTIONS = (
         "sockets",
         "its sockets, abstract ones too, its interfaces and addresses are its own",
         "network namespace",
-        Without(namespaces=("net",), steps=("lo",)),
+        Without(namespaces=("net",), steps=("lo", "interface")),
+    ),
+    Protection(
+        "addresses",
+        "it sends from its own addresses only, whatever its root does",
+        "rules at its interface on the host",
+        Without(steps=("rules",)),
     ),
     Protection(
         "ipc",
@@ -216,8 +222,10 @@ def given_up(name: str, rights: Rights, devices: Collection[str] = (), network: 
 
     The devices of profiles are none of what the row "devices" is about, whoever gives them.
     """
-    if name == "sockets" and network and Shape.parse(network).kind in SHARED:
+    if name in ("sockets", "addresses") and network and Shape.parse(network).kind in SHARED:
         return f"its network is {network}: all that is there is for both"
+    if name == "addresses" and network and Shape.parse(network).kind in UNGUARDED:
+        return f"its network is {network}: nobody looks at what it sends there"
     rows = [row for row in PROFILES if row.name in rights.profiles]
     if name in ("secrets", "sysctls", "proc") and rights.proc == "whole":
         return f"profile {', '.join(row.name for row in rows if row.proc)} shows a whole /proc"

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
 _LISTENS = {"tcp": b"0A", "udp": b"07"}  # TCP_LISTEN, and TCP_CLOSE: of UDP, not connected (net/tcp_states.h)
-_NETLINK_NETFILTER = 12
 # <linux/netfilter/nfnetlink_conntrack.h>
 _CT_GET, _CT_DELETE = 1 << 8 | 1, 1 << 8 | 2  # NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_...
 _CTA_TUPLE_ORIG, _CTA_TUPLE_REPLY, _CTA_ID, _CTA_FILTER = 1, 2, 12, 25
@@ -31,7 +30,6 @@ _CTA_IP_SOURCES = (1, 3)  # CTA_IP_V4_SRC, CTA_IP_V6_SRC
 _CTA_PROTO_NUM, _CTA_PROTO_DST_PORT = 1, 3
 _CTA_FILTER_ORIG_FLAGS = 1
 _BY_PROTOCOL, _BY_DESTINATION_PORT = 1 << 3, 1 << 5  # CTA_FILTER_F_CTA_PROTO_NUM, ..._PROTO_DST_PORT
-_NESTED = 0x8000
 
 Fresh = list[tuple[Port, Address, "Port | None"]]  # what leads where, and what of its own led there from the same port
 
@@ -198,13 +196,13 @@ def _end_connections(port: Port, address: Address) -> None:
 
     A datagram a minute would otherwise reach whoever has the address next.
     """
-    original = _nested(_CTA_TUPLE_PROTO, _byte(_CTA_PROTO_NUM, PROTOCOLS[port.protocol]), _port(port.host))
+    original = netlink.nested(_CTA_TUPLE_PROTO, _byte(_CTA_PROTO_NUM, PROTOCOLS[port.protocol]), _port(port.host))
     flags = struct.pack("=I", _BY_PROTOCOL | _BY_DESTINATION_PORT)
-    which = _nested(_CTA_FILTER, netlink.attribute(_CTA_FILTER_ORIG_FLAGS, flags))
+    which = netlink.nested(_CTA_FILTER, netlink.attribute(_CTA_FILTER_ORIG_FLAGS, flags))
     head = bytes((socket.AF_INET if address.version == 4 else socket.AF_INET6, 0, 0, 0))
-    with netlink.connect(_NETLINK_NETFILTER) as channel:
+    with netlink.connect(netlink.NETFILTER) as channel:
         try:
-            messages = netlink.dump(channel, _CT_GET, head + _nested(_CTA_TUPLE_ORIG, original) + which)
+            messages = netlink.dump(channel, _CT_GET, head + netlink.nested(_CTA_TUPLE_ORIG, original) + which)
             found = [bytes(message) for message in messages if _answers(message) == address.packed]
         except OSError as error:
             why = f"cannot end the connections to {address} by port {port.outer}: {error.strerror}"
@@ -225,7 +223,8 @@ def _deletion(message: memoryview) -> bytes:
     """What names the one that a message is about."""
     kept = [(kind, value) for kind, value in netlink.attributes(message, 4) if kind in (_CTA_TUPLE_ORIG, _CTA_ID)]
     body = bytes(message[:4]) + b"".join(
-        netlink.attribute(kind | (_NESTED if kind == _CTA_TUPLE_ORIG else 0), bytes(value)) for kind, value in kept
+        netlink.attribute(kind | (netlink.NESTED if kind == _CTA_TUPLE_ORIG else 0), bytes(value))
+        for kind, value in kept
     )
     return netlink.request(_CT_DELETE, body)
 
@@ -236,7 +235,3 @@ def _port(number: int) -> bytes:
 
 def _byte(kind: int, value: int) -> bytes:
     return netlink.attribute(kind, bytes((value,)))
-
-
-def _nested(kind: int, *parts: bytes) -> bytes:
-    return netlink.attribute(_NESTED | kind, b"".join(parts))

@@ -21,19 +21,22 @@ from typing import Any
 from ve import netlink
 from ve.addresses import Address, Network
 
-# <linux/rtnetlink.h>, <linux/netlink.h>, <linux/if.h>
+# <linux/rtnetlink.h>, <linux/netlink.h>, <linux/if.h>, <linux/if_link.h>, <linux/neighbour.h>
 NEWLINK, DELLINK, GETLINK = 16, 17, 18
 NEWADDR, DELADDR = 20, 21
 NEWROUTE, DELROUTE, GETROUTE = 24, 25, 26
-NEWNEIGH = 28
+NEWNEIGH, DELNEIGH, GETNEIGH = 28, 29, 30
 NEWLINKPROP = 108
-_REQUEST, _ACK, _EXCL, _CREATE = 0x1, 0x4, 0x200, 0x400
-NEW = _CREATE | _EXCL  # EEXIST if there is one
+_REQUEST, _ACK = 0x1, 0x4
+NEW = netlink.CREATE | netlink.EXCL  # EEXIST if there is one
 IFF_UP, IFF_NOARP = 0x1, 0x80
 RT_TABLE_MAIN, RTA_DST = 254, 1
-IFLA_IFNAME, _IFLA_ALT_IFNAME = 3, 53
-IFINFOMSG, RTMSG = struct.Struct("=BxHiII"), struct.Struct("=8BI")  # how a message about a link and a route begins
+IFLA_ADDRESS, IFLA_IFNAME, IFLA_LINK, IFLA_MASTER, IFLA_LINKINFO, _IFLA_ALT_IFNAME = 1, 3, 5, 10, 18, 53
+IFLA_INFO_KIND = 1
+# How a message about a link, a route and a neighbour begins.
+IFINFOMSG, RTMSG, NDMSG = struct.Struct("=BxHiII"), struct.Struct("=8BI"), struct.Struct("=BxxxiHBB")
 FAMILIES = {4: int(socket.AF_INET), 6: int(socket.AF_INET6)}
+DEFAULT: dict[int, Network] = {4: ipaddress.ip_network("0.0.0.0/0"), 6: ipaddress.ip_network("::/0")}
 _RTPROT_STATIC, _RTN_UNICAST = 4, 1
 _SCOPE_UNIVERSE, _SCOPE_LINK = 0, 253
 _IFA_F_NODAD = 0x02

@@ -8,14 +8,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import random
 import select
 import signal
 import socket
 import stat
 import subprocess
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ve import (
@@ -23,23 +22,29 @@ from ve import (
     devices,
     execgroup,
     farside,
+    interfaces,
     interpreter,
     mountinfo,
     mounts,
+    network,
     outfit,
+    pool,
     procfs,
     protections,
     rights,
     seccomp,
+    spoofing,
     trials,
 )
 from ve._linux import syscalls
-from ve.errors import Error, NotRunning
+from ve.errand import in_a_thread
+from ve.errors import Error, NotRunning, NotSupported
 from ve.facts import Facts
 from ve.namespaces import NAMES
 from ve.process import Target
 from ve.protections import PROTECTIONS
 from ve.template import Template
+from ve.victim import Victim
 
 if TYPE_CHECKING:
     from ve.environment import Environment
@@ -49,6 +54,7 @@ HELD, BROKEN, GIVEN_UP = "held", "broken", "given up"
 _KEY_SPEC_SESSION_KEYRING = -3  # <linux/keyctl.h>
 EMPTY = ".empty"  # beside the templates: what a VE for selftest is made from
 _PATIENCE = 60  # seconds for the process that tries, which takes a fraction of one
+_ADDRESSES = ("203.0.113.65", "2001:db8:76::65")  # beside spoofing.STRANGERS
 _WHITEOUT = (stat.S_IFCHR, 0, 0)  # no device: everybody may make one (mknod(2))
 _CONSOLE = (stat.S_IFCHR, 5, 1)  # no device has less against being opened
 
@@ -65,11 +71,11 @@ class Verdict:
 
 
 @contextlib.contextmanager
-def ephemeral(host: Host) -> Iterator[Environment]:
+def ephemeral(host: Host, addresses: Sequence[str] = ()) -> Iterator[Environment]:
     """A running VE with nothing in it but the small init."""
     path = host.state.make_dir(os.path.join(host.templates.path, EMPTY))
     template = Template("selftest", 1, path, "", "nothing")
-    environment = host.begin(template, {}, ())
+    environment = host.begin(template, {"addresses": addresses} if addresses else {}, ())
     try:
         yield environment
     finally:
@@ -84,65 +90,44 @@ def examine(environment: Environment, facts: Facts, target: Target) -> list[Verd
     return [subject.verdict(row, answers) for row in PROTECTIONS]
 
 
-class Victim:
-    """What of the host an attack from inside would reach: a process, sockets, an IPC key, two names."""
+def examine_new(host: Host) -> list[Verdict]:
+    """The same of a VE that is made for it.  Of addresses it has none, so with these another one is made."""
+    with ephemeral(host) as environment:
+        verdicts = environment.selftest()
+    status, why = _addresses_here(host)
+    return [replace(each, status=status, why=why) if each.name == "addresses" else each for each in verdicts]
 
-    def __enter__(self) -> Victim:
-        with contextlib.ExitStack() as held:
-            self.pid = self._process(held)
-            self.abstract = f"\0ve-selftest-{random.getrandbits(64):x}".encode()
-            self.listeners = {}
-            for family, name in ((socket.AF_UNIX, self.abstract), (socket.AF_INET, ("127.0.0.1", 0))):
-                listener = held.enter_context(socket.socket(family))
-                listener.bind(name)
-                listener.listen()
-                self.listeners[family] = listener
-                self.port = listener.getsockname()[1]  # of the last
-            self.ours, self.shared = (held.enter_context(each) for each in socket.socketpair())
-            self.key = random.randrange(1, 1 << 31)
-            self._held = held.pop_all()
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        self._held.close()
+def _addresses_here(host: Host) -> tuple[str, str]:
+    try:
+        why = in_a_thread(lambda: _routed(host))
+    except (Error, OSError) as error:
+        if isinstance(error, Error) and error.exit_code == NotSupported.exit_code:
+            return GIVEN_UP, f"no VE can have any here: {error}"
+        why = f"it could not be tried: {error}"
+    return BROKEN if why else HELD, why
 
-    def _process(self, held: contextlib.ExitStack) -> int:
-        """One that ends with us, however we end, and minds signals, whatever our caller ignores or blocks."""
-        reading, writing = os.pipe()
-        held.callback(os.close, writing)
-        actions = [(os.POSIX_SPAWN_DUP2, reading, 0), (os.POSIX_SPAWN_OPEN, 1, "/dev/null", os.O_WRONLY, 0)]
-        minded = (signal.SIGIO, signal.SIGRTMIN)
-        pid = os.posix_spawnp("cat", ["cat"], os.environ, file_actions=actions, setsigmask=(), setsigdef=minded)
-        os.close(reading)
-        held.callback(self.end)
-        return pid
 
-    def end(self) -> int:
-        """End it, if it has not ended; by which signal it ended, 0 if nobody can tell."""
-        pid, self.pid = self.pid, 0
-        if not pid:
-            return 0
-        os.kill(pid, signal.SIGRTMIN)
-        with contextlib.suppress(ChildProcessError):  # our caller had us ignore SIGCHLD
-            return os.waitpid(pid, 0)[1] & 0x7F
-        return 0
+def _routed(host: Host) -> str:
+    """By a thread that ends: in a network of its own; what is noted of that goes where nobody looks."""
+    syscalls.unshare(syscalls.CLONE_NEWNET)
+    for name in ("all", "default"):
+        with contextlib.suppress(OSError), open(f"/proc/sys/net/ipv4/conf/{name}/rp_filter", "w") as file:
+            file.write("0")  # the kernel's own look at sources; ours must do without
+    addresses = _ADDRESSES if os.path.isdir("/proc/sys/net/ipv6") else _ADDRESSES[:1]
+    with contextlib.ExitStack() as held:
+        held.enter_context(pool.elsewhere(f"/proc/self/fd/{_own_file_system(held)}"))
+        environment = held.enter_context(ephemeral(host, addresses))
+        facts, pidfd = held.enter_context(environment.running("examine"))
+        return _sent_as_another(environment, facts, pidfd)
 
-    def killed_by(self) -> int:
-        """What it dies of: SIGIO if the VE could make the kernel send that, for it comes before what we send."""
-        self.ours.send(b"x")
-        return self.end()
 
-    def met(self, family: socket.AddressFamily) -> bool:
-        """Has somebody who knows our word come to the listener of this family?"""
-        listener = self.listeners[family]
-        listener.setblocking(False)
-        with contextlib.suppress(OSError):
-            while True:
-                with listener.accept()[0] as guest:
-                    guest.setblocking(False)
-                    if guest.recv(256) == self.abstract:
-                        return True
-        return False
+def _sent_as_another(environment: Environment, facts: Facts, pidfd: int) -> str:
+    given = network.given(facts)
+    if not given.interface:
+        return ""
+    mac = interfaces.mac(environment.state.tag, environment.veid)
+    return spoofing.passed(pidfd, given.interface, mac, given.held())
 
 
 class Subject:
@@ -278,6 +263,10 @@ def _sockets(subject: Subject, victim: Victim) -> str:
     return "the loopback interface is the host's" if victim.met(socket.AF_INET) else ""
 
 
+def _addresses(subject: Subject, victim: Victim) -> str:
+    return _sent_as_another(subject.environment, subject.facts, subject.target.pidfd)
+
+
 def _users(subject: Subject, victim: Victim) -> str:
     for kind in ("uid", "gid"):
         for ids in procfs.host_ids(subject.pid, kind):
@@ -342,6 +331,7 @@ def _descriptors(subject: Subject, victim: Victim) -> str:
 OUTSIDE: dict[str, Callable[[Subject, Victim], str]] = {
     "processes": _processes,
     "sockets": _sockets,
+    "addresses": _addresses,
     "ipc": _ipc,
     "users": _users,
     "capabilities": _capabilities,
@@ -361,15 +351,21 @@ def _foreign_node(held: contextlib.ExitStack) -> int:
     Not in the VE's /dev: its root could put a link in its place, and we would follow that.
     """
     try:
-        fs = syscalls.fsopen("tmpfs")
-        held.callback(os.close, fs)
-        syscalls.fsconfig(fs, syscalls.FSCONFIG_CMD_CREATE)
-        where = syscalls.fsmount(fs)
-        held.callback(os.close, where)
+        where = _own_file_system(held)
         os.mknod("node", 0o666 | _CONSOLE[0], os.makedev(*_CONSOLE[1:]), dir_fd=where)
         os.chmod("node", 0o666, dir_fd=where)  # mknod went through the umask
     except PermissionError:  # we are in a VE ourselves, and nobody here can make one
         return -1
+    return where
+
+
+def _own_file_system(held: contextlib.ExitStack) -> int:
+    """One that nobody else has, and that goes with us."""
+    fs = syscalls.fsopen("tmpfs")
+    held.callback(os.close, fs)
+    syscalls.fsconfig(fs, syscalls.FSCONFIG_CMD_CREATE)
+    where = syscalls.fsmount(fs)
+    held.callback(os.close, where)
     return where
 
 

@@ -41,6 +41,7 @@ KINDS: dict[str, tuple[str, Callable[[str], bool]]] = {
 }
 ATTACHED = ("bridge", "macvlan", "device")  # those that have an interface, and no route of the host
 SHARED = ("host", "ve")  # those whose namespace is not the VE's own
+UNGUARDED = ("macvlan", "device")  # those whose packets pass no rule of ours
 
 
 @dataclass(frozen=True)

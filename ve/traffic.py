@@ -4,7 +4,8 @@
     <network run dir>/counted/<NAME>   an interface whose counters are in there: what is left of them can go
 
 The kernel counts by interface name, in sets of our table that outlive the interface (ve/ruleset.py), so a VE may end
-between two looks.  To remove such a count costs the kernel 10 ms, for one as for all: so sweep() does it for all.
+between two looks.  To remove such a count costs the kernel 10 ms, for one as for all: so sweep() does it for all, at
+each look at all VEs (`ve top`) and, where nobody looks, at one end of MANY.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from ve.state import State
 
 NOTHING = Traffic(0, 0, 0, 0)
+MANY = 64  # interfaces that are no more; the sets hold a million, and count nobody else when they are full
 
 
 def total(state: State, veid: int, facts: Facts | None) -> Traffic:
@@ -43,11 +45,14 @@ def note_end(state: State, veid: int, facts: Facts | None, *, ephemeral: bool) -
     directory = _counted()
     os.makedirs(directory, 0o700, exist_ok=True)
     os.close(os.open(os.path.join(directory, interface), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    if len(os.listdir(directory)) >= MANY:
+        with contextlib.suppress(OSError):  # then the next one does
+            sweep()
 
 
 def sweep() -> None:
     """Let the kernel forget what is noted."""
-    with contextlib.suppress(FileNotFoundError):
+    with contextlib.suppress(FileNotFoundError):  # another one is sweeping
         if names := os.listdir(_counted()):
             firewall.fold(names)
             for name in names:

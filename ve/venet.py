@@ -30,7 +30,6 @@ T = TypeVar("T")
 
 INSIDE, PREFIX, MAC = "venet0", "venet", "02:76:65:00:00:01"
 GATEWAYS = {4: ipaddress.ip_address("169.254.1.1"), 6: ipaddress.ip_address("fe80::1")}
-_DEFAULT = {4: ipaddress.ip_network("0.0.0.0/0"), 6: ipaddress.ip_network("::/0")}
 _LETTERS = "abcdefghijklmnopqrstuvwxyz234567"
 # <linux/if_link.h>, <linux/if.h>
 _IFALIASZ = 256
@@ -101,7 +100,7 @@ def add(pidfd: int, name: str, wishes: Iterable[Wish]) -> None:
             gateway = ipaddress.ip_network(GATEWAYS[version])
             if version == 4:
                 _ask_anew(rtnetlink.route(rtnetlink.NEWROUTE, index, gateway, local=True))
-            _ask_anew(rtnetlink.route(rtnetlink.NEWROUTE, index, _DEFAULT[version], GATEWAYS[version]))
+            _ask_anew(rtnetlink.route(rtnetlink.NEWROUTE, index, rtnetlink.DEFAULT[version], GATEWAYS[version]))
 
     inside(pidfd, there)
 

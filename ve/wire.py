@@ -39,11 +39,8 @@ _ALL_NODES, _SOLICITED = "ff02::1", bytes.fromhex("ff0200000000000000000001ff")
 _ICMP6_FILTER, _IPV6_HOPLIMIT, _IPV6_RECVHOPLIMIT = 1, 52, 51  # <linux/icmpv6.h>, <linux/in6.h>
 _LAST_HOP = 255  # from a router it would be less
 # <linux/rtnetlink.h>, <linux/neighbour.h>
-_NEWNEIGH, _DELNEIGH, _GETNEIGH = 28, 29, 30
-_NDMSG = struct.Struct("=BxxxiHBB")
 _NUD_PERMANENT, _NTF_PROXY = 0x80, 0x8
 _NDA_DST, _NDA_PROTOCOL = 1, 12
-_NLM_F_REPLACE, _NLM_F_CREATE = 0x100, 0x400
 _OURS = 0x76  # as the origin of a proxy entry; /etc/iproute2/rt_protos has no such number
 
 
@@ -181,14 +178,16 @@ def proxy(interface: str, address: Address) -> None:
     net.ipv6.conf.IF.forwarding and net.ipv6.conf.IF.proxy_ndp; and both proxy_delay, as answers() says.
     """
     with netlink.connect(socket.NETLINK_ROUTE) as channel:
-        netlink.ask(channel, netlink.request(_NEWNEIGH, _entry(interface, address), _NLM_F_CREATE | _NLM_F_REPLACE))
+        netlink.ask(
+            channel, netlink.request(rtnetlink.NEWNEIGH, _entry(interface, address), netlink.CREATE | netlink.REPLACE)
+        )
 
 
 def unproxy(interface: str, address: Address) -> None:
     """No longer; nothing if we did not."""
     try:
         with netlink.connect(socket.NETLINK_ROUTE) as channel:
-            netlink.ask(channel, netlink.request(_DELNEIGH, _entry(interface, address)))
+            netlink.ask(channel, netlink.request(rtnetlink.DELNEIGH, _entry(interface, address)))
     except OSError as error:
         if error.errno not in (errno.ENOENT, errno.ENODEV):
             raise
@@ -199,11 +198,11 @@ def proxied() -> list[tuple[str, Address]]:
     names = dict(socket.if_nameindex())
     found = []
     for family in rtnetlink.FAMILIES.values():
-        wanted = _NDMSG.pack(family, 0, 0, _NTF_PROXY, 0)
+        wanted = rtnetlink.NDMSG.pack(family, 0, 0, _NTF_PROXY, 0)
         with netlink.connect(socket.NETLINK_ROUTE) as channel:
-            for body in netlink.dump(channel, _GETNEIGH, wanted):
-                index = _NDMSG.unpack_from(body)[1]
-                about = {kind: bytes(value) for kind, value in netlink.attributes(body, _NDMSG.size)}
+            for body in netlink.whole(channel, rtnetlink.GETNEIGH, wanted):
+                index = rtnetlink.NDMSG.unpack_from(body)[1]
+                about = {kind: bytes(value) for kind, value in netlink.attributes(body, rtnetlink.NDMSG.size)}
                 if about.get(_NDA_PROTOCOL) == bytes([_OURS]) and index in names:
                     found.append((names[index], ip_address(about[_NDA_DST])))
     return found
@@ -211,7 +210,7 @@ def proxied() -> list[tuple[str, Address]]:
 
 def _entry(interface: str, address: Address) -> bytes:
     index = socket.if_nametoindex(interface)
-    fields = _NDMSG.pack(rtnetlink.FAMILIES[address.version], index, _NUD_PERMANENT, _NTF_PROXY, 0)
+    fields = rtnetlink.NDMSG.pack(rtnetlink.FAMILIES[address.version], index, _NUD_PERMANENT, _NTF_PROXY, 0)
     about = netlink.attribute(_NDA_DST, address.packed) + netlink.attribute(_NDA_PROTOCOL, bytes([_OURS]))
     return fields + about
 

@@ -5,6 +5,7 @@ import ipaddress
 import itertools
 import json
 import socket
+import struct
 import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +27,7 @@ HOST = ("192.0.2.1", "2001:db8::1")
 LINK = "fe80::76:65ff:fe00:1"  # a link-local address of a VE's
 NOBODY = list[str]()
 FORGED = b"forged"
+SOL_PACKET, PACKET_ADD_MEMBERSHIP, PACKET_MR_PROMISC = 263, 1, 1  # <linux/socket.h>, <linux/if_packet.h>
 
 
 def nothing() -> list[str]:
@@ -210,6 +212,28 @@ def test_a_ve_hears_no_multicast_of_the_hosts(net: HostNet, red: StandIn) -> Non
                 net.call(say, target, FORGED, red.name)
             net.call(say, RED[0], MARK)
             assert sum(FORGED in frame for frame in until_mark(wire)) == (2 if flushed else 0)
+
+
+def test_a_ve_sees_nothing_of_its_neighbours(net: HostNet, red: StandIn, blue: StandIn) -> None:
+    """Whatever it listens with: neither what they send to others or to all, nor what others send to them."""
+    sent = [datagram(BLUE[":" in target], target) for target in (*OUTSIDE, *HOST)]
+    sent += [datagram(BLUE[0], target) for target in ("255.255.255.255", "10.9.0.255", "224.0.0.251")]
+    sent += [datagram(BLUE[1], target) for target in ("ff02::1", "ff02::fb")]
+    for to in (frames.EVERYONE, frames.MULTICAST, "02:00:00:00:00:66"):
+        sent.append(frames.ether(to, venet.MAC, IP, packet(BLUE[0], OUTSIDE[0], UDP, udp(1000, 1000, FORGED))))
+        sent.append(frames.arp(1, venet.MAC, BLUE[0], RED[0], to))
+    with sniffing(red.call, "venet0") as wire, sniffing(blue.call, "venet0") as theirs:
+        everything = struct.pack("iHH8x", red.call(socket.if_nametoindex, "venet0"), PACKET_MR_PROMISC, 0)
+        wire.setsockopt(SOL_PACKET, PACKET_ADD_MEMBERSHIP, everything)
+        for where in (net.call, _outside(net)):
+            for target in BLUE:
+                where(say, target, FORGED)
+            where(say, BLUE[0], MARK)
+            assert sum(FORGED in frame for frame in until_mark(theirs)) == len(BLUE)
+        blue.send([*sent, datagram(BLUE[0], RED[0], MARK)])
+        assert [frame for frame in until_mark(wire) if FORGED in frame or frame[12:14] == b"\x08\x06"] == []
+        blue.send([datagram(BLUE[0], RED[0]), datagram(BLUE[0], RED[0], MARK)])
+        assert [frame for frame in until_mark(wire) if FORGED in frame] != []
 
 
 def test_nobody_asks_from_nowhere(net: HostNet, red: StandIn) -> None:

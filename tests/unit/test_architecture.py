@@ -42,8 +42,8 @@ LEVELS = (
         "ve.confinement",
         "ve.rlimits",
         "ve.errand ve.netlink ve.rtnetlink ve.venet ve.leases ve.forwarding ve.wire ve.interfaces "
-        "ve.bandwidth ve.nftables ve.ruleset ve.otherfirewalls ve.sockets ve.netfilter ve.ptys ve.sharedmemory "
-        "ve.sample",
+        "ve.spoofing ve.bandwidth ve.nftables ve.ruleset ve.netfilter ve.otherfirewalls ve.sockets ve.ptys "
+        "ve.sharedmemory ve.sample",
         "ve.terminal",
         "ve.passwd",
         "ve.log",
@@ -68,8 +68,8 @@ LEVELS = (
     ),
     (
         "ve.journal ve.ledger ve.traffic ve.instance ve.describe ve.options ve.settings ve.places ve.answers "
-        "ve.explain ve.selftest ve.account ve.react ve.events ve.foreground ve.doctor ve.networks ve.connection "
-        "ve.environment ve.ephemeral ve.host",
+        "ve.explain ve.victim ve.selftest ve.account ve.react ve.events ve.foreground ve.doctor ve.networks "
+        "ve.connection ve.environment ve.ephemeral ve.host",
     ),
     ("ve",),
     (

@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 CARELESS = """
 import os, signal, subprocess
 import pytest
+from tests import conftest
 from ve._linux import syscalls
 
 def test_careful():
@@ -44,6 +45,23 @@ def test_skipped():
 def test_known():
     assert False
 
+def test_network_table():
+    leave("nft add table inet left")
+
+def test_network_address():
+    leave("ip address add 10.9.9.9/32 dev lo")
+
+def test_network_route():
+    leave("ip link set lo up")
+    leave("ip route add 10.9.9.0/24 dev lo")
+
+def test_network_forwarding():
+    leave("sysctl -qw net.ipv4.ip_forward=1")
+
+def leave(command):
+    conftest.SETTLE = 0  # nothing of that goes by itself
+    subprocess.run(command.split(), check=True)
+
 def test_unshare():
     syscalls.unshare(syscalls.CLONE_NEWUSER)
 
@@ -60,13 +78,21 @@ TRACES = {
 }
 
 
-def run(directory: Path, which: str) -> subprocess.CompletedProcess[str]:
+NETWORK = {
+    "test_network_table": "tables of nftables",
+    "test_network_address": "addresses",
+    "test_network_route": "routes",
+    "test_network_forwarding": "forwarding",
+}
+
+
+def run(directory: Path, which: str, *before: str) -> subprocess.CompletedProcess[str]:
     """A session of careless tests, in CI, under our guard."""
     careless = directory / "test_careless.py"
     careless.write_text(CARELESS)
     options = ["-p", "tests.conftest", "-p", "no:cacheprovider", "--rootdir", str(directory), "-rA", "-k", which]
     return subprocess.run(
-        [sys.executable, "-m", "pytest", "-c", "/dev/null", *options, str(careless)],
+        [*before, sys.executable, "-m", "pytest", "-c", "/dev/null", *options, str(careless)],
         cwd=ROOT,
         env=os.environ | {"CI": "true"},
         capture_output=True,
@@ -76,7 +102,13 @@ def run(directory: Path, which: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def session(tmp_path_factory: pytest.TempPathFactory) -> subprocess.CompletedProcess[str]:
-    return run(tmp_path_factory.mktemp("careless"), "not unshare")
+    return run(tmp_path_factory.mktemp("careless"), "not unshare and not network")
+
+
+@pytest.fixture(scope="module")
+def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> subprocess.CompletedProcess[str]:
+    """Of those that would change the real machine's network."""
+    return run(tmp_path_factory.mktemp("careless"), "network", "unshare", "--map-root-user", "--net")
 
 
 def outcomes(session: subprocess.CompletedProcess[str], test: str) -> set[str]:
@@ -86,9 +118,19 @@ def outcomes(session: subprocess.CompletedProcess[str], test: str) -> set[str]:
 @pytest.mark.parametrize("test", TRACES)
 def test_a_trace_is_an_error_of_the_test_that_left_it(session: subprocess.CompletedProcess[str], test: str) -> None:
     assert "ERROR" in outcomes(session, test)
+    assert traces(session, test)[0].startswith(TRACES[test])
+
+
+@pytest.mark.parametrize("test", NETWORK)
+def test_so_is_one_in_the_network_of_the_machine(elsewhere: subprocess.CompletedProcess[str], test: str) -> None:
+    assert "ERROR" in outcomes(elsewhere, test)
+    assert any(line.startswith(NETWORK[test]) for line in traces(elsewhere, test))
+
+
+def traces(session: subprocess.CompletedProcess[str], test: str) -> list[str]:
     _, _, report = session.stdout.partition(f"ERROR at teardown of {test}")
     _, _, reason = report.partition("the test left traces:")
-    assert reason.splitlines()[1].startswith(TRACES[test])
+    return reason.splitlines()[1:]
 
 
 def test_a_careful_test_passes(session: subprocess.CompletedProcess[str]) -> None:

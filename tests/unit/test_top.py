@@ -23,6 +23,13 @@ def test_rates_are_of_the_time_between() -> None:
     ]
 
 
+def test_what_is_sent_and_received_is_one_rate() -> None:
+    names = [name for _, name, _, _ in COLUMNS]
+    assert _top.cells(line(101, sent=6144, received=2048))[names.index("NET")] == "4K"
+    most = _top.ordered([line(101, sent=10), line(102, received=30), line(103, sent=10, received=10)], "n")
+    assert [each.label for each in most] == ["102", "103", "101"]
+
+
 def test_one_moment_has_no_rates() -> None:
     assert _top.cells(Line("web", MOMENT, MOMENT))[:2] == ["web", "-"]
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import ve
+from tests.hostnet import HostNet
 from tests.verbs import commandline, witness
 from tests.verbs.conftest import Make
 from ve import _top
@@ -24,6 +25,18 @@ def test_once_without_a_terminal(host_dir: Path, env: "ve.Environment") -> None:
     assert words[0] == str(env.veid)
     assert float(words[1]) > 1  # an idle one has less than a tenth of that
     assert int(words[3]) >= 3
+
+
+def test_what_it_sends_and_receives(hostnet: HostNet, host: "ve.Host", host_dir: Path, veid: int) -> None:
+    env = host.create(veid, template="busybox", addresses=["10.9.0.5"])
+    hostnet.output(host_dir, "start", veid)
+    talk = ["sh", "-c", "echo; while :; do ping -c1 -W5 -s 1000 169.254.1.1 >/dev/null; done"]
+    with env.popen(talk, stdout=subprocess.PIPE) as process:
+        assert process.stdout and process.stdout.readline()
+        header, line = hostnet.output(host_dir, "top", veid).splitlines()
+        process.kill()
+    hostnet.output(host_dir, "stop", "--fast", veid)
+    assert line.split()[header.split().index("NET")].endswith(("K", "M"))
 
 
 @pytest.mark.any_kernel
