@@ -154,6 +154,11 @@ class Limits:
     bounds: Mapping[str, Bound] = field(default_factory=dict)  # those beancounters that were asked for
     others: Mapping[str, Any] = field(default_factory=dict)  # of OTHERS likewise
 
+    said: Mapping[str, str] = field(default_factory=dict, compare=False)  # the words that asked for them
+
+    def word(self, name: str) -> str:
+        """What it was asked for by, such as memory for physpages."""
+        return self.said.get(name, name)
     def bound(self, name: str) -> Bound:
         unasked = Bound(0, UNLIMITED) if BY_NAME[name].guaranteed else Bound(UNLIMITED, UNLIMITED)
         return self.bounds.get(name, unasked)
@@ -259,7 +264,7 @@ def resolve(asked: Mapping[str, str], account_only: bool = False) -> Limits:
     if not account_only:
         for name, bound in bounds.items():
             _refuse_unenforced(name, bound)
-    return Limits(bounds, others)
+    return Limits(bounds, others, words)
 
 
 def of_controller(asked: Mapping[str, str], controller: str) -> list[str]:
