@@ -3,7 +3,6 @@
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import fields
 from functools import partial
 from typing import Any
 
@@ -18,7 +17,7 @@ NEAR_HELD, NEAR_MAXHELD = 0.5, 0.8  # of the barrier; vzubc's
 Row = tuple["ve.Environment", Beancounter]
 
 UBC: Fields = {"veid": lambda row: row[0].veid} | {
-    each.name: lambda row, name=each.name: getattr(row[1], name) for each in fields(Beancounter)
+    name: lambda row, name=name: getattr(row[1], name) for name in Beancounter._fields
 }
 UBC |= {"looked": lambda row: _time(row[1].looked), "gap": lambda row: _time(row[1].gap)}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from ve import cgroups, insidefile, ledger, limits, outfit, quota, sample
@@ -93,8 +93,9 @@ def _of(look: _Look, samples: Mapping[str, int], memory: Mapping[int, Ledger]) -
         memory=memory.get(veid, Ledger()) if look.instance.ephemeral else None,
     )
     asked = begun if runs else _asked(look.instance)
-    beans = [_beancounter(row, seen, past, asked, runs) for row in RESOURCES]
-    return {bean.name: bean for bean in (*beans, *_disk(look.instance, asked, past))}, past
+    when = past.looked or None, past.gap or None
+    beans = [_beancounter(row, seen, past, asked, runs, when) for row in RESOURCES]
+    return {bean.name: bean for bean in (*beans, *_disk(look.instance, asked, when))}, past
 
 
 def _asked(instance: Instance) -> limits.Limits:
@@ -105,44 +106,38 @@ def _asked(instance: Instance) -> limits.Limits:
         return limits.Limits()
 
 
-def _beancounter(row: Resource, look: Look, past: Ledger, asked: limits.Limits, runs: bool) -> Beancounter:
-    bound = asked.bound(row.name)
+def _beancounter(
+    row: Resource, look: Look, past: Ledger, asked: limits.Limits, runs: bool, when: tuple[float | None, float | None]
+) -> Beancounter:
+    name, bound = row.name, asked.bound(row.name)
+    barrier, limit = _taken(row, look, asked, bound) if name in _TAKEN else bound
+    held, maxheld = look.held.get(name) if runs else None, past.maxheld.get(name)
+    failcnt = past.failcnt(name) if past.is_counted(name) and asked.is_met(name) else None
     return Beancounter(
-        name=row.name,
-        unit=row.unit,
-        grade=row.grade,
-        held=look.held(row) if runs else None,
-        maxheld=past.maxheld.get(row.name),
-        sampled=row.name in past.sampled,
-        barrier=_barrier(row, look, asked, bound),
-        limit=_taken(row.limit, row, look, bound.limit) if asked.is_met(row.name) else bound.limit,
-        failcnt=past.failcnt(row.name) if asked.is_met(row.name) and past.is_counted(row.name) else None,
-        looked=past.looked or None,
-        gap=past.gap or None,
+        *(name, row.unit, row.grade, held, maxheld, name in past.sampled, barrier, limit, failcnt, *when)
     )
 
 
-def _disk(instance: Instance, asked: limits.Limits, past: Ledger) -> list[Beancounter]:
+def _disk(instance: Instance, asked: limits.Limits, when: tuple[float | None, float | None]) -> Iterator[Beancounter]:
     """Of its private area: what is counted, running or not; of what is in memory only what it may have."""
     held = instance.disk() or quota.Held(None, None, *(asked.others.get(word, UNLIMITED) for word in quota.WORDS))
     numbers = ((held.space, held.space_limit), (held.inodes, held.inodes_limit))
-    return [
-        Beancounter(
-            *(row.name, row.unit, row.grade, now, None, False, most, most, None, past.looked or None, past.gap or None)
-        )
-        for row, (now, most) in zip(DISK, numbers, strict=True)
-    ]
+    for row, (now, most) in zip(DISK, numbers, strict=True):
+        yield Beancounter(row.name, row.unit, row.grade, now, None, False, most, most, None, *when)
 
 
-def _barrier(row: Resource, look: Look, asked: limits.Limits, bound: Bound) -> int:
-    if bound.barrier in (0, bound.limit) or not asked.is_crossed(row.name):
-        return bound.barrier
-    return _taken(row.barrier, row, look, bound.barrier)
+# Those of which the kernel has the barrier or the limit in a file of its own: not privvmpages, which are two together.
+_TAKEN = {row.name for row in RESOURCES if is_file(row.barrier or row.limit)} - {"privvmpages"}
 
 
-def _taken(source: str, row: Resource, look: Look, asked: int) -> int:
-    """What the kernel has of a barrier or limit where that is a file of its own, else what was asked for."""
-    if row.name == "privvmpages" or not is_file(source):
-        return asked
-    taken = look.reading.number(source, row.unit)
-    return asked if taken is None else min(taken, UNLIMITED)
+def _taken(row: Resource, look: Look, asked: limits.Limits, bound: Bound) -> Bound:
+    """What the kernel has of them, else what was asked for."""
+
+    def number(source: str, asked: int) -> int:
+        taken = look.reading.number(source, row.unit) if is_file(source) else None
+        return asked if taken is None else min(taken, UNLIMITED)
+
+    barrier, limit = bound
+    if barrier not in (0, limit) and asked.is_crossed(row.name):
+        barrier = number(row.barrier, barrier)
+    return Bound(barrier, number(row.limit, limit) if asked.is_met(row.name) else limit)

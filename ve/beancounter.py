@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from cgroupspy.controllers import Controller
 from cgroupspy.interfaces import BaseFileInterface
@@ -57,8 +57,7 @@ class Resource:
         return self.name in ("vmguarpages", "oomguarpages")
 
 
-@dataclass(frozen=True)
-class Beancounter:
+class Beancounter(NamedTuple):
     """What one VE has of one resource, in the resource's unit; UNLIMITED is 2**63-1.
 
     None is what nothing here tells, and held of a VE that does not run.  maxheld and failcnt are since the last reset;
@@ -218,9 +217,13 @@ class Files(Controller):  # type: ignore[misc]
     io_max = BaseFileInterface("io.max")
 
 
+@cache
 def is_file(source: str) -> bool:
     """Is it a file of cgroup v2, and not something to look at?"""
     return source.startswith(("memory.", "pids."))
+
+
+_CURRENT = {"memory": "memory_current", "pids": "pids_current"}  # by controller, what it has in every cgroup
 
 
 class Reading:
@@ -229,27 +232,37 @@ class Reading:
     def __init__(self, files: Files) -> None:
         self._files = files
         self._read: dict[str, Any] = {}
+        self._numbers: dict[tuple[str, str], int | None] = {}
 
     def number(self, source: str, unit: str) -> int | None:
         """What a source says, in this unit."""
+        if (source, unit) not in self._numbers:
+            self._numbers[source, unit] = self._number(source, unit)
+        return self._numbers[source, unit]
+
+    def _number(self, source: str, unit: str) -> int | None:
         for parts in _parsed(source):
-            found = [number for name, key in parts if (number := self._one(name, key)) is not None]
-            if len(found) == len(parts):
-                whole = sum(found)
+            whole = 0
+            for name, key in parts:
+                told = self._read[name] if name in self._read else self._file(name)
+                if (number := told.get(key) if key and told is not None else told) is None:
+                    break
+                whole += number
+            else:
                 return -(-whole // PAGE) if unit == PAGES and whole < UNLIMITED else whole
         return None
 
-    def _one(self, name: str, key: str) -> int | None:
-        if name not in self._read:
+    def _file(self, name: str) -> Any:
+        """Where a controller turned out not to count, none of its files is there: no more of them is looked for."""
+        told = None
+        if self._read.get(_CURRENT.get(name.partition("_")[0], name), name) is not None:
             try:
-                self._read[name] = getattr(self._files, name)
+                told = getattr(self._files, name)
             except OSError as error:
                 if error.errno in SPENT:
                     raise
-                self._read[name] = None
-        value = self._read[name]
-        number: int | None = value.get(key) if key and value is not None else value
-        return number
+        self._read[name] = told
+        return told
 
 
 @cache

@@ -50,10 +50,9 @@ class Group:
             return int(file.read(), 0)
 
 
-def holds(path: str) -> bool:
+def holds(fd: int) -> bool:
     """Is this directory on a btrfs?"""
-    with _opened(path) as fd:
-        return bool(_groups(fd))
+    return bool(_groups(fd))
 
 
 def apply(private: str, size: int | None, divided: bool) -> None:

@@ -51,13 +51,17 @@ def parse_facts(data: bytes) -> Facts | None:
         return None
     try:
         found = dict(line.split("=", 1) for line in data.decode("ascii").splitlines())
-        words = {key: value.encode().decode("unicode_escape") for key, value in found.items() if key not in _NUMBERS}
+        words = {key: _plain(value) for key, value in found.items() if key not in _NUMBERS}
         numbers = {key: int(found[key]) for key in _NUMBERS}
         fields: dict[str, Any] = {**numbers, **{key: words[key] for key in _WORDS}}  # a test holds these tables
         fields["ephemeral"] = bool(numbers["ephemeral"])
         return Facts(**fields, extra={key[6:]: words[key] for key in words if key.startswith("extra.")})
     except (KeyError, ValueError):
         return None
+
+
+def _plain(word: str) -> str:
+    return word.encode().decode("unicode_escape") if "\\" in word else word
 
 
 def init_pidfd(facts: Facts) -> int | None:

@@ -104,10 +104,10 @@ def refuse_beyond(limits: Limits) -> None:
     for name, least in _LEAST.items():
         if (limit := limits.limit(name)) < least:
             why = f"no VE does with less than {_text(name, least)}"
-            raise InvalidValue(f"cannot limit {name} to {_text(name, limit)}: {why}", _text(name, least))
+            raise InvalidValue(f"cannot limit {limits.word(name)} to {_text(name, limit)}: {why}", _text(name, least))
     for name in _MOST:
         for asked in limits.bounds.get(name, (limits.others.get(name, 0),)):
-            _refuse(name, asked, most(name))
+            _refuse(limits, name, asked, most(name))
     if beyond := cpu_numbers(limits.others.get("cpuset", "")) - cpus():
         raise InvalidValue(f"cannot use cpuset {limits.others['cpuset']}: this host has no CPU {min(beyond)}")
 
@@ -115,14 +115,14 @@ def refuse_beyond(limits: Limits) -> None:
 def refuse_disk(limits: Limits, there: Mapping[str, int]) -> None:
     """The same of disk space and inodes, of which there are so many: disk() or in_memory()."""
     for name, number in there.items():
-        _refuse(name, limits.others.get(name, 0), number)
+        _refuse(limits, name, limits.others.get(name, 0), number)
 
 
-def _refuse(name: str, asked: float, there: int) -> None:
+def _refuse(limits: Limits, name: str, asked: float, there: int) -> None:
     if there < asked < UNLIMITED:
         hint = "unlimited, or 0" if name == "swappages" else "unlimited"
         has = _text(name, there) if there else "none"
-        raise InvalidValue(f"cannot limit {name} to {_text(name, asked)}: this host has {has}", hint)
+        raise InvalidValue(f"cannot limit {limits.word(name)} to {_text(name, asked)}: this host has {has}", hint)
 
 
 def _text(name: str, number: float) -> str:

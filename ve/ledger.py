@@ -15,12 +15,11 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from ve import lock
 from ve.amounts import ITEMS
-from ve.beancounter import BY_NAME, RESOURCES, Files, Reading, Resource, is_file
+from ve.beancounter import BY_NAME, RESOURCES, Files, Reading, is_file
 from ve.cgroups import Cgroup
 from ve.errors import SPENT, BrokenConfig, DiskFull, NotSupported
 from ve.facts import boot_id
@@ -34,8 +33,7 @@ _TIME_MAX = 1e11  # seconds of the epoch, which the year 5000 has
 PATIENCE = 10.0  # seconds to wait for who looks at all VEs, which takes less than one
 
 
-@dataclass(frozen=True)
-class Ledger:
+class Ledger(NamedTuple):
     """Numbers by resource, each in its own unit.
 
     life: the cgroup that last is of.  maxheld: of all lives; sampled: where that is only the most that somebody saw.
@@ -50,19 +48,19 @@ class Ledger:
 
     since: float = 0.0  # of the reset, in seconds of the epoch
     life: str = ""
-    maxheld: dict[str, int] = field(default_factory=dict)
+    maxheld: Mapping[str, int] = {}
     sampled: tuple[str, ...] = ()
-    ended: dict[str, int] = field(default_factory=dict)
-    last: dict[str, int] = field(default_factory=dict)
-    forgotten: dict[str, int] = field(default_factory=dict)
-    crossings: dict[str, int] = field(default_factory=dict)
-    met: dict[str, int] = field(default_factory=dict)
+    ended: Mapping[str, int] = {}
+    last: Mapping[str, int] = {}
+    forgotten: Mapping[str, int] = {}
+    crossings: Mapping[str, int] = {}
+    met: Mapping[str, int] = {}
     above: tuple[str, ...] = ()
-    over: dict[str, int] = field(default_factory=dict)
-    told: dict[str, dict[str, int]] = field(default_factory=dict)
+    over: Mapping[str, int] = {}
+    told: Mapping[str, Mapping[str, int]] = {}
     closed: str = ""
     gap: float = 0.0
-    looked: float = field(default=0.0, compare=False)
+    looked: float = 0.0
 
     def failcnt(self, name: str) -> int:
         return self.ended.get(name, 0) + self.last.get(name, 0)
@@ -101,8 +99,7 @@ def seen(
             sampled = sampled - {name} if told else sampled | {name}
         elif not told:
             sampled.add(name)
-    return replace(
-        before,
+    return before._replace(
         life=life,
         maxheld=most,
         sampled=tuple(sorted(sampled)),
@@ -137,7 +134,7 @@ def crossed(
         elif beyond:
             above.add(name)
     above &= barriers.keys()
-    return replace(now, crossings=crossings, met=met, above=tuple(sorted(above)), over=dict(over))
+    return now._replace(crossings=crossings, met=met, above=tuple(sorted(above)), over=dict(over))
 
 
 def is_near(held: int, wall: int) -> bool:
@@ -150,41 +147,43 @@ def reset(before: Ledger, now: float, peaks: Mapping[str, int]) -> Ledger:
     ended = {name: -count for name, count in before.last.items()}
     kept = Ledger(since=now, life=before.life, above=before.above, over=before.over, closed=before.closed)
     told: dict[str, dict[str, int]] = {reader: {} for reader in before.told}
-    return replace(kept, ended=ended, last=before.last, forgotten=dict(peaks), told=told)
+    return kept._replace(ended=ended, last=before.last, forgotten=dict(peaks), told=told)
 
 
 # --- the kernel's numbers -------------------------------------------------------------------------------------------
 
+_COUNTED = [row for row in RESOURCES if is_file(row.held)]
+_PEAKING, _CROSSED, _FAILING = (
+    [row for row in RESOURCES if getattr(row, source)] for source in ("maxheld", "crossed", "failcnt")
+)
 
-@dataclass(frozen=True)
+
 class Look:
-    """What the kernel tells of one VE at this moment."""
+    """What the kernel tells of one VE at this moment; life: "" if it has no cgroup.  held: by resource."""
 
-    life: str  # "" if it has no cgroup
-    reading: Reading
-    samples: Mapping[str, int]
-
-    def held(self, row: Resource) -> int | None:
-        return self.reading.number(row.held, row.unit) if is_file(row.held) else self.samples.get(row.name)
+    def __init__(self, life: str, reading: Reading, samples: Mapping[str, int]) -> None:
+        self.life, self.reading = life, reading
+        counted = {row.name: reading.number(row.held, row.unit) for row in _COUNTED}
+        self.held = {**{name: value for name, value in counted.items() if value is not None}, **samples}
 
     def peaks(self) -> dict[str, int]:
         """Of each resource of which the kernel keeps the maximum."""
-        found = {row.name: self.reading.number(row.maxheld, row.unit) for row in RESOURCES if row.maxheld}
+        found = {row.name: self.reading.number(row.maxheld, row.unit) for row in _PEAKING}
         return {name: value for name, value in found.items() if value is not None}
 
     def over(self) -> dict[str, int]:
         """Of each resource of which the kernel counts how often it was over the barrier that the kernel has."""
-        found = {row.name: self.reading.number(row.crossed, ITEMS) for row in RESOURCES if row.crossed}
+        found = {row.name: self.reading.number(row.crossed, ITEMS) for row in _CROSSED}
         return {name: value for name, value in found.items() if value is not None}
 
     def met(self, barriers: Mapping[str, int]) -> dict[str, int]:
         """Of over(), those whose barrier it is: physpages and privvmpages share one, the lower."""
-        taken = {row.name: self.reading.number(row.barrier, row.unit) for row in RESOURCES if row.crossed}
-        return {name: count for name, count in self.over().items() if barriers.get(name) == taken[name]}
+        taken = {row.name: self.reading.number(row.barrier, row.unit) for row in _CROSSED if row.name in barriers}
+        return {name: count for name, count in self.over().items() if name in taken and barriers[name] == taken[name]}
 
     def failures(self) -> dict[str, int]:
         """Of each resource of which the kernel counts them."""
-        found = {row.name: self.reading.number(row.failcnt, ITEMS) for row in RESOURCES if row.failcnt}
+        found = {row.name: self.reading.number(row.failcnt, ITEMS) for row in _FAILING}
         return {name: value for name, value in found.items() if value is not None}
 
 
@@ -210,7 +209,7 @@ def note(
     now = _after(before, look, barriers)
     if look.life:  # else there was nothing to see, and when somebody last did is not to be forgotten
         with suppress(DiskFull, NotSupported):
-            save(state, veid, before, replace(now, closed=look.life) if ends else now)
+            save(state, veid, before, now._replace(closed=look.life) if ends else now)
     return look, now
 
 
@@ -229,7 +228,7 @@ def tell(state: State, veid: int, reader: str, counts: Mapping[str, int]) -> Non
     with held(state), suppress(DiskFull, NotSupported):
         before = load(state, veid)
         if before.told.get(reader) != counts and state.exists(veid):
-            save(state, veid, before, replace(before, told=before.told | {reader: dict(counts)}))
+            save(state, veid, before, before._replace(told={**before.told, reader: dict(counts)}))
             os.utime(state.ledger(veid), (before.looked, before.looked))  # it was no look
 
 
@@ -259,13 +258,12 @@ def _look(group: Cgroup, samples: Mapping[str, int]) -> Look:
 
 def _after(before: Ledger, look: Look, barriers: Mapping[str, int]) -> Ledger:
     if before.life not in ("", before.closed, look.life):
-        before = replace(before, gap=before.looked)
+        before = before._replace(gap=before.looked)
     if not look.life:
         return before
-    amounts = {row.name: value for row in RESOURCES if (value := look.held(row)) is not None}
-    now = seen(before, look.life, amounts, look.peaks(), look.failures())
+    now = seen(before, look.life, look.held, look.peaks(), look.failures())
     over = _grown(before.over, look.over()) if before.life == look.life else look.over()
-    return replace(crossed(before, now, amounts, barriers, look.met(barriers)), over=over)
+    return crossed(before, now, look.held, barriers, look.met(barriers))._replace(over=over)
 
 
 # --- on disk --------------------------------------------------------------------------------------------------------
@@ -334,7 +332,7 @@ def _is_text(value: Any) -> bool:
 
 
 def _is_names(value: Any) -> bool:
-    return isinstance(value, list) and all(_is_text(name) and name in BY_NAME for name in value)
+    return isinstance(value, list) and {*value} <= BY_NAME.keys()
 
 
 def _is_amounts(value: Any) -> bool:
@@ -342,7 +340,10 @@ def _is_amounts(value: Any) -> bool:
 
 
 def _is_counts(value: Any) -> bool:
-    return isinstance(value, dict) and all(type(each) is int and abs(each) < _COUNT_MAX for each in value.values())
+    if not isinstance(value, dict):
+        return False
+    numbers = [0, *value.values()]
+    return {*map(type, numbers)} == {int} and min(numbers) > -_COUNT_MAX and max(numbers) < _COUNT_MAX
 
 
 def _is_readers(value: Any) -> bool:
@@ -364,12 +365,13 @@ def save(state: State, veid: int, before: Ledger, now: Ledger) -> None:
     import json
 
     path = state.ledger(veid)
-    if now == before and os.path.exists(path):
-        os.utime(path)
-        return
+    if now == before:
+        with suppress(FileNotFoundError):
+            os.utime(path)
+            return
     state.make_dir(os.path.dirname(path))
     with state.writing():
-        table = {name: value for name, value in asdict(now).items() if name != "looked"}
+        table = {name: value for name, value in now._asdict().items() if name != "looked"}
         write_whole(path, json.dumps({"version": VERSION, **table}).encode())
 
 

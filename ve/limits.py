@@ -101,6 +101,7 @@ OTHERS: dict[str, Callable[[str, str], Any]] = {
 }
 NAMES = (*ALIASES, *OTHERS, *BY_NAME)
 MEMORY = ("physpages", "privvmpages")  # both are memory.high and memory.max, which have the lower one
+_UNASKED = {row.name: Bound(0 if row.guaranteed else UNLIMITED, UNLIMITED) for row in BY_NAME.values()}
 _NOT_NONE = ("physpages", "privvmpages", "numproc")  # without any of these no init runs
 
 
@@ -153,10 +154,14 @@ class Limits:
 
     bounds: Mapping[str, Bound] = field(default_factory=dict)  # those beancounters that were asked for
     others: Mapping[str, Any] = field(default_factory=dict)  # of OTHERS likewise
+    said: Mapping[str, str] = field(default_factory=dict, compare=False)  # the words that asked for them
+
+    def word(self, name: str) -> str:
+        """What it was asked for by, such as memory for physpages."""
+        return self.said.get(name, name)
 
     def bound(self, name: str) -> Bound:
-        unasked = Bound(0, UNLIMITED) if BY_NAME[name].guaranteed else Bound(UNLIMITED, UNLIMITED)
-        return self.bounds.get(name, unasked)
+        return self.bounds.get(name) or _UNASKED[name]
 
     def limit(self, name: str) -> int:
         return self.bound(name).limit
@@ -259,7 +264,7 @@ def resolve(asked: Mapping[str, str], account_only: bool = False) -> Limits:
     if not account_only:
         for name, bound in bounds.items():
             _refuse_unenforced(name, bound)
-    return Limits(bounds, others)
+    return Limits(bounds, others, words)
 
 
 def of_controller(asked: Mapping[str, str], controller: str) -> list[str]:

@@ -51,13 +51,12 @@ def trim(path: str, keep: int = KEEP) -> bool:
     a reader in between may see the end twice.  Nothing is done while another trim, or the VE itself, has it locked.
     """
     try:
+        if stat.S_ISREG((about := os.lstat(path)).st_mode) and about.st_size <= keep:
+            return False
         fd = _open(path, os.O_RDWR)
     except FileNotFoundError:
         return False
     try:
-        size = os.fstat(fd).st_size
-        if size <= keep:
-            return False
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         size = os.fstat(fd).st_size
         if size <= keep:

@@ -50,11 +50,16 @@ def contents(name: str, directory: int | None, most: int = _WHOLE) -> bytes:
     """
     fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
     try:
-        text = b""
-        while part := os.read(fd, 1 << 14):
-            text += part
-            if len(text) > most:
-                raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), name)
-        return text
+        return anew(fd, most)
     finally:
         os.close(fd)
+
+
+def anew(fd: int, most: int = _WHOLE) -> bytes:
+    """The same of a file that is open: the kernel writes it anew for who reads it from its beginning."""
+    text = b""
+    while part := os.pread(fd, 1 << 14, len(text)):
+        text += part
+        if len(text) > most:
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+    return text

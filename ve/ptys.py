@@ -42,6 +42,15 @@ def count(directory: int, base: int) -> int:
         os.close(root)
 
 
+def any_elsewhere() -> bool:
+    """Is there a pty on this machine that is not in our own /dev/pts?  The kernel counts those of every devpts."""
+    try:
+        number = int(procfs.contents("/proc/sys/kernel/pty/nr", None))
+        return number != sum(map(str.isdigit, os.listdir("/dev/pts")))
+    except OSError:
+        return True
+
+
 def limit(pid: int, base: int, options: Mapping[str, str]) -> None:
     """Remount the devpts at /dev/pts of the VE whose init is pid with these options, all of them: max= is how many.
 
@@ -113,11 +122,7 @@ def _of_any(root: int, base: int, mounts: list[Line]) -> int:
 def _entries(root: int, base: int, mount: Line) -> int:
     handle = _own_handle(root, base, mount)
     try:
-        listed = os.open(f"/proc/self/fd/{handle}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            return sum(name.isdigit() for name in os.listdir(listed))
-        finally:
-            os.close(listed)
+        return sum(map(str.isdigit, os.listdir(f"/proc/self/fd/{handle}")))
     finally:
         os.close(handle)
 

@@ -79,7 +79,9 @@ def apply(
     """
     wanted = {name: limits.others[name] for name in WORDS if limits.others.get(name, UNLIMITED) < UNLIMITED}
     try:
-        if _has_qgroups(private):
+        with _opened(private) as fd:
+            divisible = _has_qgroups(fd)
+        if divisible:
             if "inodes" in wanted:
                 raise NotSupported("btrfs has no limit for inodes", "create it with --area loop")
             btrfs.apply(private, wanted.get("disk"), divided)
@@ -119,7 +121,7 @@ def lacking(directory: str) -> str:
 def held(private: str) -> Held | None:
     """What is counted of a private area; None where nothing is, or where there is none."""
     with suppress(FileNotFoundError, NotADirectoryError), _opened(private) as fd:
-        if _has_qgroups(private):
+        if _has_qgroups(fd):
             group = btrfs.group(private)  # which counts no inodes
             return Held(group.held, None, min(group.limit, UNLIMITED), UNLIMITED) if group else None
         project = _counted(fd)
@@ -142,7 +144,7 @@ def release(private: str) -> None:
     A subvolume is removed with all that is in it, which is one thing.
     """
     with suppress(FileNotFoundError, NotADirectoryError), _opened(private) as fd:
-        if _has_qgroups(private):
+        if _has_qgroups(fd):
             btrfs.remove(private)
         elif project := _counted(fd):
             _set(fd, project, 0, 0)
@@ -151,11 +153,11 @@ def release(private: str) -> None:
 @contextmanager
 def headroom(private: str) -> Iterator[None]:
     """A little more than its limits, for the mount of an overlay: of a full VE xfs would refuse that (tried)."""
-    if _has_qgroups(private):
-        with btrfs.headroom(private):
-            yield
-        return
     with _opened(private) as fd:
+        if _has_qgroups(fd):
+            with btrfs.headroom(private):
+                yield
+            return
         project = _counted(fd)
         before = quotas.get_quota(fd, project) if project else Quota(0, 0, 0, 0)
         blocks, inodes = before[:2]
@@ -186,19 +188,20 @@ def _opened(path: str) -> Iterator[int]:
         os.close(fd)
 
 
-def _has_qgroups(path: str) -> bool:
+def _has_qgroups(fd: int) -> bool:
     """Is it on a btrfs, of which we may say who may have what?"""
-    return btrfs.holds(path) and not _in_user_namespace()
+    return btrfs.holds(fd) and not _in_user_namespace()
 
 
 def _state(fd: int) -> int:
     """FS_QUOTA_PDQ_*; 0 where there is no such thing, or it is not ours to use: a VE may ask, and no more."""
     try:
-        return 0 if _in_user_namespace() else quotas.state(fd)
+        state = quotas.state(fd)
     except OSError as error:
         if error.errno not in _NONE:
             raise
         return 0
+    return 0 if state and _in_user_namespace() else state
 
 
 def _require(fd: int, private: str, account_only: bool, running: bool) -> None:

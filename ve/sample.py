@@ -14,12 +14,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import functools
 import os
 import re
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from ve import netfilter, procfs, ptys, sockets
 from ve._linux import syscalls, visits
@@ -32,6 +32,9 @@ _SLOTS_MOST = 4096  # of a table of descriptors that is counted one by one
 _NUMBER = re.compile(rb"\s*([0-9]+)")
 _SHM_INFO = struct.Struct("@i5L")  # struct shm_info: number of segments, pages of all, ...
 _NAMESPACES = (("ns/ipc", syscalls.CLONE_NEWIPC), ("ns/net", syscalls.CLONE_NEWNET))
+_GONE = (errno.ENOENT, errno.ESRCH, errno.EINVAL)  # no such process, a zombie, or a thread's number by now
+_T = TypeVar("_T")
+_BOTH = syscalls.CLONE_NEWIPC | syscalls.CLONE_NEWNET
 
 
 @dataclass(frozen=True)
@@ -49,9 +52,11 @@ def many(subjects: Sequence[Subject]) -> list[dict[str, int]]:
     A name is missing where its number cannot be told: this kernel lacks the means, the VE keeps it from being seen, or
     the caller may not look.  Of a VE whose init has ended, zombie or not, the dict is empty.
 
-    lockedpages      VmLck of all processes.  Memory that processes share by CLONE_VM counts for each.
+    lockedpages      VmLck of all processes.  Memory that processes share by CLONE_VM counts for each.  Missing where
+                     what the kernel tells of them besides is endless, as of processes that are in 65536 groups each
     shmpages         System V segments, whole, whether attached or not
-    numfile          descriptors: a file that two processes have open after a fork counts twice
+    numfile          descriptors: a file that two processes have open after a fork counts twice, and so do all of
+                     those that share their table (CLONE_FILES)
     numflock         locks, and leases, in the host's /proc/locks that a process of the VE has taken.  In the VE's own
                      file all locks by open file description (OFD) of the whole host appear, with no owner; here they
                      are nobody's.  So is a flock(2) whose taker has ended.
@@ -65,78 +70,70 @@ def many(subjects: Sequence[Subject]) -> list[dict[str, int]]:
 
 @dataclass
 class _Host:
-    """What is known of this kernel: is there an nftables, and which kinds of sockets it turned out not to tell of."""
+    """What is known of this kernel: does it count open files, is there an nftables, has anybody else than we a pty.
 
+    missing: the kinds of sockets that it turned out to tell nothing of.
+    """
+
+    counts_files: bool
     nftables: bool
+    ptys: bool
     missing: set[sockets.Kind] = field(default_factory=set)
 
 
 class _View:
-    """One VE as its readers see it."""
+    """One VE as its readers see it; directory: its init's /proc/PID."""
 
-    def __init__(self, subject: Subject, directory: int, host: _Host, stack: contextlib.ExitStack) -> None:
-        self.subject, self.directory, self.host, self.stack = subject, directory, host, stack
-
-    @functools.cached_property
-    def counted(self) -> sockets.Count:
-        return sockets.count(self.directory)
-
-    @functools.cached_property
-    def meter(self) -> sockets.Meter:
-        return self.stack.enter_context(sockets.Meter(self.host.missing))
+    def __init__(self, subject: Subject, directory: int, host: _Host) -> None:
+        self.subject, self.directory, self.host = subject, directory, host
+        self.counted: sockets.Count | None = None
 
 
-def _processes(view: _View) -> dict[str, int]:
-    locked = files = 0
-    left = _STATUS_MOST + _STATUS_EACH * len(view.subject.pids)
+def _locked(view: _View) -> dict[str, int]:
+    locked, left = 0, _STATUS_MOST + _STATUS_EACH * len(view.subject.pids)
     for pid in view.subject.pids:
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError), contextlib.ExitStack() as stack:
-            process = stack.enter_context(_opened(f"/proc/{pid}"))
-            status = procfs.contents("status", process, left)
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            status = procfs.contents(f"/proc/{pid}/status", None, left)
             left -= len(status)
-            if b"\nState:\tZ" in status and (thread := _another(process, pid)):
-                process = stack.enter_context(_opened(f"task/{thread}", process))
-                status = procfs.contents("status", process, left)
+            if b"\nState:\tZ" in status and (thread := _another(pid)):
+                status = procfs.contents(f"/proc/{pid}/task/{thread}/status", None, left)
                 left -= len(status)
             locked += _number(status, b"VmLck")
-            files += _files(process, _number(status, b"FDSize"))
-    return {"lockedpages": locked * 1024 // PAGE, "numfile": files}
+    return {"lockedpages": locked * 1024 // PAGE}
 
 
-def _another(process: int, pid: int) -> str:
+def _files(view: _View) -> dict[str, int]:
+    """The kernel says how many of each process since 6.2, and 0 of one whose main thread has ended, too."""
+    files = 0
+    for pid in view.subject.pids:
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            files += os.stat(f"/proc/{pid}/fd").st_size or _files_of(pid, view.host.counts_files)
+    return {"numfile": files}
+
+
+def _files_of(pid: int, counted: bool) -> int:
+    """Where the kernel does not say, they are counted, and a large table for as much as fits in it."""
+    stat = procfs.contents(f"/proc/{pid}/stat", None)
+    ended = stat[stat.rindex(b")") + 2 :].startswith(b"Z")
+    process = f"/proc/{pid}/task/{thread}" if ended and (thread := _another(pid)) else f"/proc/{pid}"
+    if counted:
+        return os.stat(f"{process}/fd").st_size
+    slots = _number(procfs.contents(f"{process}/status", None), b"FDSize")
+    return slots if slots > _SLOTS_MOST else len(os.listdir(f"{process}/fd"))
+
+
+def _another(pid: int) -> str:
     """A thread that goes on though the main thread has ended, whose numbers are none; "" if none does."""
-    with _opened("task", process, os.O_RDONLY) as fd, os.scandir(fd) as threads:
+    with os.scandir(f"/proc/{pid}/task") as threads:
         return next((thread.name for thread in threads if thread.name != str(pid)), "")
 
 
-def _files(process: int, slots: int) -> int:
-    """The kernel says how many since 6.2; before, they are counted, and a large table for as much as fits in it."""
-    told = os.stat("fd", dir_fd=process).st_size
-    if told or slots > _SLOTS_MOST:
-        return told or slots
-    with _opened("fd", process, os.O_RDONLY) as listed:
-        return len(os.listdir(listed))
-
-
-def _signals(view: _View) -> dict[str, int]:
-    """SigQ of whoever has the real uid of the VE's root, in our user namespace: there all of the VE's users add up.
-
-    So the thread has that uid for as long as it reads its own, and keeps its other ids and with them its rights.
-    """
-    own, _, _ = os.getresuid()
-    visits.setresuid(view.subject.base, -1, -1)
-    try:
-        with _opened("/proc/thread-self") as thread:
-            return {"numsiginfo": _number(procfs.contents("status", thread), b"SigQ")}
-    finally:
-        visits.setresuid(own, -1, -1)
-
-
 def _ptys(view: _View) -> dict[str, int]:
-    return {"numpty": ptys.count(view.directory, view.subject.base)}
+    return {"numpty": ptys.count(view.directory, view.subject.base) if view.host.ptys else 0}
 
 
 def _sockets(view: _View) -> dict[str, int]:
+    view.counted = sockets.count(view.directory)
     return view.counted.named()
 
 
@@ -145,68 +142,96 @@ def _shared_memory(view: _View) -> dict[str, int]:
     return {"shmpages": pages}
 
 
-def _tcp_buffers(view: _View) -> dict[str, int]:
-    kinds = view.counted.kinds  # first, for the meter is a socket too
-    return view.meter.tcp(kinds)
-
-
-def _other_buffers(view: _View) -> dict[str, int]:
-    kinds = view.counted.kinds
-    return view.meter.others(kinds)
+def _buffers(view: _View) -> dict[str, int]:
+    counted = view.counted
+    if counted is None:
+        return {}
+    with sockets.Meter(view.host.missing) as meter:  # which is a socket too
+        return _told(meter.tcp, counted.kinds) | _told(meter.others, counted.kinds)
 
 
 def _firewall(view: _View) -> dict[str, int]:
     return {"numiptent": netfilter.legacy(view.directory) + (netfilter.nftables() if view.host.nftables else 0)}
 
 
-_OUTSIDE: tuple[Callable[[_View], dict[str, int]], ...] = (_processes, _signals, _ptys, _sockets)
-_INSIDE = (_shared_memory, _tcp_buffers, _other_buffers, _firewall)  # in its namespaces
+_OUTSIDE: tuple[Callable[[_View], dict[str, int]], ...] = (_locked, _files, _ptys, _sockets)
+_INSIDE = (_shared_memory, _buffers, _firewall)  # in its namespaces
 
 
 def _tour(subjects: Sequence[Subject]) -> list[dict[str, int]]:
     """Through the namespaces of one VE after another, and back: by a thread that does nothing else."""
-    locks, host = _locks(subjects), _Host(netfilter.has_nftables())
+    host = _Host(bool(os.stat("/proc/self/fd").st_size), netfilter.has_nftables(), ptys.any_elsewhere())
+    known = [locks | signals for locks, signals in zip(_locks(subjects), _signals(subjects), strict=True)]
     with contextlib.ExitStack() as home:
         for name, kind in _NAMESPACES:
             fd = os.open(f"/proc/thread-self/{name}", os.O_RDONLY | os.O_CLOEXEC)
             home.callback(os.close, fd)
             home.callback(syscalls.setns, fd, kind)  # or the last VE's would be there until the kernel ends the thread
-        return [_look(subject, host, held) for subject, held in zip(subjects, locks, strict=True)]
+        return [_look(subject, host, each) for subject, each in zip(subjects, known, strict=True)]
 
 
-def _look(subject: Subject, host: _Host, locks: dict[str, int]) -> dict[str, int]:
-    with contextlib.ExitStack() as stack:
-        try:
-            directory = stack.enter_context(_opened(f"/proc/{subject.pid}"))
-            if _first_id(directory) != subject.base:
-                return {}  # its init has ended, and the pid is another's
-            inside = _enter(directory)
-        except (FileNotFoundError, ProcessLookupError):
-            return {}
-        found, view = dict(locks), _View(subject, directory, host, stack)
-        for read in (*_OUTSIDE, *(_INSIDE if inside else ())):
-            with contextlib.suppress(OSError):
-                found.update(read(view))
-        return found
-
-
-def _enter(directory: int) -> bool:
-    """Take the thread into the namespaces of this process, which ENOENT says has ended; False where it may not go."""
-    with contextlib.ExitStack() as stack:
-        try:
-            doors = [(stack.enter_context(_opened(name, directory, os.O_RDONLY)), kind) for name, kind in _NAMESPACES]
-            for door, kind in doors:
-                syscalls.setns(door, kind)
-        except (FileNotFoundError, ProcessLookupError):
+def _look(subject: Subject, host: _Host, known: dict[str, int]) -> dict[str, int]:
+    """What is known of it, and what else it holds."""
+    try:
+        with _opened(f"/proc/{subject.pid}") as directory:
+            inside = _enter(subject, directory)
+            view = _View(subject, directory, host)
+            for read in (*_OUTSIDE, *(_INSIDE if inside else ())):
+                known |= _told(read, view)
+            return known
+    except OSError as error:
+        if error.errno not in _GONE:
             raise
-        except OSError:
-            return False
+        return {}
+
+
+def _told(read: Callable[[_T], dict[str, int]], of: _T) -> dict[str, int]:
+    """Nothing where it cannot be told."""
+    try:
+        return read(of)
+    except OSError:
+        return {}
+
+
+def _enter(subject: Subject, directory: int) -> bool:
+    """Take the thread into the namespaces of its init; False where it may not go, OSError (_GONE) if that has ended."""
+    pidfd = os.pidfd_open(subject.pid)
+    try:
+        if _first_id(directory) != subject.base:
+            raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH))
+        syscalls.setns(pidfd, _BOTH)  # of the same process, which had that pid before and has it still
+    except OSError as error:
+        if error.errno in _GONE:
+            raise
+        return False
+    finally:
+        os.close(pidfd)
     return True
 
 
 def _first_id(directory: int) -> int:
     """The host's uid that is root in the process's user namespace, the first row of its map."""
     return int(procfs.contents("uid_map", directory).split(None, 2)[1])
+
+
+def _signals(subjects: Sequence[Subject]) -> list[dict[str, int]]:
+    """SigQ of whoever has the real uid of a VE's root, in our user namespace: there all of the VE's users add up.
+
+    So the thread has that uid for as long as it reads its own, and keeps its other ids and with them its rights.
+    """
+    own, _, _ = os.getresuid()
+    found = list[dict[str, int]]()
+    with _opened("/proc/thread-self/status", os.O_RDONLY) as status:
+        try:
+            for subject in subjects:
+                try:
+                    visits.setresuid(subject.base, -1, -1)
+                    found.append({"numsiginfo": _number(procfs.anew(status), b"SigQ")})
+                except OSError:
+                    found.append({})
+        finally:
+            visits.setresuid(own, -1, -1)
+    return found
 
 
 def _locks(subjects: Sequence[Subject]) -> list[dict[str, int]]:
@@ -242,8 +267,8 @@ def _number(status: bytes, name: bytes) -> int:
 
 
 @contextlib.contextmanager
-def _opened(path: str, directory: int | None = None, flags: int = os.O_PATH) -> Iterator[int]:
-    fd = os.open(path, flags | os.O_CLOEXEC, dir_fd=directory)
+def _opened(path: str, flags: int = os.O_PATH) -> Iterator[int]:
+    fd = os.open(path, flags | os.O_CLOEXEC)
     try:
         yield fd
     finally:

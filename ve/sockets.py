@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import struct
 from dataclasses import dataclass
 from socket import AF_INET, AF_INET6, AF_NETLINK, AF_PACKET, AF_UNIX, IPPROTO_RAW, IPPROTO_UDP
@@ -32,6 +33,7 @@ _EVERY_STATE = 0xFFFFFFFF
 _TCP_STATES = sum(1 << state for state in (1, 2, 4, 5, 7, 8, 9, 11))
 _MEMINFO = struct.Struct("=6I")  # the first of enum: RMEM_ALLOC, RCVBUF, WMEM_ALLOC, SNDBUF, FWD_ALLOC, WMEM_QUEUED
 _RMEM_ALLOC, _WMEM_ALLOC, _WMEM_QUEUED = 0, 2, 5
+_IN_USE = re.compile(rb"\n(\S+) +[0-9]+ +([1-9][0-9]*) ")  # of net/protocols: protocol, size, sockets
 _INET_HEADER, _UNIX_HEADER, _PACKET_HEADER, _NETLINK_HEADER = 72, 16, 16, 28  # bytes of a message before its attributes
 
 
@@ -110,9 +112,8 @@ class Count:
 def count(directory: int) -> Count:
     """Of the namespace of the process whose /proc/PID is open as directory; to be asked before the Meter is there."""
     used = procfs.contents("net/sockstat", directory)
-    rows = (line.split(None, 3) for line in procfs.contents("net/protocols", directory).splitlines()[1:])
-    kinds = {os.fsdecode(row[0]): int(row[2]) for row in rows}
-    return Count(int(used.split(None, 3)[2]), {name: number for name, number in kinds.items() if number > 0})
+    kinds = _IN_USE.findall(procfs.contents("net/protocols", directory))
+    return Count(int(used.split(None, 3)[2]), {name.decode(): int(number) for name, number in kinds})
 
 
 class Meter:
@@ -150,7 +151,7 @@ class Meter:
         A unix socket's packets are its sender's until they are read.  Not asked for: ping sockets, of which sock_diag
         knows nothing, and those of rare families (SCTP, vsock, XDP, ...).
         """
-        sums = [self._sum(kind, kinds) for kind in _DATAGRAMS]
+        sums = [self._sum(kind, kinds) for kind in _DATAGRAMS if not kinds.keys().isdisjoint(kind.names)]
         _, unix, _ = self._sum(_UNIX, kinds)
         return {
             "othersockbuf": unix + sum(sent for _, sent, _ in sums),

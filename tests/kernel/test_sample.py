@@ -19,7 +19,7 @@ import pytest
 
 from tests.kernel import holder
 from tests.kernel.holder import BASE
-from ve import errand, netlink, sample, sockets
+from ve import errand, netlink, ptys, sample, sockets
 from ve._linux import syscalls
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -88,6 +88,22 @@ def test_sockets_are_as_many_as_it_made() -> None:
     with holder.running(SOCKETS) as pid:
         found = looked_at(pid)
     assert (found["numtcpsock"], found["numothersock"]) == (5, 7)
+
+
+NESTED = """
+if os.fork() == 0:
+    ctypes.CDLL(None).unshare(0x40000000)  # CLONE_NEWNET
+    udp = socket.socket(type=socket.SOCK_DGRAM); udp.bind(("0.0.0.0", 0))
+    signal.pause()
+"""
+
+
+def test_sockets_of_a_network_namespace_in_the_ves_are_not_counted() -> None:
+    with holder.running(NESTED) as pid:
+        (child,) = children(pid)
+        wait_until(lambda: "sockets: used 1\n" in Path(f"/proc/{child}/net/sockstat").read_text())
+        assert os.readlink(f"/proc/{child}/ns/net") != os.readlink(f"/proc/{pid}/ns/net")
+        assert looked_at(pid, child)["numothersock"] == 0
 
 
 def test_a_ve_without_sockets_holds_none() -> None:
@@ -217,6 +233,21 @@ def test_files_are_the_descriptors_of_all_its_processes() -> None:
     assert found["numfile"] == told > 150
 
 
+SHARED = """
+files = [os.open("/dev/pts", os.O_RDONLY) for _ in range(100)]
+CLONE_FILES, number = 0x400, {"x86_64": 56, "aarch64": 220}[os.uname().machine]
+if ctypes.CDLL(None).syscall(number, CLONE_FILES | signal.SIGCHLD, 0, 0, 0, 0) == 0: signal.pause()
+"""
+
+
+def test_a_table_that_two_processes_share_counts_for_each() -> None:
+    with holder.running(SHARED) as pid:
+        (child,) = children(pid)
+        alone, both = looked_at(pid)["numfile"], looked_at(pid, child)["numfile"]
+        told = len(subprocess.check_output(["ls", f"/proc/{pid}/fd"], text=True).split())
+    assert both == 2 * alone == 2 * told > 200
+
+
 def test_a_table_of_descriptors_is_listed_where_the_kernel_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
     """As before 6.2: then /proc/PID/fd has size 0."""
     with holder.running("files = [os.open('/dev/pts', os.O_RDONLY) for _ in range(100)]") as pid:
@@ -270,8 +301,11 @@ def test_a_process_cannot_name_itself_into_its_numbers() -> None:
 def test_too_much_text_about_processes_is_not_read_to_its_end() -> None:
     """Each of the groups is in /proc/PID/status: with all that there are, 20 ms a process."""
     with holder.running("os.setgroups(range(65536))\nfor _ in range(5): os.fork() or signal.pause()") as pid:
-        found = looked_at(pid, *children(pid))
-    assert EVERY_NAME - found.keys() == {"lockedpages", "numfile"}
+        every = (pid, *children(pid))
+        found = looked_at(*every)
+        told = sum(len(subprocess.check_output(["ls", f"/proc/{each}/fd"], text=True).split()) for each in every)
+    assert EVERY_NAME - found.keys() == {"lockedpages"}
+    assert found["numfile"] == told > 0
 
 
 # ---- what namespaces and tables hold --------------------------------------------------------------------------------
@@ -351,6 +385,19 @@ def test_ptys_are_the_entries_of_its_devpts() -> None:
     with holder.running(PTYS) as pid:
         assert looked_at(pid)["numpty"] == 3
         assert sorted(os.listdir(f"/proc/{pid}/root/dev/pts")) == ["0", "1", "2", "ptmx"]
+
+
+def test_ptys_are_looked_for_where_the_kernel_counts_more_than_we_have() -> None:
+    with holder.running(PTYS):
+        counted = int(Path("/proc/sys/kernel/pty/nr").read_text())
+        assert counted >= 3 + sum(name.isdigit() for name in os.listdir("/dev/pts"))
+        assert ptys.any_elsewhere()
+
+
+def test_where_all_ptys_are_ours_nobody_is_asked_for_his(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ve.sample.ptys.any_elsewhere", lambda: False)
+    with holder.running("s.umount2('/dev/pts', 2)") as pid:
+        assert looked_at(pid)["numpty"] == 0
 
 
 def test_ptys_of_a_second_devpts_count_too() -> None:
@@ -533,6 +580,7 @@ while server == 0:
 s.mount("overlay", "/tmp/merged", "overlay", 0, "lowerdir=/tmp/fuse:/tmp/empty")
 s.mount("devpts", "/tmp/merged/dev/pts", "devpts", 0, "newinstance,ptmxmode=0666")
 os.chroot("/tmp/merged")
+pty = os.open("/dev/pts/ptmx", os.O_RDWR | os.O_NOCTTY)
 os.kill(server, signal.SIGSTOP)
 """
 )

@@ -3,7 +3,6 @@
 import os
 import re
 import stat
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -36,10 +35,10 @@ SHOWN = {
 
 def table() -> dict[str, Beancounter]:
     empty = Beancounter("", "", "", None, None, False, UNLIMITED, UNLIMITED, None)
-    beans = {row.name: replace(empty, name=row.name, unit=row.unit, grade=row.grade) for row in RESOURCES}
+    beans = {row.name: empty._replace(name=row.name, unit=row.unit, grade=row.grade) for row in RESOURCES}
     for name, (held, maxheld, barrier, limit, failcnt) in SHOWN.items():
-        beans[name] = replace(
-            beans[name], held=held, maxheld=maxheld, barrier=barrier, limit=limit, failcnt=failcnt, sampled=True
+        beans[name] = beans[name]._replace(
+            held=held, maxheld=maxheld, barrier=barrier, limit=limit, failcnt=failcnt, sampled=True
         )
     return beans
 

@@ -55,15 +55,23 @@ def test_all_that_have_a_limit_that_is_kept_are_there() -> None:
 @pytest.mark.parametrize(
     ("asked", "why"),
     [
-        ({"memory": "512"}, "cannot limit physpages to 4K: no VE does with less than 2M"),
+        ({"memory": "512"}, "cannot limit memory to 4K: no VE does with less than 2M"),
+        ({"physpages": "1"}, "cannot limit physpages to 4K: no VE does with less than 2M"),
         ({"privvmpages": "1M"}, "cannot limit privvmpages to 1M: no VE does with less than 2M"),
-        ({"processes": "1"}, "cannot limit numproc to 1: no VE does with less than 3"),
+        ({"processes": "1"}, "cannot limit processes to 1: no VE does with less than 3"),
+        ({"numproc": "1"}, "cannot limit numproc to 1: no VE does with less than 3"),
     ],
 )
 def test_so_is_less_than_a_ve_needs(asked: dict[str, str], why: str) -> None:
     with pytest.raises(InvalidValue, match=why) as refused:
         hardware.refuse_beyond(resolve(asked))
     assert refused.value.hint == why.split()[-1]
+
+
+@pytest.mark.parametrize(("word", "value"), [("memory", "999T"), ("swap", "999T"), ("processes", "99999999999")])
+def test_it_is_called_by_the_word_that_was_used(word: str, value: str) -> None:
+    with pytest.raises(InvalidValue, match=f"^cannot limit {word} to {value}: this host has "):
+        hardware.refuse_beyond(resolve({word: value}))
 
 
 def test_so_is_a_barrier() -> None:

@@ -160,6 +160,8 @@ def test_a_reset_counts_crossings_anew_but_not_the_one_that_goes_on() -> None:
 
 def test_who_looks_at_a_cgroup_on_its_way_out_takes_nothing_from_the_ledger(state: State, group: Path) -> None:
     """Its files go before its directory does."""
+    for name in ("pids.current", "memory.current"):
+        (group / name).write_text("0\n")
     (group / "pids.events").write_text("max 7\n")
     (group / "memory.events.local").write_text("high 3\nmax 2\n")
     (group / "memory.high").write_text("4096\n")

@@ -82,10 +82,10 @@ def test_who_looks_for_events_writes_it_too(host_dir: Path, env: "ve.Environment
         (("--numproc", "5k"), "cannot use numproc '5k': it is a count, which has no suffix"),
         (("--memory", "5X"), "cannot use memory '5X': it is not a number with"),
         (("--memory", "1G", "--physpages", "5"), "cannot use both memory and physpages: they are the same"),
-        (("--account-only", "--memory", "4000G"), "cannot limit physpages to 4000G: this host has"),
+        (("--account-only", "--memory", "4000G"), "cannot limit memory to 4000G: this host has"),
         (("--account-only", "--cpus", "5000"), "cannot limit cpus to 5000: this host has"),
         (("--account-only", "--cpuset", "0,4095"), "cannot use cpuset 0,4095: this host has no CPU 4095"),
-        (("--account-only", "--processes", "99999999"), "cannot limit numproc to 99999999: this host has"),
+        (("--account-only", "--processes", "99999999"), "cannot limit processes to 99999999: this host has"),
     ],
     ids=lambda value: value[-1] if isinstance(value, tuple) else "",
 )
