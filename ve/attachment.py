@@ -10,7 +10,7 @@ import socket
 from collections.abc import Iterator, Sequence
 from ipaddress import ip_address, ip_network
 
-from ve import firewall, interfaces, network, rtnetlink, venet
+from ve import bridgeports, interfaces, network, rtnetlink, venet
 from ve.addresses import Wish
 from ve.errors import InvalidValue
 from ve.facts import Facts
@@ -68,8 +68,8 @@ def attach(
         name, inside, device = "", INSIDE, ""
         if shape.kind == "bridge":
             name = venet.new_name()
-            firewall.guard_port(name, own, [wish.address for wish in wishes if wish.address])
-            undo.callback(firewall.release_port, name)
+            bridgeports.guard(name, own, [wish.address for wish in wishes if wish.address])
+            undo.callback(bridgeports.release, name)
             interfaces.bridge(netns.fileno(), shape.argument, name, INSIDE, own)
             undo.callback(venet.cut, name)
             rtnetlink.ask(rtnetlink.alternative_name(name, venet.alternative_name(state.tag, veid)))

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-from ve import bandwidth, claims, firewall, forwarding, leases, pool, publishing, rates, venet, wire
+from ve import bandwidth, bridgeports, claims, firewall, forwarding, leases, pool, publishing, rates, venet, wire
 from ve.addresses import Address, Wish
 from ve.errors import InUse, InvalidValue
 from ve.facts import Facts, lives
@@ -169,7 +169,7 @@ def disconnect(state: State, veid: int, had: Callable[[], Given] = Given) -> Non
         publishing.forget(address)
     venet.disconnect(state.tag, veid)
     if known.interface:
-        firewall.release_port(known.interface)
+        bridgeports.release(known.interface)
     for address in known.held():
         _answer_no_more(address)
 
@@ -359,6 +359,7 @@ def _is_dead(holder: leases.Holder) -> bool:
 
 def have_rules() -> None:
     """The rules that keep every VE to its own addresses; after a boot, what `ve network add --nat` was told as well."""
+    bridgeports.ensure()
     if firewall.ensure(lambda: [str(each) for source in pool.pools() if source.nat for each in source.networks]):
         for source in [each for each in pool.pools() if each.nat]:
             forwarding.turn_on(source.versions, contextlib.ExitStack(), f"cannot let pool {source.name} reach out")

@@ -16,7 +16,7 @@ from tests.hostnet import HostNet
 from tests.kernel import frames
 from tests.kernel.frames import ICMP, ICMP6, IP, IP6, UDP, icmp, icmp6, neighbour, packet, udp
 from tests.kernel.netns import MARK, PATIENCE, StandIn, routed, sniffing, until_mark, wait_until
-from ve import firewall, nftables, publishing, ruleset, venet
+from ve import bridgeports, firewall, nftables, publishing, ruleset, venet
 from ve.errors import Error, InvalidValue
 from ve.ports import Port
 
@@ -298,7 +298,7 @@ def test_nobody_elses_tables_are_touched(hostnet: HostNet) -> None:
     hostnet.call(firewall.masquerade, ["10.8.0.0/24"])
     hostnet.run("nft", "flush", "table", "inet", "ve")
     hostnet.call(firewall.ensure, nothing)
-    hostnet.call(firewall.guard_port, "venetxxxx", "02:00:00:00:00:01", [])
+    hostnet.call(bridgeports.guard, "venetxxxx", "02:00:00:00:00:01", [])
     assert of_others(hostnet) == before != listed(hostnet)
 
 

@@ -54,7 +54,7 @@ LEVELS = (
         "ve.beneath ve.tree ve.accounts",
         "ve.staging ve.rootfs ve.archive ve.distributions ve.template",
     ),
-    ("ve.facilities ve.ground ve.probes ve.check", "ve.firewall ve.publishing"),
+    ("ve.facilities ve.ground ve.probes ve.check", "ve.firewall ve.publishing ve.bridgeports"),
     (
         "ve.steps ve.actions ve.outfit ve.insidefile ve.protections ve.nested ve.names ve.init ve.setup ve.order "
         "ve.network ve.attachment ve.launch",
