@@ -31,8 +31,8 @@ _COUNTERS = ("sent", "received")
 @contextmanager
 def alone(what: str) -> Iterator[None]:
     """The only one that changes our tables and the files about them; Locked after PATIENCE."""
-    os.makedirs(run_directory(), 0o711, exist_ok=True)
     with wholefile.writing(f"{what} to {run_directory()}", "run it as root"):
+        os.makedirs(run_directory(), 0o711, exist_ok=True)
         fd = lock.acquire(os.path.join(run_directory(), "lock"), "the rules of VEs' networks", PATIENCE)
     with lock.released(fd):
         yield
