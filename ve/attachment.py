@@ -67,12 +67,12 @@ def attach(
     with open(f"/proc/{pid}/ns/net") as netns, contextlib.ExitStack() as undo:
         name, inside, device = "", INSIDE, ""
         if shape.kind == "bridge":
-            name = venet.new_name()
-            bridgeports.guard(name, own, [wish.address for wish in wishes if wish.address])
-            undo.callback(bridgeports.release, name)
+            name, owner = venet.new_name(), venet.alternative_name(state.tag, veid)
+            undo.callback(bridgeports.release, owner)
+            bridgeports.guard(owner, name, own, [wish.address for wish in wishes if wish.address])
             interfaces.bridge(netns.fileno(), shape.argument, name, INSIDE, own)
             undo.callback(venet.cut, name)
-            rtnetlink.ask(rtnetlink.alternative_name(name, venet.alternative_name(state.tag, veid)))
+            rtnetlink.ask(rtnetlink.alternative_name(name, owner))
         elif shape.kind == "macvlan":
             interfaces.macvlan(netns.fileno(), shape.argument, INSIDE, own)
         else:

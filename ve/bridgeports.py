@@ -1,7 +1,8 @@
 """VEs that are ports of bridges: what each of them may send, by the table bridge ve (ve/ruleset.py).
 
-    <run>/network/guarded/<INTERFACE>     what a port may send as: its MAC, its addresses
+    <run>/network/guarded/<VE>     the port, by its name, and what it may send as: its MAC, its addresses
 
+<VE> is the alternative name of its interface, so that it is found from the VEID alone, whenever a start was killed.
 The file is written before the kernel is asked.  When somebody has flushed our table (`nft flush ruleset`), the next
 start makes it again, with all of this in it; what was counted is lost then.
 """
@@ -30,39 +31,36 @@ def ensure() -> None:
             _load()
 
 
-def guard(interface: str, mac: str, addresses: Iterable[Address]) -> None:
+def guard(owner: str, interface: str, mac: str, addresses: Iterable[Address]) -> None:
     """Let a VE that is a port of a bridge send by this MAC and from these addresses alone, and hear of no other.
 
-    Of an interface that is not up yet.  Also from the link-local address that the kernel derives from the MAC.  Any
-    port named venet* that was not guarded is cut off, from when the first one is.
+    owner is who releases it.  Of an interface that is not up yet.  Also from the link-local address that the kernel
+    derives from the MAC.  Any port named venet* that was not guarded is cut off, from when the first one is.
     """
     with alone("a guarded port"):
-        path = _guarded(interface)
+        path = _guarded(owner)
         os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
         before = wholefile.read_small(path).decode()
-        now = " ".join((mac, *map(str, addresses)))
+        now = " ".join((interface, mac, *map(str, addresses)))
         wholefile.write_whole(path, f"{before}\n{now}".encode(), durable=False)  # whichever comes to be
         _load()
-        _let_pass(interface, before, now)
+        _let_pass(before, now)
         wholefile.write_whole(path, now.encode(), durable=False)
 
 
-def release(interface: str) -> None:
-    """Forget what it might send; one lstat where that is nothing."""
-    if os.path.lexists(_guarded(interface)):
+def release(owner: str) -> None:
+    """Forget what its port might send; one lstat where that is nothing."""
+    path = _guarded(owner)
+    if os.path.lexists(path):
         with alone("a released port"):
-            _forget(interface)
+            _let_pass(wholefile.read_small(path).decode(), "")
+            with suppress(FileNotFoundError):
+                os.unlink(path)
 
 
-def _forget(interface: str) -> None:
-    _let_pass(interface, wholefile.read_small(_guarded(interface)).decode(), "")
-    with suppress(FileNotFoundError):
-        os.unlink(_guarded(interface))
-
-
-def _guarded(interface: str) -> str:
-    """The path of what a port may send as: a line of its MAC and its addresses."""
-    return os.path.join(run_directory(), "guarded", interface)
+def _guarded(owner: str) -> str:
+    """The path of what a port may send as: a line of its name, its MAC and its addresses."""
+    return os.path.join(run_directory(), "guarded", owner)
 
 
 def _load() -> None:
@@ -70,14 +68,15 @@ def _load() -> None:
         return
     nftables.load(anew(ruleset.BRIDGE))
     for name in os.listdir(_guarded("")):
-        if not name.startswith(".") and _is_interface(name):
-            _let_pass(name, "", wholefile.read_small(_guarded(name)).decode())
+        if not name.startswith("."):
+            lines = wholefile.read_small(_guarded(name)).decode().splitlines()
+            _let_pass("", "\n".join(line for line in lines if _is_interface(line.partition(" ")[0])))
 
 
-def _let_pass(interface: str, before: str, now: str) -> None:
+def _let_pass(before: str, now: str) -> None:
     """What the lines of now say, and of those of before no more."""
-    wanted = set(_of_port(interface, now))
-    unwanted = set(_of_port(interface, before)) - wanted
+    wanted = set(_of_ports(now))
+    unwanted = set(_of_ports(before)) - wanted
     found = [(name, key) for name, key in unwanted if nftables.find("bridge", name, key)]
     nftables.change(
         *(nftables.gone("bridge", *each) for each in found),
@@ -85,10 +84,10 @@ def _let_pass(interface: str, before: str, now: str) -> None:
     )
 
 
-def _of_port(interface: str, lines: str) -> Iterator[tuple[str, bytes]]:
+def _of_ports(lines: str) -> Iterator[tuple[str, bytes]]:
     """The sets of the bridge's table, and its keys there."""
     for line in filter(None, lines.splitlines()):
-        mac, *words = line.split()
+        interface, mac, *words = line.split()
         start = nftables.joined(nftables.interface(interface), nftables.mac(mac))
         yield "own", start
         for address in (link_local(mac), *map(ipaddress.ip_address, words)):

@@ -168,8 +168,7 @@ def disconnect(state: State, veid: int, had: Callable[[], Given] = Given) -> Non
     for address in known.held():
         publishing.forget(address)
     venet.disconnect(state.tag, veid)
-    if known.interface:
-        bridgeports.release(known.interface)
+    bridgeports.release(venet.alternative_name(state.tag, veid))
     for address in known.held():
         _answer_no_more(address)
 

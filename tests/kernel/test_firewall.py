@@ -299,7 +299,7 @@ def test_nobody_elses_tables_are_touched(hostnet: HostNet) -> None:
     hostnet.call(firewall.masquerade, ["10.8.0.0/24"])
     hostnet.run("nft", "flush", "table", "inet", "ve")
     hostnet.call(firewall.ensure, nothing)
-    hostnet.call(bridgeports.guard, "venetxxxx", "02:00:00:00:00:01", [])
+    hostnet.call(bridgeports.guard, "ve-test-1", "venetxxxx", "02:00:00:00:00:01", [])
     assert of_others(hostnet) == before != listed(hostnet)
 
 

@@ -66,7 +66,7 @@ def state(hostnet: HostNet, port: str) -> str:
 @pytest.fixture
 def guarded(hostnet: HostNet, bridged: Bridged) -> Bridged:
     addresses = [ipaddress.ip_address(each) for each in (ADDRESS, ADDRESS6)]
-    hostnet.call(bridgeports.guard, PORT, OWN, addresses)
+    hostnet.call(bridgeports.guard, "ve-test-1", PORT, OWN, addresses)
     return bridged
 
 
@@ -194,15 +194,15 @@ def test_it_hears_of_nobody_else(hostnet: HostNet, guarded: Bridged) -> None:
 
 def test_an_address_that_it_gets_later(hostnet: HostNet, guarded: Bridged) -> None:
     addresses = [ipaddress.ip_address(each) for each in (ADDRESS, OTHERS6)]
-    hostnet.call(bridgeports.guard, PORT, OWN, addresses)
+    hostnet.call(bridgeports.guard, "ve-test-1", PORT, OWN, addresses)
     both = {"new": six(OTHERS6, PLAIN, protocol=UDP), "old": six(ADDRESS6, PLAIN, protocol=UDP)}
     assert arrive(guarded, both) == {"new"}
 
 
 def test_released_it_is_cut_off(hostnet: HostNet, guarded: Bridged) -> None:
-    hostnet.call(bridgeports.guard, "venetport2", OTHER, [ipaddress.ip_address(OTHERS)])
-    hostnet.call(bridgeports.release, PORT)
-    hostnet.call(bridgeports.release, PORT)
+    hostnet.call(bridgeports.guard, "ve-test-2", "venetport2", OTHER, [ipaddress.ip_address(OTHERS)])
+    hostnet.call(bridgeports.release, "ve-test-1")
+    hostnet.call(bridgeports.release, "ve-test-1")
     for name in ("own", "own4", "own6", "targets6"):
         assert PORT not in str(elements(hostnet, name, "bridge"))
     assert "venetport2" in str(elements(hostnet, "own4", "bridge"))
@@ -215,7 +215,7 @@ def test_released_it_is_cut_off(hostnet: HostNet, guarded: Bridged) -> None:
 
 
 def test_after_a_flush_it_is_guarded_again(hostnet: HostNet, guarded: Bridged) -> None:
-    hostnet.call(bridgeports.guard, "venetgone", OTHER, [ipaddress.ip_address(OTHERS)])
+    hostnet.call(bridgeports.guard, "ve-test-2", "venetgone", OTHER, [ipaddress.ip_address(OTHERS)])
     hostnet.run("nft", "flush", "ruleset")
     hostnet.call(bridgeports.ensure)
     assert arrive(guarded, FORBIDDEN) == set()

@@ -8,6 +8,7 @@ import pytest
 
 import ve
 from tests.hostnet import HostNet
+from tests.verbs import commandline
 
 pytestmark = pytest.mark.any_kernel  # on the stock kernel tests/kernel and test_addresses.py ask for the same
 
@@ -114,3 +115,20 @@ def test_a_start_that_fails_has_the_device_back(hostnet: HostNet, host: "ve.Host
     assert failed.returncode == 47, failed.stderr
     [back] = json.loads(hostnet.run("ip", "-j", "address", "show", "dev", "spare0").stdout)
     assert "198.51.100.1" in [each["local"] for each in back["addr_info"]]
+
+
+@pytest.mark.parametrize("step", ["tell_names", "facts", "go"])
+@pytest.mark.parametrize("verb", ["start", "destroy"])
+def test_a_killed_start_leaves_no_port(
+    bridged: HostNet, host: "ve.Host", host_dir: Path, veid: int, tmp_path: Path, step: str, verb: str
+) -> None:
+    host.create(veid, template="busybox", network="bridge:br0", addresses=["192.0.2.50/24"])
+    words = [*bridged.words, *commandline.words(host_dir, "start", veid)]
+    with commandline.Process(words, env={**os.environ, "VE_FAULT": f"{step}:kill"}) as process:
+        process.wait(commandline.PATIENCE)
+    bridged.output(host_dir, verb, veid)
+    if verb == "start":
+        bridged.outside("ping", "-c1", "-W10", "192.0.2.50")
+        bridged.output(host_dir, "stop", "--fast", veid)
+    assert "192.0.2.50" not in bridged.run("nft", "list", "ruleset").stdout
+    assert os.listdir(tmp_path / "network/run/guarded") == []
