@@ -170,7 +170,7 @@ def _both(interface: str) -> tuple[int, int]:
         if (about := leases.interface(interface)) and about.name:
             rtnetlink.ask(rtnetlink.alternative_name(name, about.name + venet.QUEUES))
     ifb = socket.if_nametoindex(name)
-    rtnetlink.ask(rtnetlink.no_own_address(ifb), rtnetlink.up(ifb))
+    rtnetlink.ask(*rtnetlink.no_own_address(ifb), rtnetlink.up(ifb))
     for message in (_ingress(index), _redirect(index, ifb)):
         with suppress(FileExistsError):
             rtnetlink.ask(message)

@@ -67,7 +67,7 @@ def bridge(netns: int, name: str, outside: str, inside: str, mac: str) -> None:
         rtnetlink.ask(rtnetlink.new_pair(outside, inside, netns, _port_mac(mac), peer_mac=mac))
         index = socket.if_nametoindex(outside)
         undo.callback(rtnetlink.ask, rtnetlink.delete(index))
-        rtnetlink.ask(rtnetlink.no_own_address(index))
+        rtnetlink.ask(*rtnetlink.no_own_address(index))
         rtnetlink.ask(_change(index, (_IFLA_MASTER, struct.pack("=I", there.index))))
         port = b"".join(netlink.attribute(option, bytes([value])) for option, value in _PORT.items())
         info = netlink.attribute(_INFO_SLAVE_KIND, b"bridge\0") + netlink.attribute(_INFO_SLAVE_DATA, port)

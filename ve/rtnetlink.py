@@ -63,10 +63,15 @@ def alternative_name(name: str, other: str) -> bytes:
     return link(NEWLINKPROP, [("IFLA_IFNAME", name), given], how=NEW)
 
 
-def no_own_address(index: int) -> bytes:
-    """It will have no link-local IPv6 address but those that it is given."""
+def no_own_address(index: int) -> list[bytes]:
+    """It will have no link-local IPv6 address but those that it is given.
+
+    Nothing is to be asked of a kernel without IPv6, which would refuse it (ipv6.disable=1).
+    """
+    if not os.path.isdir("/proc/sys/net/ipv6"):
+        return []
     inet6 = {"attrs": [("IFLA_INET6_ADDR_GEN_MODE", _ADDR_GEN_NONE)]}
-    return link(NEWLINK, [("IFLA_AF_SPEC", {"attrs": [("AF_INET6", inet6)]})], index=index)
+    return [link(NEWLINK, [("IFLA_AF_SPEC", {"attrs": [("AF_INET6", inet6)]})], index=index)]
 
 
 def alias(index: int, text: str) -> bytes:

@@ -56,7 +56,7 @@ def connect(pidfd: int, netns: int, tag: str, veid: int, state_dir: str) -> str:
     gateway = rtnetlink.address(rtnetlink.NEWADDR, index, GATEWAYS[4], local=True)
     shown = state_dir.isprintable() and len(os.fsencode(state_dir)) < _IFALIASZ
     alias = rtnetlink.alias(index, state_dir if shown else "")
-    rtnetlink.ask(rtnetlink.no_own_address(index), alias, gateway)
+    rtnetlink.ask(*rtnetlink.no_own_address(index), alias, gateway)
     # The end that comes up last sends at once, the other some time later (net/core/link_watch.c).
     inside(pidfd, lambda: rtnetlink.ask(rtnetlink.up(socket.if_nametoindex(INSIDE))))
     rtnetlink.ask(rtnetlink.up(index))
