@@ -14,7 +14,7 @@ import os
 import socket
 from contextlib import suppress
 
-from ve import nftables, ruleset, wholefile
+from ve import netlink, nftables, ruleset, wholefile
 from ve.addresses import Address
 from ve.firewall import alone, anew, is_lacking
 from ve.pool import run_directory
@@ -88,7 +88,7 @@ def _of_ports(lines: str) -> Iterator[tuple[str, bytes]]:
     """The sets of the bridge's table, and its keys there."""
     for line in filter(None, lines.splitlines()):
         interface, mac, *words = line.split()
-        start = nftables.joined(nftables.interface(interface), nftables.mac(mac))
+        start = nftables.joined(nftables.interface(interface), netlink.mac(mac))
         yield "own", start
         for address in (link_local(mac), *map(ipaddress.ip_address, words)):
             yield f"own{address.version}", start + address.packed
@@ -98,7 +98,7 @@ def _of_ports(lines: str) -> Iterator[tuple[str, bytes]]:
 
 def link_local(mac: str) -> Address:
     """The address that an interface with this MAC gives itself, of the modified EUI-64 (RFC 4291, appendix A)."""
-    raw = nftables.mac(mac)
+    raw = netlink.mac(mac)
     return ipaddress.IPv6Address(b"\xfe\x80" + bytes(6) + bytes((raw[0] ^ 2,)) + raw[1:3] + b"\xff\xfe" + raw[3:])
 
 

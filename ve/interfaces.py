@@ -73,7 +73,7 @@ def bridge(netns: int, name: str, outside: str, inside: str, mac: str) -> None:
         info = netlink.attribute(_INFO_SLAVE_KIND, b"bridge\0") + netlink.attribute(_INFO_SLAVE_DATA, port)
         rtnetlink.ask(_change(index, (_IFLA_LINKINFO, info)))
         known = _NDMSG.pack(_AF_BRIDGE, index, _NUD_STATIC, _NTF_MASTER, 0)
-        known += netlink.attribute(_NDA_LLADDR, bytes.fromhex(mac.replace(":", "")))
+        known += netlink.attribute(_NDA_LLADDR, netlink.mac(mac))
         rtnetlink.ask(netlink.request(rtnetlink.NEWNEIGH, known, rtnetlink.NEW))
         rtnetlink.ask(rtnetlink.up(index))
         _up_inside(netns, inside)
@@ -90,7 +90,7 @@ def macvlan(netns: int, name: str, inside: str, mac: str) -> None:
     for kind, value in (
         (_IFLA_LINK, struct.pack("=I", there.index)),
         (rtnetlink.IFLA_IFNAME, inside.encode() + b"\0"),
-        (_IFLA_ADDRESS, bytes.fromhex(mac.replace(":", ""))),
+        (_IFLA_ADDRESS, netlink.mac(mac)),
         (_IFLA_NET_NS_FD, struct.pack("=i", netns)),
         (_IFLA_LINKINFO, info),
     ):
@@ -174,7 +174,7 @@ def _send_home(home: int, device: Device) -> bool:
     """From within the VE, whatever that has made of its name and address."""
     down = netlink.request(rtnetlink.NEWLINK, rtnetlink.IFINFOMSG.pack(0, 0, device.index, 0, _IFF_UP))
     try:
-        rtnetlink.ask(down, _change(device.index, (_IFLA_ADDRESS, bytes.fromhex(device.mac.replace(":", "")))))
+        rtnetlink.ask(down, _change(device.index, (_IFLA_ADDRESS, netlink.mac(device.mac))))
     except OSError as error:
         if error.errno == errno.ENODEV:
             return False
