@@ -6,7 +6,6 @@ way out but a gateway that was named.  The host sees to it that a bridge's port 
 
 import contextlib
 import os
-import socket
 from collections.abc import Iterator, Sequence
 from ipaddress import ip_address, ip_network
 
@@ -85,15 +84,14 @@ def attach(
 
 
 def _configure(pidfd: int, name: str, wishes: Sequence[Wish], gateways: Sequence[str]) -> None:
-    def there() -> None:
-        index = socket.if_nametoindex(name)
-        for wish in wishes:
-            if wish.address:
-                rtnetlink.ask(rtnetlink.address(rtnetlink.NEWADDR, index, wish.address, wish.length))
-        for gateway in map(ip_address, gateways):
-            rtnetlink.ask(rtnetlink.route(rtnetlink.NEWROUTE, index, _DEFAULT[gateway.version], gateway))
-
-    venet.inside(pidfd, there)
+    index = rtnetlink.index_there(pidfd, name)
+    given = [(wish.address, wish.length) for wish in wishes if wish.address]
+    out = [(_DEFAULT[gateway.version], gateway) for gateway in map(ip_address, gateways)]
+    rtnetlink.ask_there(
+        pidfd,
+        *(rtnetlink.address(rtnetlink.NEWADDR, index, *each) for each in given),
+        *(rtnetlink.route(rtnetlink.NEWROUTE, index, *each) for each in out),
+    )
 
 
 def take_back(given: Given, pid: int) -> None:

@@ -15,7 +15,8 @@ import struct
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
-from ve import netlink, rtnetlink, venet
+from ve import netlink, rtnetlink
+from ve.errand import inside
 from ve.errors import InvalidValue, NotSupported, nearest
 
 # <linux/if_link.h>, <linux/rtnetlink.h>, <linux/if_bridge.h>, <linux/neighbour.h>
@@ -159,7 +160,7 @@ def give_back(netns: int | None, device: Device) -> bool:
     home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     try:
         with _refused(f"device:{device.name}"):
-            if netns is not None and not venet.inside(netns, lambda: _send_home(home, device)):
+            if netns is not None and not inside(netns, lambda: _send_home(home, device)):
                 return False
             there = _found(device.name)
             if there is None or there.mac != device.mac:
@@ -246,13 +247,9 @@ def _change(index: int, *attributes: tuple[int, bytes]) -> bytes:
 
 def _up_inside(netns: int, name: str) -> int:
     """Its number there."""
-
-    def there() -> int:
-        index = socket.if_nametoindex(name)
-        rtnetlink.ask(rtnetlink.up(index))
-        return index
-
-    return venet.inside(netns, there)
+    index = rtnetlink.index_there(netns, name)
+    rtnetlink.ask_there(netns, rtnetlink.up(index))
+    return index
 
 
 def _port_mac(mac: str) -> str:

@@ -20,6 +20,7 @@ from typing import Any
 
 from ve import netlink
 from ve.addresses import Address, Network
+from ve.errand import inside
 
 # <linux/rtnetlink.h>, <linux/netlink.h>, <linux/if.h>
 NEWLINK, DELLINK, GETLINK = 16, 17, 18
@@ -195,6 +196,16 @@ def ask(*messages: bytes) -> None:
     """Have the kernel do all of these in the network namespace of the calling thread; OSError is its first refusal."""
     with netlink.connect(socket.NETLINK_ROUTE) as channel:
         netlink.ask(channel, *messages)
+
+
+def index_there(fd: int, name: str) -> int:
+    """The number of this interface in another network namespace, by a descriptor of that or a pidfd of who is there."""
+    return inside(fd, lambda: socket.if_nametoindex(name))
+
+
+def ask_there(fd: int, *messages: bytes) -> None:
+    """The same as ask() there.  The messages are made here, as a thread of our own would import all of pyroute2."""
+    inside(fd, lambda: ask(*messages))
 
 
 def look(name: str) -> memoryview:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -132,3 +133,32 @@ def test_a_killed_start_leaves_no_port(
         bridged.output(host_dir, "stop", "--fast", veid)
     assert "192.0.2.50" not in bridged.run("nft", "list", "ruleset").stdout
     assert os.listdir(tmp_path / "network/run/guarded") == []
+
+
+MODULES = """
+import os, sys, ve
+env = ve.Host(sys.argv[1]).get(int(sys.argv[2]))
+eval(sys.argv[3])
+os.write(1, b"whole" if "pyroute2" in sys.modules else b"parts")
+"""
+
+
+@pytest.mark.parametrize("network", ["bridge:br0", "macvlan:br0", "device:spare0"])
+def test_no_start_imports_the_whole_of_pyroute2(
+    bridged: HostNet, host: "ve.Host", host_dir: Path, veid: int, network: str
+) -> None:
+    """Which takes 200 ms: it does so where another thread could see it half."""
+    bridged.run("ip", "link", "add", "spare0", "type", "veth", "peer", "name", "spare1")
+    options = {"addresses": ["192.0.2.50/24"], "gateways": ["192.0.2.9"], "device_lost_ok": True}
+    host.create(veid, template="busybox", network=network, **options)  # type: ignore[arg-type]
+    started = bridged.run(sys.executable, "-c", MODULES, host_dir, veid, "env.start()")
+    stopped = bridged.run(sys.executable, "-c", MODULES, host_dir, veid, "env.stop(fast=True)")
+    assert (started.stdout, stopped.stdout) == ("parts", "parts")
+
+
+def test_no_change_of_addresses_does(hostnet: HostNet, host: "ve.Host", host_dir: Path, veid: int) -> None:
+    host.create(veid, template="busybox", addresses=["10.9.0.5"])
+    hostnet.output(host_dir, "start", veid)
+    for change in ("env.set(add_addresses=['10.9.0.6'])", "env.set(remove_addresses=['10.9.0.5'])"):
+        assert hostnet.run(sys.executable, "-c", MODULES, host_dir, veid, change).stdout == "parts"
+    hostnet.output(host_dir, "stop", "--fast", veid)
