@@ -34,8 +34,11 @@ QUEUES = "-ifb"  # behind the alternative name of its interface: what its packet
 
 
 def alternative_name(tag: str, veid: int) -> str:
-    """What the interface on the host of a VE of this state dir is found by."""
-    return f"{tag}-{veid}"
+    """What the interface on the host of a VE of this state dir is found by: the tag, with venet for its ve.
+
+    systemd-networkd takes a veth that is named ve-* for one of systemd-nspawn's, by any of its names.
+    """
+    return f"{PREFIX}{tag.removeprefix('ve')}-{veid}"
 
 
 def new_name() -> str:
