@@ -15,7 +15,7 @@ from ve.errors import InvalidValue
 from ve.facts import Facts
 from ve.model import Config
 from ve.network import Given
-from ve.shapes import ATTACHED, SHARED, Shape
+from ve.shapes import ATTACHED, Shape
 from ve.state import State
 
 INSIDE = "eth0"  # of a port and a macvlan; a device keeps its name
@@ -23,22 +23,37 @@ _DEFAULT = {4: ip_network("0.0.0.0/0"), 6: ip_network("::/0")}
 
 
 def check(config: Config) -> None:
-    """InvalidValue for what does not go together with the shape of its network."""
+    """InvalidValue for what does not go together with the shape of its network, where it would mean nothing.
+
+    One that nobody named is that of a VE that may be given addresses while it runs, and then its ports and rate hold.
+    """
     shape = config.shape
-    own, attached = f"a VE with network {shape}", shape.kind in ATTACHED
+    own, kind = f"a VE with network {shape}", shape.kind if config.network else "routed"
+    if shape == Shape("ve", str(config.veid)):
+        raise InvalidValue(f"cannot use network {shape}: that is this VE itself")
     pools = [each for each in config.addresses if Wish.parse(each).address is None]
     slow = config.rate or config.delay or config.loss
-    for why, is_so in {
-        f"cannot use network {shape}: that is this VE itself": shape == Shape("ve", str(config.veid)),
-        f"cannot give addresses to {own}: it has no interface": shape.kind in ("none", *SHARED) and config.addresses,
-        f"cannot give {', '.join(pools)} to {own}: a pool's addresses are routed": attached and pools,
-        f"cannot give a gateway to {own}: its way out is its host": not attached and config.gateways,
-        f"cannot use network {shape}: it has no address to send from": shape.kind == "bridge" and not config.addresses,
-        f"cannot publish ports of {own}: its host does not route to it": attached and config.publish,
-        f"cannot slow {own}: nothing of it is on the host": shape.kind in ("macvlan", "device") and slow,
-    }.items():
-        if is_so:
-            raise InvalidValue(why)
+    for what, is_asked, kinds, why in (
+        (f"give addresses to {own}", config.addresses, ("routed", *ATTACHED), "it has no interface"),
+        (f"give {', '.join(pools)} to {own}", pools, ("routed",), "a pool's addresses are routed"),
+        (f"give a gateway to {own}", config.gateways, ATTACHED, "its way out is its host"),
+        (f"publish ports of {own}", config.publish, ("routed",), "its host does not route to it"),
+        (f"slow {own}", slow, ("routed", "bridge"), "nothing of it is on the host"),
+    ):
+        if is_asked and kind not in kinds:
+            raise InvalidValue(f"cannot {what}: {why}")
+    if not config.addresses:
+        _check_without(config, kind)
+
+
+def _check_without(config: Config, kind: str) -> None:
+    if kind == "bridge":
+        raise InvalidValue(f"cannot use network {config.shape}: it has no address to send from")
+    if config.publish:
+        raise InvalidValue(f"cannot publish {config.publish[0]} of {config.veid}: it has no address", "--ip")
+    if {*config.nameservers, *config.searchdomains} - {"inherit"}:
+        why = "without addresses it has those of its template"
+        raise InvalidValue(f"cannot give nameservers or searchdomains to {config.veid}: {why}")
 
 
 def attach(

@@ -100,12 +100,19 @@ def test_what_is_not_there_is_said_at_the_start(
         (("--ip", "10.9.0.5", "--gateway", "10.9.0.1"), "its way out is its host"),
         (("--network", "brigde:br0"), "there is no such kind"),
     ],
+        (("--network", "host", "--publish", "80:80"), "its host does not route to it"),
+        (("--publish", "80:80"), "cannot publish 80:80 of {veid}: it has no address"),
+        (("--network", "none", "--rate", "1mbit"), "nothing of it is on the host"),
+        (("--network", "ve:7", "--delay", "1ms"), "nothing of it is on the host"),
+        (("--network", "host", "--nameserver", "192.0.2.53"), "without addresses it has those of its template"),
+        (("--searchdomain", "example.org"), "without addresses it has those of its template"),
+        (("--network", "macvlan:eth0", "--nameserver", "192.0.2.53"), "without addresses it has those of its template"),
 )
 def test_what_does_not_go_together(
     hostnet: HostNet, host_dir: Path, host: "ve.Host", veid: int, words: tuple[str, ...], why: str
 ) -> None:
     refused = hostnet.ve(host_dir, "create", veid, "--template", "busybox", *words)
-    assert refused.returncode == 20 and why in refused.stderr, refused
+    assert refused.returncode == 20 and why.format(veid=veid) in refused.stderr, refused
 
 
 def test_a_start_that_fails_has_the_device_back(hostnet: HostNet, host: "ve.Host", host_dir: Path, veid: int) -> None:

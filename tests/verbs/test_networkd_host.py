@@ -36,7 +36,7 @@ class Networkd:
         """What to do with an interface: the words of its state file."""
         [link] = json.loads(self.hostnet.run("ip", "-j", "link", "show", "dev", interface).stdout)
         path = self.run / "systemd/netif/links" / str(link["ifindex"])
-        wait_until(lambda: path.exists() and re.search("ADMIN_STATE=(?!initialized|pending)", path.read_text()))
+        wait_until(lambda: path.exists() and bool(re.search("ADMIN_STATE=(?!init|pending)", path.read_text())))
         return path.read_text()
 
 
