@@ -66,15 +66,13 @@ def attach(
     pid: int,
     *,
     lost_ok: bool,
-    ephemeral: bool,
 ) -> Given:
     """Give a VE that is being started its interface; network.disconnect() and give_back() take it back.
 
     InvalidValue for an interface that is none, NotSupported for a device that would be lost, InUse for an address that
     another VE has.
     """
-    if not ephemeral:
-        network.claim(state, veid, words)
+    network.claim(state, veid, words)  # of one that is thrown away too: the kernel keeps no lease of these
     network.disconnect(state, veid)
     wishes = tuple(map(Wish.parse, words))
     own = interfaces.mac(state.tag, veid)

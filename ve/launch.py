@@ -260,7 +260,6 @@ def interface(launch: Launch) -> None:
             launch.given = attachment.attach(
                 *(*who, config.shape, config.addresses, config.gateways, pidfd, launch.pid),
                 lost_ok=config.device_lost_ok,
-                ephemeral=launch.ephemeral,
             )
             launch.undo.callback(attachment.take_back, launch.given, launch.pid)
         else:

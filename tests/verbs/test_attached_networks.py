@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -99,7 +100,6 @@ def test_what_is_not_there_is_said_at_the_start(
         (("--network", "host", "--ip", "10.9.0.5"), "it has no interface"),
         (("--ip", "10.9.0.5", "--gateway", "10.9.0.1"), "its way out is its host"),
         (("--network", "brigde:br0"), "there is no such kind"),
-    ],
         (("--network", "host", "--publish", "80:80"), "its host does not route to it"),
         (("--publish", "80:80"), "cannot publish 80:80 of {veid}: it has no address"),
         (("--network", "none", "--rate", "1mbit"), "nothing of it is on the host"),
@@ -107,6 +107,7 @@ def test_what_is_not_there_is_said_at_the_start(
         (("--network", "host", "--nameserver", "192.0.2.53"), "without addresses it has those of its template"),
         (("--searchdomain", "example.org"), "without addresses it has those of its template"),
         (("--network", "macvlan:eth0", "--nameserver", "192.0.2.53"), "without addresses it has those of its template"),
+    ],
 )
 def test_what_does_not_go_together(
     hostnet: HostNet, host_dir: Path, host: "ve.Host", veid: int, words: tuple[str, ...], why: str
@@ -123,6 +124,29 @@ def test_a_start_that_fails_has_the_device_back(hostnet: HostNet, host: "ve.Host
     assert failed.returncode == 47, failed.stderr
     [back] = json.loads(hostnet.run("ip", "-j", "address", "show", "dev", "spare0").stdout)
     assert "198.51.100.1" in [each["local"] for each in back["addr_info"]]
+
+
+@pytest.mark.parametrize("network", ["bridge:br0", "macvlan:br0"])
+def test_one_that_is_thrown_away_has_its_address_alone(
+    bridged: HostNet, host: "ve.Host", host_dir: Path, veid: int, network: str
+) -> None:
+    there = ("--network", network, "--ip", "192.0.2.50/24")
+    host.create(veid, template="busybox", network=network, addresses=["192.0.2.51/24"])
+    refused = bridged.ve(host_dir, "run", "busybox", "--network", network, "--ip", "192.0.2.51/24", "--", "true")
+    assert refused.returncode == 125 and f": VE {veid} has it" in refused.stderr
+    words = [*bridged.words, *commandline.words(host_dir, "run", "busybox", *there, "--", "sh", "-c", "echo; cat")]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with commandline.Process(words, **pipes) as running:  # type: ignore[call-overload]
+        running.stdout.readline()
+        bridged.outside("ping", "-c1", "-W10", "192.0.2.50")
+        for line in (("create", veid + 5000, "--template", "busybox"), ("run", "busybox")):
+            refused = bridged.ve(host_dir, *line, *there, *(("--", "true") if line[0] == "run" else ()))
+            assert refused.returncode and " has it\n" in refused.stderr, refused
+        running.kill()  # it ends with its maker, and with it its claim
+        running.wait()
+    bridged.output(host_dir, "create", veid + 5000, "--template", "busybox", *there)
+    bridged.output(host_dir, "destroy", veid + 5000)
+    bridged.output(host_dir, "list")  # removes what the dead one left
 
 
 @pytest.mark.parametrize("step", ["tell_names", "facts", "go"])
