@@ -2,23 +2,28 @@
 
 The admin's segment decides what comes and goes there, so addresses are given as they are asked for: no lease, and no
 way out but a gateway that was named.  The host sees to it that a bridge's port sends from its own addresses alone.
+
+    <run dir>/device/<VEID>     which device of the host's it has, and what that was there: of this boot
 """
 
 import contextlib
 import os
+import time
 from collections.abc import Iterator, Sequence
 from ipaddress import ip_address, ip_network
 
 from ve import bridgeports, interfaces, network, rtnetlink, venet
 from ve.addresses import Wish
-from ve.errors import InvalidValue
-from ve.facts import Facts
+from ve.errors import Error, InUse, InvalidValue
+from ve.facts import boot_id
 from ve.model import Config
 from ve.network import Given
 from ve.shapes import ATTACHED, Shape
 from ve.state import State
+from ve.wholefile import read_small, write_whole
 
 INSIDE = "eth0"  # of a port and a macvlan; a device keeps its name
+_DYING = 2.0  # seconds within which the kernel gives back what was in a namespace that has no process any more
 _DEFAULT = {4: ip_network("0.0.0.0/0"), 6: ip_network("::/0")}
 
 
@@ -77,7 +82,7 @@ def attach(
     wishes = tuple(map(Wish.parse, words))
     own = interfaces.mac(state.tag, veid)
     with open(f"/proc/{pid}/ns/net") as netns, contextlib.ExitStack() as undo:
-        name, inside, device = "", INSIDE, ""
+        name, inside = "", INSIDE
         if shape.kind == "bridge":
             name, owner = venet.new_name(), venet.alternative_name(state.tag, veid)
             undo.callback(bridgeports.release, owner)
@@ -88,12 +93,16 @@ def attach(
         elif shape.kind == "macvlan":
             interfaces.macvlan(netns.fileno(), shape.argument, INSIDE, own)
         else:
-            taken = interfaces.take(netns.fileno(), shape.argument, device_lost_ok=lost_ok)
+            inside = shape.argument
+            device = interfaces.device(inside, lost_ok=lost_ok)
+            undo.callback(_forget, state, veid)
+            _note(state, veid, device)
+            taken = interfaces.take(netns.fileno(), device)
             undo.callback(interfaces.give_back, netns.fileno(), taken)
-            inside, device = taken.name, taken.noted()
+            _note(state, veid, taken)
         _configure(pidfd, inside, wishes, gateways)
         undo.pop_all()
-    return Given(name, tuple(zip(words, ((wish,) for wish in wishes), strict=True)), device)
+    return Given(name, tuple(zip(words, ((wish,) for wish in wishes), strict=True)))
 
 
 def _configure(pidfd: int, name: str, wishes: Sequence[Wish], gateways: Sequence[str]) -> None:
@@ -107,29 +116,66 @@ def _configure(pidfd: int, name: str, wishes: Sequence[Wish], gateways: Sequence
     )
 
 
-def take_back(given: Given, pid: int) -> None:
+# --- a device of the host's -----------------------------------------------------------------------------------------
+
+
+def take_back(state: State, veid: int, pid: int) -> None:
     """Have the device on the host again of a VE whose start fails, while its init is there."""
-    if given.device:
+    if device := _noted(state, veid):
         with contextlib.suppress(FileNotFoundError), open(f"/proc/{pid}/ns/net") as netns:
-            interfaces.give_back(netns.fileno(), interfaces.Device.of(given.device))
+            interfaces.give_back(netns.fileno(), device)
+            _forget(state, veid)
 
 
 @contextlib.contextmanager
-def coming_back(facts: Facts) -> Iterator[None]:
-    """Have the device of a VE that ends meanwhile on the host again, also one that the kernel would delete with it."""
-    device = network.given(facts).device
+def coming_back(state: State, veid: int, pid: int) -> Iterator[list[Error]]:
+    """Have the device of a VE that ends meanwhile on the host again, also one that the kernel would delete with it.
+
+    Why it is not there, or not by its name, is in what this gives: for the caller to raise when the VE is cleared.
+    """
+    told, device = list[Error](), _noted(state, veid)
     if not device:
-        yield
+        yield told
         return
-    netns = os.open(f"/proc/{facts.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    netns = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     try:
-        yield
-        interfaces.give_back(netns, interfaces.Device.of(device))
+        yield told
+        try:
+            name = interfaces.give_back(netns, device)
+        except Error as error:
+            told.append(error)
+        else:
+            if name not in ("", device.name):
+                why = f"another interface has its name by now; it is {name}"
+                told.append(InUse(f"cannot give {device.name} back: {why}", f"ip link set {name} name {device.name}"))
+        _forget(state, veid)
     finally:
         os.close(netns)
 
 
-def look_after(facts: Facts | None) -> None:
-    """Make the device of a VE that has ended by itself what it was, where the kernel has given it back."""
-    if device := network.given(facts).device:
-        interfaces.give_back(None, interfaces.Device.of(device))
+def look_after(state: State, veid: int) -> None:
+    """Make the device of a VE that has ended by itself what it was, where the kernel gives it back."""
+    device = _noted(state, veid)
+    if not device:
+        return
+    deadline = time.monotonic() + _DYING
+    while not interfaces.give_back(None, device) and not device.kind and time.monotonic() < deadline:
+        time.sleep(0.01)  # the kernel tells nobody when it has taken a namespace apart
+    _forget(state, veid)
+
+
+def _note(state: State, veid: int, device: interfaces.Device) -> None:
+    """Before it is moved, so that who looks after it knows what it was whenever we are killed."""
+    state.make_dir(os.path.dirname(state.device(veid)))
+    with state.writing():
+        write_whole(state.device(veid), f"{boot_id()}\n{device.noted()}".encode(), durable=False)
+
+
+def _noted(state: State, veid: int) -> interfaces.Device | None:
+    boot, _, noted = read_small(state.device(veid)).decode().partition("\n")
+    return interfaces.Device.of(noted) if boot == boot_id() else None  # after another boot it is at home
+
+
+def _forget(state: State, veid: int) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(state.device(veid))

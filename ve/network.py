@@ -29,7 +29,6 @@ class Given:
 
     interface: str = ""
     addresses: tuple[tuple[str, tuple[Wish, ...]], ...] = ()
-    device: str = ""  # of the host's, that is in the VE: interfaces.Device, as it is noted
 
     def all(self) -> list[Wish]:
         return [each for _, given in self.addresses for each in given]
@@ -45,7 +44,7 @@ class Given:
         import json  # only a VE with a network pays for it
 
         table = {wish: list(map(str, given)) for wish, given in self.addresses}
-        return {"interface": self.interface, "addresses": json.dumps(table), "device": self.device}
+        return {"interface": self.interface, "addresses": json.dumps(table)}
 
 
 def given(facts: Facts | None) -> Given:
@@ -56,7 +55,7 @@ def given(facts: Facts | None) -> Given:
 
     table = json.loads(facts.extra["addresses"])
     addresses = tuple((wish, tuple(map(Wish.parse, each))) for wish, each in table.items())
-    return Given(facts.extra["interface"], addresses, facts.extra.get("device", ""))
+    return Given(facts.extra["interface"], addresses)
 
 
 def addresses(facts: Facts | None, wishes: Sequence[str]) -> list[str]:

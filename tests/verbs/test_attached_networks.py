@@ -10,6 +10,7 @@ import pytest
 
 import ve
 from tests.hostnet import HostNet
+from tests.kernel.netns import wait_until
 from tests.verbs import commandline
 
 pytestmark = pytest.mark.any_kernel  # on the stock kernel tests/kernel and test_addresses.py ask for the same
@@ -124,6 +125,55 @@ def test_a_start_that_fails_has_the_device_back(hostnet: HostNet, host: "ve.Host
     assert failed.returncode == 47, failed.stderr
     [back] = json.loads(hostnet.run("ip", "-j", "address", "show", "dev", "spare0").stdout)
     assert "198.51.100.1" in [each["local"] for each in back["addr_info"]]
+
+
+def spare(hostnet: HostNet, mac: str = "02:00:00:00:00:11") -> None:
+    hostnet.run("ip", "link", "add", "spare0", "address", mac, "type", "veth", "peer", "name", "spare1")
+
+
+def addresses(hostnet: HostNet, name: str) -> tuple[bool, list[str]]:
+    """Is it up, and what of IPv4 has it?"""
+    [link] = json.loads(hostnet.run("ip", "-j", "address", "show", "dev", name).stdout)
+    return "UP" in link["flags"], [each["local"] for each in link["addr_info"] if each["family"] == "inet"]
+
+
+@pytest.mark.parametrize("step", ["tell_names", "facts"])
+@pytest.mark.parametrize("verb", ["start", "destroy"])
+def test_what_a_device_was_outlives_who_started_it(
+    hostnet: HostNet, host: "ve.Host", host_dir: Path, veid: int, step: str, verb: str
+) -> None:
+    """The kernel gives a physical one back, as it is here made anew, without its addresses and down."""
+    spare(hostnet)
+    hostnet.run("ip", "address", "add", "198.51.100.1/24", "dev", "spare0")
+    hostnet.run("ip", "link", "set", "spare0", "up")
+    host.create(veid, template="busybox", network="device:spare0", device_lost_ok=True)
+    words = [*hostnet.words, *commandline.words(host_dir, "start", veid)]
+    with commandline.Process(words, env={**os.environ, "VE_FAULT": f"{step}:kill"}) as process:
+        process.wait(commandline.PATIENCE)
+    wait_until(lambda: "spare" not in hostnet.run("ip", "link").stdout)
+    spare(hostnet)
+    hostnet.output(host_dir, verb, veid)
+    if verb == "start":
+        hostnet.output(host_dir, "stop", "--fast", veid)
+    assert addresses(hostnet, "spare0") == (True, ["198.51.100.1"])
+    assert os.listdir(host_dir / "run/device") == []
+
+
+def test_a_device_whose_name_is_taken_comes_back_by_another(
+    hostnet: HostNet, host: "ve.Host", host_dir: Path, veid: int
+) -> None:
+    spare(hostnet)
+    hostnet.run("ip", "address", "add", "198.51.100.1/24", "dev", "spare0")
+    hostnet.run("ip", "link", "set", "spare0", "up")
+    host.create(veid, template="busybox", network="device:spare0", device_lost_ok=True)
+    hostnet.output(host_dir, "start", veid)
+    hostnet.run("ip", "link", "add", "spare0", "type", "bridge")
+    stopped = hostnet.ve(host_dir, "stop", "--fast", veid)
+    why = "cannot give spare0 back: another interface has its name by now; it is spare0-2"
+    assert (stopped.returncode, stopped.stderr) == (51, f"ve: {why}\nhint: ip link set spare0-2 name spare0\n")
+    assert addresses(hostnet, "spare0-2") == (True, ["198.51.100.1"])
+    assert addresses(hostnet, "spare0") == (False, [])
+    assert not commandline.cgroup(host_dir, veid).exists()  # it is stopped and cleared
 
 
 @pytest.mark.parametrize("network", ["bridge:br0", "macvlan:br0"])
