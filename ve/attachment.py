@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from ipaddress import ip_address, ip_network
 
-from ve import bridgeports, interfaces, network, rtnetlink, venet
+from ve import bridgeports, interfaces, linknames, network, rtnetlink, venet
 from ve.addresses import Wish
 from ve.errors import Error, InUse, InvalidValue
 from ve.facts import boot_id
@@ -84,7 +84,7 @@ def attach(
     with open(f"/proc/{pid}/ns/net") as netns, contextlib.ExitStack() as undo:
         name, inside = "", INSIDE
         if shape.kind == "bridge":
-            name, owner = venet.new_name(), venet.alternative_name(state.tag, veid)
+            name, owner = linknames.new_name(), linknames.alternative_name(state.tag, veid)
             undo.callback(bridgeports.release, owner)
             bridgeports.guard(owner, name, own, [wish.address for wish in wishes if wish.address])
             interfaces.bridge(netns.fileno(), shape.argument, name, INSIDE, own)

@@ -12,7 +12,20 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-from ve import bandwidth, bridgeports, claims, firewall, forwarding, leases, pool, publishing, rates, venet, wire
+from ve import (
+    bandwidth,
+    bridgeports,
+    claims,
+    firewall,
+    forwarding,
+    leases,
+    linknames,
+    pool,
+    publishing,
+    rates,
+    venet,
+    wire,
+)
 from ve.addresses import Address, Wish
 from ve.errors import InUse, InvalidValue
 from ve.facts import Facts, lives
@@ -123,7 +136,7 @@ def _await_way(claimant: claims.Claimant, address: Address) -> None:
 
 
 def _is_own(claimant: claims.Claimant, holder: leases.Holder) -> bool:
-    return holder.name == venet.alternative_name(claimant.state.tag, claimant.veid)
+    return holder.name == linknames.alternative_name(claimant.state.tag, claimant.veid)
 
 
 def _kept(claimant: claims.Claimant, asked: Iterable[Wish]) -> list[Address]:
@@ -167,7 +180,7 @@ def disconnect(state: State, veid: int, had: Callable[[], Given] = Given) -> Non
     for address in known.held():
         publishing.forget(address)
     venet.disconnect(state.tag, veid)
-    bridgeports.release(venet.alternative_name(state.tag, veid))
+    bridgeports.release(linknames.alternative_name(state.tag, veid))
     for address in known.held():
         _answer_no_more(address)
 

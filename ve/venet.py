@@ -15,42 +15,26 @@ which state dir's VEID that is.  Who has which address is asked in ve/leases.py.
 import contextlib
 import ipaddress
 import os
-import secrets
 import socket
 from collections.abc import Iterable
 
-from ve import rtnetlink
+from ve import linknames, rtnetlink
 from ve.addresses import Address, Wish
 from ve.errand import inside
 from ve.errors import NotSupported
 
-INSIDE, PREFIX, MAC = "venet0", "venet", "02:76:65:00:00:01"
+INSIDE, MAC = "venet0", "02:76:65:00:00:01"
 GATEWAYS = {4: ipaddress.ip_address("169.254.1.1"), 6: ipaddress.ip_address("fe80::1")}
 _DEFAULT = {4: ipaddress.ip_network("0.0.0.0/0"), 6: ipaddress.ip_network("::/0")}
-_LETTERS = "abcdefghijklmnopqrstuvwxyz234567"
 # <linux/if_link.h>, <linux/if.h>
 _IFALIASZ = 256
-QUEUES = "-ifb"  # behind the alternative name of its interface: what its packets are held in (ve/bandwidth.py)
-
-
-def alternative_name(tag: str, veid: int) -> str:
-    """What the interface on the host of a VE of this state dir is found by: the tag, with venet for its ve.
-
-    systemd-networkd takes a veth that is named ve-* for one of systemd-nspawn's, by any of its names.
-    """
-    return f"{PREFIX}{tag.removeprefix('ve')}-{veid}"
-
-
-def new_name() -> str:
-    """Of an interface on the host, as no other start of any VE has it."""
-    return PREFIX + "".join(secrets.choice(_LETTERS) for _ in range(15 - len(PREFIX)))
 
 
 def connect(pidfd: int, netns: int, tag: str, veid: int, state_dir: str) -> str:
     """Make the pair of a VE that has none, without addresses: the name on the host."""
-    name = new_name()
+    name = linknames.new_name()
     pair = rtnetlink.new_pair(name, INSIDE, netns, MAC, rtnetlink.IFF_NOARP)
-    rtnetlink.ask(pair, rtnetlink.alternative_name(name, alternative_name(tag, veid)))
+    rtnetlink.ask(pair, rtnetlink.alternative_name(name, linknames.alternative_name(tag, veid)))
     index = socket.if_nametoindex(name)
     gateway = rtnetlink.address(rtnetlink.NEWADDR, index, GATEWAYS[4], local=True)
     shown = state_dir.isprintable() and len(os.fsencode(state_dir)) < _IFALIASZ
@@ -64,9 +48,9 @@ def connect(pidfd: int, netns: int, tag: str, veid: int, state_dir: str) -> str:
 
 def disconnect(tag: str, veid: int) -> None:
     """Remove the pair of a VE, and with it its leases, if it has one; and what its packets were held in."""
-    own = alternative_name(tag, veid)
+    own = linknames.alternative_name(tag, veid)
     with contextlib.suppress(OSError):
-        rtnetlink.ask(*map(rtnetlink.delete_named, (own, own + QUEUES)))
+        rtnetlink.ask(*map(rtnetlink.delete_named, (own, own + linknames.QUEUES)))
 
 
 def cut(name: str) -> None:

@@ -40,7 +40,7 @@ LEVELS = (
         "ve.devices",
         "ve.confinement",
         "ve.rlimits",
-        "ve.errand ve.netlink ve.rtnetlink ve.venet ve.leases ve.forwarding ve.wire ve.interfaces "
+        "ve.errand ve.linknames ve.netlink ve.rtnetlink ve.venet ve.leases ve.forwarding ve.wire ve.interfaces "
         "ve.bandwidth ve.nftables ve.ruleset ve.otherfirewalls ve.sockets ve.netfilter ve.ptys ve.sharedmemory "
         "ve.sample",
         "ve.terminal",
