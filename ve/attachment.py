@@ -2,43 +2,62 @@
 
 The admin's segment decides what comes and goes there, so addresses are given as they are asked for: no lease, and no
 way out but a gateway that was named.  The host sees to it that a bridge's port sends from its own addresses alone.
+
+    <run dir>/device/<VEID>     which device of the host's it has, and what that was there: of this boot
 """
 
 import contextlib
 import os
-import socket
+import time
 from collections.abc import Iterator, Sequence
 from ipaddress import ip_address
 
-from ve import firewall, interfaces, network, rtnetlink, venet
+from ve import bridgeports, interfaces, linknames, network, rtnetlink, venet
 from ve.addresses import Wish
-from ve.errors import InvalidValue
-from ve.facts import Facts
+from ve.errors import Error, InUse, InvalidValue
+from ve.facts import boot_id
 from ve.model import Config
 from ve.network import Given
-from ve.shapes import ATTACHED, SHARED, Shape
+from ve.shapes import ATTACHED, Shape
 from ve.state import State
+from ve.wholefile import read_small, write_whole
 
 INSIDE = "eth0"  # of a port and a macvlan; a device keeps its name
+_DYING = 2.0  # seconds within which the kernel gives back what was in a namespace that has no process any more
 
 
 def check(config: Config) -> None:
-    """InvalidValue for what does not go together with the shape of its network."""
+    """InvalidValue for what does not go together with the shape of its network, where it would mean nothing.
+
+    One that nobody named is that of a VE that may be given addresses while it runs, and then its ports and rate hold.
+    """
     shape = config.shape
-    own, attached = f"a VE with network {shape}", shape.kind in ATTACHED
+    own, kind = f"a VE with network {shape}", shape.kind if config.network else "routed"
+    if shape == Shape("ve", str(config.veid)):
+        raise InvalidValue(f"cannot use network {shape}: that is this VE itself")
     pools = [each for each in config.addresses if Wish.parse(each).address is None]
     slow = config.rate or config.delay or config.loss
-    for why, is_so in {
-        f"cannot use network {shape}: that is this VE itself": shape == Shape("ve", str(config.veid)),
-        f"cannot give addresses to {own}: it has no interface": shape.kind in ("none", *SHARED) and config.addresses,
-        f"cannot give {', '.join(pools)} to {own}: a pool's addresses are routed": attached and pools,
-        f"cannot give a gateway to {own}: its way out is its host": not attached and config.gateways,
-        f"cannot use network {shape}: it has no address to send from": shape.kind == "bridge" and not config.addresses,
-        f"cannot publish ports of {own}: its host does not route to it": attached and config.publish,
-        f"cannot slow {own}: nothing of it is on the host": shape.kind in ("macvlan", "device") and slow,
-    }.items():
-        if is_so:
-            raise InvalidValue(why)
+    for what, is_asked, kinds, why in (
+        (f"give addresses to {own}", config.addresses, ("routed", *ATTACHED), "it has no interface"),
+        (f"give {', '.join(pools)} to {own}", pools, ("routed",), "a pool's addresses are routed"),
+        (f"give a gateway to {own}", config.gateways, ATTACHED, "its way out is its host"),
+        (f"publish ports of {own}", config.publish, ("routed",), "its host does not route to it"),
+        (f"slow {own}", slow, ("routed", "bridge"), "nothing of it is on the host"),
+    ):
+        if is_asked and kind not in kinds:
+            raise InvalidValue(f"cannot {what}: {why}")
+    if not config.addresses:
+        _check_without(config, kind)
+
+
+def _check_without(config: Config, kind: str) -> None:
+    if kind == "bridge":
+        raise InvalidValue(f"cannot use network {config.shape}: it has no address to send from")
+    if config.publish:
+        raise InvalidValue(f"cannot publish {config.publish[0]} of {config.veid}: it has no address", "--ip")
+    if {*config.nameservers, *config.searchdomains} - {"inherit"}:
+        why = "without addresses it has those of its template"
+        raise InvalidValue(f"cannot give nameservers or searchdomains to {config.veid}: {why}")
 
 
 def attach(
@@ -51,73 +70,111 @@ def attach(
     pid: int,
     *,
     lost_ok: bool,
-    ephemeral: bool,
 ) -> Given:
     """Give a VE that is being started its interface; network.disconnect() and give_back() take it back.
 
     InvalidValue for an interface that is none, NotSupported for a device that would be lost, InUse for an address that
     another VE has.
     """
-    if not ephemeral:
-        network.claim(state, veid, words)
+    network.claim(state, veid, words)  # of one that is thrown away too: the kernel keeps no lease of these
     network.disconnect(state, veid)
     wishes = tuple(map(Wish.parse, words))
     own = interfaces.mac(state.tag, veid)
     with open(f"/proc/{pid}/ns/net") as netns, contextlib.ExitStack() as undo:
-        name, inside, device = "", INSIDE, ""
+        name, inside = "", INSIDE
         if shape.kind == "bridge":
-            name = venet.new_name()
-            firewall.guard_port(name, own, [wish.address for wish in wishes if wish.address])
-            undo.callback(firewall.release_port, name)
+            name, owner = linknames.new_name(), linknames.alternative_name(state.tag, veid)
+            undo.callback(bridgeports.release, owner)
+            bridgeports.guard(owner, name, own, [wish.address for wish in wishes if wish.address])
             interfaces.bridge(netns.fileno(), shape.argument, name, INSIDE, own)
             undo.callback(venet.cut, name)
-            rtnetlink.ask(rtnetlink.alternative_name(name, venet.alternative_name(state.tag, veid)))
+            rtnetlink.ask(rtnetlink.alternative_name(name, owner))
         elif shape.kind == "macvlan":
             interfaces.macvlan(netns.fileno(), shape.argument, INSIDE, own)
         else:
-            taken = interfaces.take(netns.fileno(), shape.argument, device_lost_ok=lost_ok)
+            inside = shape.argument
+            device = interfaces.device(inside, lost_ok=lost_ok)
+            undo.callback(_forget, state, veid)
+            _note(state, veid, device)
+            taken = interfaces.take(netns.fileno(), device)
             undo.callback(interfaces.give_back, netns.fileno(), taken)
-            inside, device = taken.name, taken.noted()
+            _note(state, veid, taken)
         _configure(pidfd, inside, wishes, gateways)
         undo.pop_all()
-    return Given(name, tuple(zip(words, ((wish,) for wish in wishes), strict=True)), device)
+    return Given(name, tuple(zip(words, ((wish,) for wish in wishes), strict=True)))
 
 
 def _configure(pidfd: int, name: str, wishes: Sequence[Wish], gateways: Sequence[str]) -> None:
-    def there() -> None:
-        index = socket.if_nametoindex(name)
-        for wish in wishes:
-            if wish.address:
-                rtnetlink.ask(rtnetlink.address(rtnetlink.NEWADDR, index, wish.address, wish.length))
-        for gateway in map(ip_address, gateways):
-            rtnetlink.ask(rtnetlink.route(rtnetlink.NEWROUTE, index, rtnetlink.DEFAULT[gateway.version], gateway))
+    index = rtnetlink.index_there(pidfd, name)
+    given = [(wish.address, wish.length) for wish in wishes if wish.address]
+    out = [(rtnetlink.DEFAULT[gateway.version], gateway) for gateway in map(ip_address, gateways)]
+    rtnetlink.ask_there(
+        pidfd,
+        *(rtnetlink.address(rtnetlink.NEWADDR, index, *each) for each in given),
+        *(rtnetlink.route(rtnetlink.NEWROUTE, index, *each) for each in out),
+    )
 
-    venet.inside(pidfd, there)
+
+# --- a device of the host's -----------------------------------------------------------------------------------------
 
 
-def take_back(given: Given, pid: int) -> None:
+def take_back(state: State, veid: int, pid: int) -> None:
     """Have the device on the host again of a VE whose start fails, while its init is there."""
-    if given.device:
+    if device := _noted(state, veid):
         with contextlib.suppress(FileNotFoundError), open(f"/proc/{pid}/ns/net") as netns:
-            interfaces.give_back(netns.fileno(), interfaces.Device.of(given.device))
+            interfaces.give_back(netns.fileno(), device)
+            _forget(state, veid)
 
 
 @contextlib.contextmanager
-def coming_back(facts: Facts) -> Iterator[None]:
-    """Have the device of a VE that ends meanwhile on the host again, also one that the kernel would delete with it."""
-    device = network.given(facts).device
+def coming_back(state: State, veid: int, pid: int) -> Iterator[list[Error]]:
+    """Have the device of a VE that ends meanwhile on the host again, also one that the kernel would delete with it.
+
+    Why it is not there, or not by its name, is in what this gives: for the caller to raise when the VE is cleared.
+    """
+    told, device = list[Error](), _noted(state, veid)
     if not device:
-        yield
+        yield told
         return
-    netns = os.open(f"/proc/{facts.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    netns = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     try:
-        yield
-        interfaces.give_back(netns, interfaces.Device.of(device))
+        yield told
+        try:
+            name = interfaces.give_back(netns, device)
+        except Error as error:
+            told.append(error)
+        else:
+            if name not in ("", device.name):
+                why = f"another interface has its name by now; it is {name}"
+                told.append(InUse(f"cannot give {device.name} back: {why}", f"ip link set {name} name {device.name}"))
+        _forget(state, veid)
     finally:
         os.close(netns)
 
 
-def look_after(facts: Facts | None) -> None:
-    """Make the device of a VE that has ended by itself what it was, where the kernel has given it back."""
-    if device := network.given(facts).device:
-        interfaces.give_back(None, interfaces.Device.of(device))
+def look_after(state: State, veid: int) -> None:
+    """Make the device of a VE that has ended by itself what it was, where the kernel gives it back."""
+    device = _noted(state, veid)
+    if not device:
+        return
+    deadline = time.monotonic() + _DYING
+    while not interfaces.give_back(None, device) and not device.kind and time.monotonic() < deadline:
+        time.sleep(0.01)  # the kernel tells nobody when it has taken a namespace apart
+    _forget(state, veid)
+
+
+def _note(state: State, veid: int, device: interfaces.Device) -> None:
+    """Before it is moved, so that who looks after it knows what it was whenever we are killed."""
+    state.make_dir(os.path.dirname(state.device(veid)))
+    with state.writing():
+        write_whole(state.device(veid), f"{boot_id()}\n{device.noted()}".encode(), durable=False)
+
+
+def _noted(state: State, veid: int) -> interfaces.Device | None:
+    boot, _, noted = read_small(state.device(veid)).decode().partition("\n")
+    return interfaces.Device.of(noted) if boot == boot_id() else None  # after another boot it is at home
+
+
+def _forget(state: State, veid: int) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(state.device(veid))

@@ -15,7 +15,7 @@ import socket
 import struct
 from contextlib import contextmanager, suppress
 
-from ve import leases, netlink, rtnetlink, venet
+from ve import leases, linknames, netlink, rtnetlink
 from ve.errors import NotSupported
 from ve.rates import Rate
 
@@ -101,9 +101,9 @@ def release(interface: str) -> None:
 def sweep() -> list[str]:
     """The same for all interfaces of VEs that are no more; which ones."""
     names = {name for _, name in socket.if_nameindex()}
-    left = [name for name in names if _is_ifb(name) and f"{venet.PREFIX}{name.removeprefix(IFB)}" not in names]
+    left = [name for name in names if _is_ifb(name) and f"{linknames.PREFIX}{name.removeprefix(IFB)}" not in names]
     for name in left:
-        release(f"{venet.PREFIX}{name.removeprefix(IFB)}")
+        release(f"{linknames.PREFIX}{name.removeprefix(IFB)}")
     return left
 
 
@@ -136,7 +136,7 @@ def _mend(interface: str) -> None:
 
 
 def _ifb_name(interface: str) -> str:
-    return IFB + interface.removeprefix(venet.PREFIX)
+    return IFB + interface.removeprefix(linknames.PREFIX)
 
 
 def _is_ifb(name: str) -> bool:
@@ -167,9 +167,9 @@ def _both(interface: str) -> tuple[int, int]:
         kind = ("IFLA_LINKINFO", {"attrs": [("IFLA_INFO_KIND", "ifb")]})
         rtnetlink.ask(rtnetlink.link(rtnetlink.NEWLINK, [("IFLA_IFNAME", name), kind], how=rtnetlink.NEW))
         if (about := leases.interface(interface)) and about.name:
-            rtnetlink.ask(rtnetlink.alternative_name(name, about.name + venet.QUEUES))
+            rtnetlink.ask(rtnetlink.alternative_name(name, about.name + linknames.QUEUES))
     ifb = socket.if_nametoindex(name)
-    rtnetlink.ask(rtnetlink.no_own_address(ifb), rtnetlink.up(ifb))
+    rtnetlink.ask(*rtnetlink.no_own_address(ifb), rtnetlink.up(ifb))
     for message in (_ingress(index), _redirect(index, ifb)):
         with suppress(FileExistsError):
             rtnetlink.ask(message)

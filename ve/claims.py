@@ -16,6 +16,7 @@ from ipaddress import ip_address
 
 from ve.addresses import Address
 from ve.errors import InUse
+from ve.facts import lives
 from ve.model import VEID_MAX
 from ve.pool import alone, directory
 from ve.state import State
@@ -53,8 +54,13 @@ class Claimant:
         return _text(_link(address)) == self.conf
 
     def confirms(self, address: Address) -> bool:
-        """It holds its lock while it is made or destroyed."""
-        return address in self.claims() and (os.path.exists(self.conf) or self.state.is_locked(self.veid))
+        """It is there, or holds its lock while it is made or destroyed; one that is thrown away lives."""
+        is_there = os.path.exists(self.conf) or self.state.is_locked(self.veid)
+        return address in self.claims() and (is_there or self._lives_meanwhile())
+
+    def _lives_meanwhile(self) -> bool:
+        facts = self.state.read_facts(self.veid)
+        return bool(facts and facts.ephemeral and lives(facts))
 
 
 def claim(state: State, veid: int, addresses: Iterable[Address]) -> None:

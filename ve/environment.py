@@ -117,7 +117,7 @@ class Environment(Instance):
         """Shut it down through its own init, and kill it timeout seconds later, or at once if fast.
 
         True if it went by itself.  A frozen one is thawed first.  NotRunning, StopFailed.  ActionFailed if an action
-        script failed: it is stopped all the same.
+        script failed, InUse if its device has another name on the host now: it is stopped all the same.
         """
         with self.locked():
             return self._stop(timeout, fast)
@@ -133,12 +133,13 @@ class Environment(Instance):
             if self.cgroup.frozen():
                 self.cgroup.freeze(False)
             patience = 0 if fast else timeout
-            with attachment.coming_back(facts):
+            with attachment.coming_back(self.state, self.veid, facts.pid) as told:
                 orderly = shutdown.shut_down(self.veid, facts.pid, pidfd, self.cgroup, patience, self._halt)
             self.leave()
             self._act_unmounted()
-        if refused:
-            raise refused
+        for other in (refused, *told):
+            if other:
+                raise other
         return orderly
 
     def _halt(self, command: tuple[str, ...]) -> None:

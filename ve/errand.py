@@ -10,6 +10,8 @@ import threading
 from collections.abc import Callable
 from typing import TypeVar
 
+from ve._linux import syscalls
+
 T = TypeVar("T")
 
 
@@ -30,3 +32,13 @@ def in_a_thread(work: Callable[[], T]) -> T:
     if isinstance(result, BaseException):
         raise result
     return result
+
+
+def inside(fd: int, work: Callable[[], T]) -> T:
+    """Do it in a network namespace: fd is a descriptor of it, or a pidfd of who is there."""
+
+    def there() -> T:
+        syscalls.setns(fd, syscalls.CLONE_NEWNET)
+        return work()
+
+    return in_a_thread(there)

@@ -262,7 +262,7 @@ class Instance:
         shutdown.end(self.veid, self.cgroup)
         facts = self.state.read_facts(self.veid)
         network.disconnect(self.state, self.veid, lambda: network.given(facts))
-        attachment.look_after(facts)
+        attachment.look_after(self.state, self.veid)
         traffic.note_end(self.state, self.veid, facts, ephemeral=self.ephemeral)
         if not self.ephemeral:
             ledger.note_end(self.state, self.veid, self.cgroup, outfit.barriers(facts))

@@ -13,9 +13,10 @@ import os
 import socket
 import struct
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
-from ve import netlink, rtnetlink, venet
+from ve import netlink, rtnetlink
+from ve.errand import inside
 from ve.errors import InvalidValue, NotSupported, nearest
 
 # <linux/if_link.h>, <linux/rtnetlink.h>, <linux/if_bridge.h>, <linux/neighbour.h>
@@ -67,13 +68,13 @@ def bridge(netns: int, name: str, outside: str, inside: str, mac: str) -> None:
         rtnetlink.ask(rtnetlink.new_pair(outside, inside, netns, _port_mac(mac), peer_mac=mac))
         index = socket.if_nametoindex(outside)
         undo.callback(rtnetlink.ask, rtnetlink.delete(index))
-        rtnetlink.ask(rtnetlink.no_own_address(index))
+        rtnetlink.ask(*rtnetlink.no_own_address(index))
         rtnetlink.ask(_change(index, (rtnetlink.IFLA_MASTER, struct.pack("=I", there.index))))
         port = b"".join(netlink.attribute(option, bytes([value])) for option, value in _PORT.items())
         info = netlink.attribute(_INFO_SLAVE_KIND, b"bridge\0") + netlink.attribute(_INFO_SLAVE_DATA, port)
         rtnetlink.ask(_change(index, (rtnetlink.IFLA_LINKINFO, info)))
         known = rtnetlink.NDMSG.pack(_AF_BRIDGE, index, _NUD_STATIC, _NTF_MASTER, 0)
-        known += netlink.attribute(_NDA_LLADDR, bytes.fromhex(mac.replace(":", "")))
+        known += netlink.attribute(_NDA_LLADDR, netlink.mac(mac))
         rtnetlink.ask(netlink.request(rtnetlink.NEWNEIGH, known, rtnetlink.NEW))
         rtnetlink.ask(rtnetlink.up(index))
         _up_inside(netns, inside)
@@ -90,7 +91,7 @@ def macvlan(netns: int, name: str, inside: str, mac: str) -> None:
     for kind, value in (
         (rtnetlink.IFLA_LINK, struct.pack("=I", there.index)),
         (rtnetlink.IFLA_IFNAME, inside.encode() + b"\0"),
-        (rtnetlink.IFLA_ADDRESS, bytes.fromhex(mac.replace(":", ""))),
+        (rtnetlink.IFLA_ADDRESS, netlink.mac(mac)),
         (_IFLA_NET_NS_FD, struct.pack("=i", netns)),
         (rtnetlink.IFLA_LINKINFO, info),
     ):
@@ -105,16 +106,17 @@ def macvlan(netns: int, name: str, inside: str, mac: str) -> None:
 
 @dataclass(frozen=True)
 class Device:
-    """A device that is in a VE: its number there, and what it was on the host."""
+    """A device of the host's: what it is there, and its number in a VE once it is in one."""
 
-    index: int
     name: str
     mac: str
+    kind: str  # "" of a physical one
     up: bool
     addresses: tuple[str, ...]  # with their lengths
+    index: int = 0
 
     def noted(self) -> str:
-        """As facts keep it."""
+        """In one line."""
         import json  # only who moves a device pays for it
 
         return json.dumps(asdict(self))
@@ -127,11 +129,11 @@ class Device:
         return cls(**about | {"addresses": tuple(about["addresses"])})
 
 
-def take(netns: int, name: str, *, device_lost_ok: bool = False) -> Device:
-    """Move the device into the VE, where it keeps its name and is up, and has no address; give_back() takes it back.
+def device(name: str, *, lost_ok: bool = False) -> Device:
+    """The one of this name, which a VE may be given: InvalidValue.
 
-    A physical one comes back to the initial network namespace when the VE's namespace ends without that; one that a
-    program has made would be deleted then, so it is NotSupported without device_lost_ok.
+    A physical one comes back to the initial network namespace when the VE's namespace ends without give_back(); one
+    that a program has made would be deleted then, so it is NotSupported without lost_ok.
     """
     shape = f"device:{name}"
     there = _look(shape, name)
@@ -140,47 +142,62 @@ def take(netns: int, name: str, *, device_lost_ok: bool = False) -> Device:
     if there.master:
         owner = socket.if_indextoname(there.master)
         raise InvalidValue(f"cannot use network {shape}: it is a part of {owner}", f"ip link set {name} nomaster")
-    if there.kind and not device_lost_ok:
+    if there.kind and not lost_ok:
         why = f"it is virtual ({there.kind}), and would be lost if the VE ended by itself"
         raise NotSupported(f"cannot use network {shape}: {why}", "--device-lost-ok, or macvlan:IF or bridge:BR")
-    addresses = tuple(_addresses(there.index))
-    with _refused(shape):
+    return Device(name, there.mac, there.kind, bool(there.flags & _IFF_UP), tuple(_addresses(there.index)))
+
+
+def take(netns: int, device: Device) -> Device:
+    """Move it into the VE, where it keeps its name and is up, and has no address; give_back() takes it back."""
+    there = _look(f"device:{device.name}", device.name)
+    with _refused(f"device:{device.name}"), contextlib.ExitStack() as undo:
         rtnetlink.ask(_change(there.index, (_IFLA_NET_NS_FD, struct.pack("=i", netns))))
-        index = _up_inside(netns, name)
-    return Device(index, there.name, there.mac, bool(there.flags & _IFF_UP), addresses)
+        taken = replace(device, index=rtnetlink.index_there(netns, device.name))
+        undo.callback(give_back, netns, taken)
+        rtnetlink.ask_there(netns, rtnetlink.up(taken.index))
+        undo.pop_all()
+    return taken
 
 
-def give_back(netns: int | None, device: Device) -> bool:
-    """Have the device on the host again as it was, with its name and addresses but for routes; False if it is lost.
+def give_back(netns: int | None, device: Device) -> str:
+    """Have the device on the host again as it was, with its addresses but for routes: its name, and "" if it is lost.
 
-    netns is None of a VE that has ended by itself: then it is looked for where the kernel puts it.  InvalidValue if its
-    name is another's by now.
+    The name is another than before only where one has that by now.  netns is None of a VE that has ended by itself:
+    then it is looked for where the kernel puts it.  InvalidValue is what the kernel refuses.
     """
-    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    name, home = device.name, os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     try:
         with _refused(f"device:{device.name}"):
-            if netns is not None and not venet.inside(netns, lambda: _send_home(home, device)):
-                return False
-            there = _found(device.name)
+            if netns is not None:
+                name = next((each for each in _names(device.name) if _found(each) is None), device.name)
+                if not inside(netns, lambda: _send_home(home, device, name)):
+                    return ""
+            there = _found(name)
             if there is None or there.mac != device.mac:
-                return False
+                return ""
             _restore(there.index, device)
     finally:
         os.close(home)
-    return True
+    return name
 
 
-def _send_home(home: int, device: Device) -> bool:
+def _names(wanted: str) -> Iterator[str]:
+    yield wanted
+    yield from (f"{wanted[:12]}-{number}" for number in range(2, 100))
+
+
+def _send_home(home: int, device: Device, name: str) -> bool:
     """From within the VE, whatever that has made of its name and address."""
     down = netlink.request(rtnetlink.NEWLINK, rtnetlink.IFINFOMSG.pack(0, 0, device.index, 0, _IFF_UP))
     try:
-        rtnetlink.ask(down, _change(device.index, (rtnetlink.IFLA_ADDRESS, bytes.fromhex(device.mac.replace(":", "")))))
+        rtnetlink.ask(down, _change(device.index, (rtnetlink.IFLA_ADDRESS, netlink.mac(device.mac))))
     except OSError as error:
         if error.errno == errno.ENODEV:
             return False
         raise
-    name = (rtnetlink.IFLA_IFNAME, device.name.encode() + b"\0")
-    rtnetlink.ask(_change(device.index, (_IFLA_NET_NS_FD, struct.pack("=i", home)), name))
+    called = (rtnetlink.IFLA_IFNAME, name.encode() + b"\0")
+    rtnetlink.ask(_change(device.index, (_IFLA_NET_NS_FD, struct.pack("=i", home)), called))
     return True
 
 
@@ -246,13 +263,9 @@ def _change(index: int, *attributes: tuple[int, bytes]) -> bytes:
 
 def _up_inside(netns: int, name: str) -> int:
     """Its number there."""
-
-    def there() -> int:
-        index = socket.if_nametoindex(name)
-        rtnetlink.ask(rtnetlink.up(index))
-        return index
-
-    return venet.inside(netns, there)
+    index = rtnetlink.index_there(netns, name)
+    rtnetlink.ask_there(netns, rtnetlink.up(index))
+    return index
 
 
 def _port_mac(mac: str) -> str:

@@ -260,9 +260,8 @@ def interface(launch: Launch) -> None:
             launch.given = attachment.attach(
                 *(*who, config.shape, config.addresses, config.gateways, pidfd, launch.pid),
                 lost_ok=config.device_lost_ok,
-                ephemeral=launch.ephemeral,
             )
-            launch.undo.callback(attachment.take_back, launch.given, launch.pid)
+            launch.undo.callback(attachment.take_back, *who, launch.pid)
         else:
             launch.given = network.connect(*who, config.addresses, pidfd, launch.pid, ephemeral=launch.ephemeral)
     finally:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from ve import netlink, rtnetlink
 from ve.addresses import Address
-from ve.venet import PREFIX
+from ve.linknames import PREFIX
 
 # <linux/rtnetlink.h>, <linux/if_link.h>, <linux/netlink.h>
 _RTNEXTHOP = struct.Struct("=HBBi")

@@ -142,6 +142,11 @@ def find(body: memoryview, kind: int, at: int) -> int:
     return 0
 
 
+def mac(text: str) -> bytes:
+    """An Ethernet address, as the kernel has what people write with colons."""
+    return bytes.fromhex(text.replace(":", ""))
+
+
 def attribute(kind: int, value: bytes) -> bytes:
     size = _NLATTR.size + len(value)
     return _NLATTR.pack(size, kind) + value + bytes(_aligned(size) - size)

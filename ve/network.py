@@ -12,7 +12,20 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-from ve import bandwidth, claims, firewall, forwarding, leases, pool, publishing, rates, venet, wire
+from ve import (
+    bandwidth,
+    bridgeports,
+    claims,
+    firewall,
+    forwarding,
+    leases,
+    linknames,
+    pool,
+    publishing,
+    rates,
+    venet,
+    wire,
+)
 from ve.addresses import Address, Wish
 from ve.errors import InUse, InvalidValue
 from ve.facts import Facts, lives
@@ -29,7 +42,6 @@ class Given:
 
     interface: str = ""
     addresses: tuple[tuple[str, tuple[Wish, ...]], ...] = ()
-    device: str = ""  # of the host's, that is in the VE: interfaces.Device, as it is noted
 
     def all(self) -> list[Wish]:
         return [each for _, given in self.addresses for each in given]
@@ -45,7 +57,7 @@ class Given:
         import json  # only a VE with a network pays for it
 
         table = {wish: list(map(str, given)) for wish, given in self.addresses}
-        return {"interface": self.interface, "addresses": json.dumps(table), "device": self.device}
+        return {"interface": self.interface, "addresses": json.dumps(table)}
 
 
 def given(facts: Facts | None) -> Given:
@@ -56,7 +68,7 @@ def given(facts: Facts | None) -> Given:
 
     table = json.loads(facts.extra["addresses"])
     addresses = tuple((wish, tuple(map(Wish.parse, each))) for wish, each in table.items())
-    return Given(facts.extra["interface"], addresses, facts.extra.get("device", ""))
+    return Given(facts.extra["interface"], addresses)
 
 
 def addresses(facts: Facts | None, wishes: Sequence[str]) -> list[str]:
@@ -124,7 +136,7 @@ def _await_way(claimant: claims.Claimant, address: Address) -> None:
 
 
 def _is_own(claimant: claims.Claimant, holder: leases.Holder) -> bool:
-    return holder.name == venet.alternative_name(claimant.state.tag, claimant.veid)
+    return holder.name == linknames.alternative_name(claimant.state.tag, claimant.veid)
 
 
 def _kept(claimant: claims.Claimant, asked: Iterable[Wish]) -> list[Address]:
@@ -168,8 +180,7 @@ def disconnect(state: State, veid: int, had: Callable[[], Given] = Given) -> Non
     for address in known.held():
         publishing.forget(address)
     venet.disconnect(state.tag, veid)
-    if known.interface:
-        firewall.release_port(known.interface)
+    bridgeports.release(linknames.alternative_name(state.tag, veid))
     for address in known.held():
         _answer_no_more(address)
 
@@ -359,6 +370,7 @@ def _is_dead(holder: leases.Holder) -> bool:
 
 def have_rules() -> None:
     """The rules that keep every VE to its own addresses; after a boot, what `ve network add --nat` was told as well."""
+    bridgeports.ensure()
     if firewall.ensure(lambda: [str(each) for source in pool.pools() if source.nat for each in source.networks]):
         for source in [each for each in pool.pools() if each.nat]:
             forwarding.turn_on(source.versions, contextlib.ExitStack(), f"cannot let pool {source.name} reach out")

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Literal
 
-from ve import claims, firewall, forwarding, leases, pool, venet, wire
+from ve import claims, firewall, forwarding, leases, linknames, pool, venet, wire
 from ve.addresses import Address, network
 from ve.errors import InUse, InvalidValue, require_root
 from ve.pool import Pool
@@ -104,7 +104,7 @@ def _taken(source: Pool) -> builtins.list[Lease]:
     for address, claimant in claims.claimed():
         if address in source:
             holder = held.get(address)
-            own = holder and holder.name == venet.alternative_name(claimant.state.tag, claimant.veid)
+            own = holder and holder.name == linknames.alternative_name(claimant.state.tag, claimant.veid)
             interface = held.pop(address).interface if own else None
             kind: Literal["claim", "both"] = "both" if own else "claim"
             found.append(Lease(address, claimant.veid, claimant.state.path, interface, kind))

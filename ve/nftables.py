@@ -55,10 +55,6 @@ def interface(name: str) -> bytes:
     return name.encode().ljust(16, b"\0")
 
 
-def mac(text: str) -> bytes:
-    return bytes.fromhex(text.replace(":", ""))
-
-
 def service(port: int) -> bytes:
     return port.to_bytes(2, "big")
 

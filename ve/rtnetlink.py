@@ -20,6 +20,7 @@ from typing import Any
 
 from ve import netlink
 from ve.addresses import Address, Network
+from ve.errand import inside
 
 # <linux/rtnetlink.h>, <linux/netlink.h>, <linux/if.h>, <linux/if_link.h>, <linux/neighbour.h>
 NEWLINK, DELLINK, GETLINK = 16, 17, 18
@@ -66,10 +67,15 @@ def alternative_name(name: str, other: str) -> bytes:
     return link(NEWLINKPROP, [("IFLA_IFNAME", name), given], how=NEW)
 
 
-def no_own_address(index: int) -> bytes:
-    """It will have no link-local IPv6 address but those that it is given."""
+def no_own_address(index: int) -> list[bytes]:
+    """It will have no link-local IPv6 address but those that it is given.
+
+    Nothing is to be asked of a kernel without IPv6, which would refuse it (ipv6.disable=1).
+    """
+    if not os.path.isdir("/proc/sys/net/ipv6"):
+        return []
     inet6 = {"attrs": [("IFLA_INET6_ADDR_GEN_MODE", _ADDR_GEN_NONE)]}
-    return link(NEWLINK, [("IFLA_AF_SPEC", {"attrs": [("AF_INET6", inet6)]})], index=index)
+    return [link(NEWLINK, [("IFLA_AF_SPEC", {"attrs": [("AF_INET6", inet6)]})], index=index)]
 
 
 def alias(index: int, text: str) -> bytes:
@@ -193,6 +199,16 @@ def ask(*messages: bytes) -> None:
     """Have the kernel do all of these in the network namespace of the calling thread; OSError is its first refusal."""
     with netlink.connect(socket.NETLINK_ROUTE) as channel:
         netlink.ask(channel, *messages)
+
+
+def index_there(fd: int, name: str) -> int:
+    """The number of this interface in another network namespace, by a descriptor of that or a pidfd of who is there."""
+    return inside(fd, lambda: socket.if_nametoindex(name))
+
+
+def ask_there(fd: int, *messages: bytes) -> None:
+    """The same as ask() there.  The messages are made here, as a thread of our own would import all of pyroute2."""
+    inside(fd, lambda: ask(*messages))
 
 
 def look(name: str) -> memoryview:

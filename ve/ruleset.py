@@ -12,9 +12,9 @@ import re
 import zlib
 from dataclasses import dataclass
 
-from ve import venet
+from ve import linknames, venet
 
-VES = f"{venet.PREFIX}*"
+VES = f"{linknames.PREFIX}*"
 GATEWAY4, GATEWAY6 = venet.GATEWAYS[4], venet.GATEWAYS[6]
 
 # A hook of priority raw comes before conntrack and NAT: it sees what the VE sent.  Of 127.0.0.0/8 are also those who

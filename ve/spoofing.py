@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from ve import netlink, rtnetlink, venet
 from ve.addresses import Address
-from ve.errand import in_a_thread
+from ve.errand import in_a_thread, inside
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -64,22 +64,18 @@ def passed(pidfd: int, interface: str, mac: str, addresses: Sequence[Address]) -
 
 def _way(interface: str, mac: str) -> _Way:
     about = _about(interface)
-    inside, master = (
+    peer, master = (
         int.from_bytes(about.get(kind, b""), "little") for kind in (rtnetlink.IFLA_LINK, rtnetlink.IFLA_MASTER)
     )
     if not master:
-        return _Way(inside, _raw(venet.MAC), _raw(venet.MAC), "")
+        return _Way(peer, netlink.mac(venet.MAC), netlink.mac(venet.MAC), "")
     bridge = socket.if_indextoname(master)
-    return _Way(inside, _raw(mac), _about(bridge)[rtnetlink.IFLA_ADDRESS], bridge)
+    return _Way(peer, netlink.mac(mac), _about(bridge)[rtnetlink.IFLA_ADDRESS], bridge)
 
 
 def _about(interface: str) -> dict[int, bytes]:
     body = rtnetlink.look(interface)
     return {kind: bytes(value) for kind, value in netlink.attributes(body, rtnetlink.IFINFOMSG.size)}
-
-
-def _raw(mac: str) -> bytes:
-    return bytes.fromhex(mac.replace(":", ""))
 
 
 def _try(pidfd: int, interface: str, way: _Way, own: Address) -> str:
@@ -89,7 +85,7 @@ def _try(pidfd: int, interface: str, way: _Way, own: Address) -> str:
     head = way.target + way.source + struct.pack("!H", _ETHERTYPES[family])
     frames = [head + _packet(source, target, word) for source in (stranger, own)]
     until = time.monotonic() + PATIENCE
-    with _listener(interface, way, family) as listener, venet.inside(pidfd, lambda: _sender(way)) as sender:
+    with _listener(interface, way, family) as listener, inside(pidfd, lambda: _sender(way)) as sender:
         while time.monotonic() < until:
             in_a_thread(lambda: _send(sender, frames))
             heard = _heard(listener, way, own, word)

@@ -66,6 +66,10 @@ class State:
         """The directory of what the VE sees of its beancounters (ve/insidefile.py)."""
         return os.path.join(self.run_dir, "inside", str(veid))
 
+    def device(self, veid: int) -> str:
+        """The file of which device of the host's it has (ve/attachment.py)."""
+        return os.path.join(self.run_dir, "device", str(veid))
+
     def root(self, veid: int) -> str:
         return os.path.join(self.path, "root", str(veid))
 

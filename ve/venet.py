@@ -15,58 +15,41 @@ which state dir's VEID that is.  Who has which address is asked in ve/leases.py.
 import contextlib
 import ipaddress
 import os
-import secrets
 import socket
-from collections.abc import Callable, Iterable
-from typing import TypeVar
+from collections.abc import Iterable
 
-from ve import rtnetlink
-from ve._linux import syscalls
+from ve import linknames, rtnetlink
 from ve.addresses import Address, Wish
-from ve.errand import in_a_thread
+from ve.errand import inside
 from ve.errors import NotSupported
 
-T = TypeVar("T")
-
-INSIDE, PREFIX, MAC = "venet0", "venet", "02:76:65:00:00:01"
+INSIDE, MAC = "venet0", "02:76:65:00:00:01"
 GATEWAYS = {4: ipaddress.ip_address("169.254.1.1"), 6: ipaddress.ip_address("fe80::1")}
-_LETTERS = "abcdefghijklmnopqrstuvwxyz234567"
 # <linux/if_link.h>, <linux/if.h>
 _IFALIASZ = 256
-QUEUES = "-ifb"  # behind the alternative name of its interface: what its packets are held in (ve/bandwidth.py)
-
-
-def alternative_name(tag: str, veid: int) -> str:
-    """What the interface on the host of a VE of this state dir is found by."""
-    return f"{tag}-{veid}"
-
-
-def new_name() -> str:
-    """Of an interface on the host, as no other start of any VE has it."""
-    return PREFIX + "".join(secrets.choice(_LETTERS) for _ in range(15 - len(PREFIX)))
 
 
 def connect(pidfd: int, netns: int, tag: str, veid: int, state_dir: str) -> str:
     """Make the pair of a VE that has none, without addresses: the name on the host."""
-    name = new_name()
+    name = linknames.new_name()
     pair = rtnetlink.new_pair(name, INSIDE, netns, MAC, rtnetlink.IFF_NOARP)
-    rtnetlink.ask(pair, rtnetlink.alternative_name(name, alternative_name(tag, veid)))
+    rtnetlink.ask(pair, rtnetlink.alternative_name(name, linknames.alternative_name(tag, veid)))
     index = socket.if_nametoindex(name)
     gateway = rtnetlink.address(rtnetlink.NEWADDR, index, GATEWAYS[4], local=True)
     shown = state_dir.isprintable() and len(os.fsencode(state_dir)) < _IFALIASZ
     alias = rtnetlink.alias(index, state_dir if shown else "")
-    rtnetlink.ask(rtnetlink.no_own_address(index), alias, gateway)
+    rtnetlink.ask(*rtnetlink.no_own_address(index), alias, gateway)
     # The end that comes up last sends at once, the other some time later (net/core/link_watch.c).
-    inside(pidfd, lambda: rtnetlink.ask(rtnetlink.up(socket.if_nametoindex(INSIDE))))
+    rtnetlink.ask_there(pidfd, rtnetlink.up(rtnetlink.index_there(pidfd, INSIDE)))
     rtnetlink.ask(rtnetlink.up(index))
     return name
 
 
 def disconnect(tag: str, veid: int) -> None:
     """Remove the pair of a VE, and with it its leases, if it has one; and what its packets were held in."""
-    own = alternative_name(tag, veid)
+    own = linknames.alternative_name(tag, veid)
     with contextlib.suppress(OSError):
-        rtnetlink.ask(*map(rtnetlink.delete_named, (own, own + QUEUES)))
+        rtnetlink.ask(*map(rtnetlink.delete_named, (own, own + linknames.QUEUES)))
 
 
 def cut(name: str) -> None:
@@ -93,40 +76,24 @@ def add(pidfd: int, name: str, wishes: Iterable[Wish]) -> None:
     if 6 in versions:
         _have_ipv6(name)
 
-    def there() -> None:
-        index = socket.if_nametoindex(INSIDE)
-        _ask_anew(*(rtnetlink.address(rtnetlink.NEWADDR, index, address, length) for address, length in addresses))
-        for version in versions:
+    index = rtnetlink.index_there(pidfd, INSIDE)
+    messages = [rtnetlink.address(rtnetlink.NEWADDR, index, address, length) for address, length in addresses]
+    for version in versions:
+        if version == 4:
             gateway = ipaddress.ip_network(GATEWAYS[version])
-            if version == 4:
-                _ask_anew(rtnetlink.route(rtnetlink.NEWROUTE, index, gateway, local=True))
-            _ask_anew(rtnetlink.route(rtnetlink.NEWROUTE, index, rtnetlink.DEFAULT[version], GATEWAYS[version]))
-
-    inside(pidfd, there)
+            messages.append(rtnetlink.route(rtnetlink.NEWROUTE, index, gateway, local=True))
+        messages.append(rtnetlink.route(rtnetlink.NEWROUTE, index, rtnetlink.DEFAULT[version], GATEWAYS[version]))
+    inside(pidfd, lambda: _ask_anew(*messages))
 
 
 def remove(pidfd: int, wishes: Iterable[Wish]) -> None:
     """Take addresses from the VE, which may have done so itself."""
 
-    def there() -> None:
-        index = socket.if_nametoindex(INSIDE)
-        for wish in wishes:
-            if wish.address:
-                with contextlib.suppress(OSError):
-                    rtnetlink.ask(rtnetlink.address(rtnetlink.DELADDR, index, wish.address, wish.length))
-
     with contextlib.suppress(OSError):
-        inside(pidfd, there)
-
-
-def inside(fd: int, work: Callable[[], T]) -> T:
-    """Do it in a VE's network namespace: fd is a pidfd of its init, or a descriptor of the namespace."""
-
-    def there() -> T:
-        syscalls.setns(fd, syscalls.CLONE_NEWNET)
-        return work()
-
-    return in_a_thread(there)
+        index = rtnetlink.index_there(pidfd, INSIDE)
+        addresses = [(wish.address, wish.length) for wish in wishes if wish.address]
+        messages = [rtnetlink.address(rtnetlink.DELADDR, index, address, length) for address, length in addresses]
+        rtnetlink.ask_there(pidfd, *messages)
 
 
 def require(version: int, cannot: str) -> None:

@@ -9,6 +9,7 @@ import struct
 import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,8 +18,8 @@ from tests.hostnet import HostNet
 from tests.kernel import frames
 from tests.kernel.frames import ICMP, ICMP6, IP, IP6, UDP, icmp, icmp6, neighbour, packet, udp
 from tests.kernel.netns import MARK, PATIENCE, StandIn, routed, sniffing, until_mark, wait_until
-from ve import firewall, nftables, publishing, ruleset, venet
-from ve.errors import Error, InvalidValue
+from ve import bridgeports, firewall, nftables, publishing, ruleset, venet
+from ve.errors import Error, InvalidValue, NotSupported
 from ve.ports import Port
 
 RED, BLUE = ("10.9.0.1", "fd00:9::1"), ("10.9.0.2", "fd00:9::2")
@@ -322,7 +323,7 @@ def test_nobody_elses_tables_are_touched(hostnet: HostNet) -> None:
     hostnet.call(firewall.masquerade, ["10.8.0.0/24"])
     hostnet.run("nft", "flush", "table", "inet", "ve")
     hostnet.call(firewall.ensure, nothing)
-    hostnet.call(firewall.guard_port, "venetxxxx", "02:00:00:00:00:01", [])
+    hostnet.call(bridgeports.guard, "ve-test-1", "venetxxxx", "02:00:00:00:00:01", [])
     assert of_others(hostnet) == before != listed(hostnet)
 
 
@@ -376,6 +377,14 @@ def test_without_nft(hostnet: HostNet, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(Error, match="no nft here") as refused:
         hostnet.call(firewall.ensure, nothing)
     assert refused.value.hint == "apt-get install nftables"
+
+
+def test_where_nothing_can_be_written(hostnet: HostNet, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("VE_NETWORK_DIR", str(tmp_path / "file"))
+    with pytest.raises(NotSupported, match=f"^cannot write rules to {tmp_path}/file/run: Not a directory$") as refused:
+        hostnet.call(firewall.ensure, nothing)
+    assert refused.value.hint == "run it as root"
 
 
 # ---- masquerade -----------------------------------------------------------------------------------------------------

@@ -13,8 +13,8 @@ from tests.hostnet import HostNet, namespace
 from tests.kernel import frames
 from tests.kernel.frames import ARP, ICMP, ICMP6, IP, IP6, UDP, arp, ether, icmp, icmp6, neighbour, packet, udp
 from tests.kernel.netns import MARK, StandIn, sniffing, until_mark, wait_until
-from tests.kernel.test_firewall import elements, nothing
-from ve import firewall
+from tests.kernel.test_firewall import elements
+from ve import bridgeports, firewall
 
 OWN, OTHER, LAN = "02:00:00:00:00:01", "02:00:00:00:00:02", "02:00:00:00:00:09"
 ADDRESS, ADDRESS6, LINK = "10.1.0.1", "fd01::1", "fe80::ff:fe00:1"
@@ -65,9 +65,8 @@ def state(hostnet: HostNet, port: str) -> str:
 
 @pytest.fixture
 def guarded(hostnet: HostNet, bridged: Bridged) -> Bridged:
-    hostnet.call(firewall.ensure, nothing)
     addresses = [ipaddress.ip_address(each) for each in (ADDRESS, ADDRESS6)]
-    hostnet.call(firewall.guard_port, PORT, OWN, addresses)
+    hostnet.call(bridgeports.guard, "ve-test-1", PORT, OWN, addresses)
     return bridged
 
 
@@ -175,8 +174,6 @@ def test_the_bridge_itself_is_told_nothing(hostnet: HostNet, guarded: Bridged) -
     assert told() == 0
     hostnet.run("nft", "delete", "table", "bridge", "ve")
     wait_until(lambda: told() > 0)
-    [about] = json.loads(hostnet.run("bridge", "-d", "-j", "link", "show", "dev", PORT).stdout)
-    assert about["guard"] is True
 
 
 def test_it_hears_of_nobody_else(hostnet: HostNet, guarded: Bridged) -> None:
@@ -197,15 +194,15 @@ def test_it_hears_of_nobody_else(hostnet: HostNet, guarded: Bridged) -> None:
 
 def test_an_address_that_it_gets_later(hostnet: HostNet, guarded: Bridged) -> None:
     addresses = [ipaddress.ip_address(each) for each in (ADDRESS, OTHERS6)]
-    hostnet.call(firewall.guard_port, PORT, OWN, addresses)
+    hostnet.call(bridgeports.guard, "ve-test-1", PORT, OWN, addresses)
     both = {"new": six(OTHERS6, PLAIN, protocol=UDP), "old": six(ADDRESS6, PLAIN, protocol=UDP)}
     assert arrive(guarded, both) == {"new"}
 
 
 def test_released_it_is_cut_off(hostnet: HostNet, guarded: Bridged) -> None:
-    hostnet.call(firewall.guard_port, "venetport2", OTHER, [ipaddress.ip_address(OTHERS)])
-    hostnet.call(firewall.release_port, PORT)
-    hostnet.call(firewall.release_port, PORT)
+    hostnet.call(bridgeports.guard, "ve-test-2", "venetport2", OTHER, [ipaddress.ip_address(OTHERS)])
+    hostnet.call(bridgeports.release, "ve-test-1")
+    hostnet.call(bridgeports.release, "ve-test-1")
     for name in ("own", "own4", "own6", "targets6"):
         assert PORT not in str(elements(hostnet, name, "bridge"))
     assert "venetport2" in str(elements(hostnet, "own4", "bridge"))
@@ -218,9 +215,9 @@ def test_released_it_is_cut_off(hostnet: HostNet, guarded: Bridged) -> None:
 
 
 def test_after_a_flush_it_is_guarded_again(hostnet: HostNet, guarded: Bridged) -> None:
-    hostnet.call(firewall.guard_port, "venetgone", OTHER, [ipaddress.ip_address(OTHERS)])
+    hostnet.call(bridgeports.guard, "ve-test-2", "venetgone", OTHER, [ipaddress.ip_address(OTHERS)])
     hostnet.run("nft", "flush", "ruleset")
-    assert hostnet.call(firewall.ensure, nothing) is True
+    hostnet.call(bridgeports.ensure)
     assert arrive(guarded, FORBIDDEN) == set()
     assert arrive(guarded, ALLOWED) == ALLOWED.keys()
     assert "venetgone" not in str(elements(hostnet, "own", "bridge"))

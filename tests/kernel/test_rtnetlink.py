@@ -27,7 +27,7 @@ def pair(hostnet: HostNet, inside: int, name: str = NAME) -> int:
             new = rtnetlink.new_pair(name, "venet0", netns.fileno(), MAC, rtnetlink.IFF_NOARP)
             rtnetlink.ask(new, rtnetlink.alternative_name(name, f"long-name-of-{name}"))
         index = socket.if_nametoindex(name)
-        rtnetlink.ask(rtnetlink.no_own_address(index), rtnetlink.up(index))
+        rtnetlink.ask(*rtnetlink.no_own_address(index), rtnetlink.up(index))
         return index
 
     return hostnet.call(make)

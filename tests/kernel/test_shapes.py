@@ -227,19 +227,20 @@ def spare(hostnet: HostNet) -> HostNet:
     return hostnet
 
 
-def about(network: HostNet) -> dict[str, object]:
-    [link] = json.loads(network.run("ip", "-j", "address", "show", "dev", "eth1").stdout)
+def about(network: HostNet, name: str = "eth1") -> dict[str, Any]:
+    [link] = json.loads(network.run("ip", "-j", "address", "show", "dev", name).stdout)
     addresses = {(each["local"], each["prefixlen"], each["scope"]) for each in link["addr_info"]}
     return {
         "up": "UP" in link["flags"],
         "mac": link["address"],
-        "names": link["altnames"],
+        "names": link.get("altnames"),
         "addresses": {each for each in addresses if each[2] != "link"},
     }
 
 
 def take(spare: HostNet, inside: Inside) -> Device:
-    return spare.call(interfaces.take, inside.netns, "eth1", device_lost_ok=True)
+    device = spare.call(interfaces.device, "eth1", lost_ok=True)
+    return spare.call(interfaces.take, inside.netns, device)
 
 
 @pytest.mark.parametrize("up", [True, False])
@@ -281,12 +282,27 @@ def test_what_the_kernel_gave_back_gets_its_addresses(spare: HostNet, inside: In
 
 
 def test_a_name_that_is_another_ones_by_now(spare: HostNet, inside: Inside) -> None:
+    """As that of its VE's root, too: it comes back under another one."""
+    before = about(spare)
     device = take(spare, inside)
-    spare.run("ip", "link", "add", "eth1", "type", "bridge")
-    with pytest.raises(InvalidValue, match=r"^cannot use network device:eth1: File exists$"):
-        spare.call(interfaces.give_back, inside.netns, device)
-    spare.run("ip", "link", "del", "eth1")
-    assert spare.call(interfaces.give_back, inside.netns, device)
+    inside.net.run("ip", "link", "set", "eth1", "down")
+    inside.net.run("ip", "link", "set", "eth1", "name", "eth2")
+    for name in ("eth1", "eth1-2", "eth2"):
+        spare.run("ip", "link", "add", name, "type", "bridge")
+    assert spare.call(interfaces.give_back, inside.netns, device) == "eth1-3"
+    assert about(spare, "eth1-3") == before
+
+
+def test_one_that_cannot_be_up_is_given_back(spare: HostNet, inside: Inside) -> None:
+    """Such as one with the Ethernet address of whose macvlan it is."""
+    mac = about(spare)["mac"]
+    spare.run("ip", "link", "add", "link", "eth1", "name", "twin", "address", mac, "type", "macvlan")
+    spare.run("ip", "address", "add", "203.0.113.1/24", "dev", "twin")
+    before = about(spare, "twin")
+    device = spare.call(interfaces.device, "twin", lost_ok=True)
+    with pytest.raises(InvalidValue, match=r"^cannot use network device:twin: Address already in use$"):
+        spare.call(interfaces.take, inside.netns, device)
+    assert about(spare, "twin") == before
 
 
 REFUSED: dict[str, tuple[Callable[[HostNet], object], str, type[Exception]]] = {
@@ -317,13 +333,13 @@ def test_devices_that_are_not_given(spare: HostNet, inside: Inside, name: str) -
     change(spare)
     before = links(spare)
     with pytest.raises(kind, match=why):
-        spare.call(interfaces.take, inside.netns, "eth1")
+        spare.call(interfaces.device, "eth1")
     assert links(spare) == before
 
 
 def test_no_loopback_or_bridge_moves(spare: HostNet, inside: Inside) -> None:
     with pytest.raises(InvalidValue, match="each VE has a loopback of its own"):
-        spare.call(interfaces.take, inside.netns, "lo", device_lost_ok=True)
+        spare.call(interfaces.device, "lo", lost_ok=True)
     spare.run("ip", "link", "add", "br0", "type", "bridge")
     with pytest.raises(InvalidValue, match=r"^cannot use network device:br0: Invalid argument$"):
-        spare.call(interfaces.take, inside.netns, "br0", device_lost_ok=True)
+        spare.call(interfaces.take, inside.netns, spare.call(interfaces.device, "br0", lost_ok=True))

@@ -41,7 +41,7 @@ LEVELS = (
         "ve.devices",
         "ve.confinement",
         "ve.rlimits",
-        "ve.errand ve.netlink ve.rtnetlink ve.venet ve.leases ve.forwarding ve.wire ve.interfaces "
+        "ve.errand ve.linknames ve.netlink ve.rtnetlink ve.venet ve.leases ve.forwarding ve.wire ve.interfaces "
         "ve.spoofing ve.bandwidth ve.nftables ve.ruleset ve.netfilter ve.otherfirewalls ve.sockets ve.ptys "
         "ve.sharedmemory ve.sample",
         "ve.terminal",
@@ -55,7 +55,7 @@ LEVELS = (
         "ve.beneath ve.tree ve.accounts",
         "ve.staging ve.rootfs ve.archive ve.distributions ve.template",
     ),
-    ("ve.facilities ve.ground ve.probes ve.check", "ve.firewall ve.publishing"),
+    ("ve.facilities ve.ground ve.probes ve.check", "ve.firewall ve.publishing ve.bridgeports"),
     (
         "ve.steps ve.actions ve.outfit ve.insidefile ve.protections ve.nested ve.names ve.init ve.setup ve.order "
         "ve.network ve.attachment ve.launch",

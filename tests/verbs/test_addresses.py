@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import ve
+from tests import lacking
 from tests.hostnet import HostNet
 from tests.verbs import commandline
 
@@ -47,6 +48,19 @@ def test_stop_gives_its_interface_and_routes_back(forwarding: HostNet, host_dir:
     assert forwarding.ve(host_dir, "stop", "--fast", web).returncode == 0
     assert "venet" not in forwarding.run("ip", "link").stdout
     assert json.loads(forwarding.run("ip", "-j", "route", "show", "10.9.0.5").stdout or "[]") == []
+
+
+@pytest.mark.any_kernel
+def test_a_host_without_ipv6(forwarding: HostNet, host: "ve.Host", host_dir: Path, veid: int) -> None:
+    """Is asked for nothing of IPv6, which it would refuse (ipv6.disable=1): so the kernel here has its own way."""
+    host.create(veid, template="busybox", addresses=["10.9.0.5"], rate="10mbit")
+    before = [*forwarding.words, *lacking.with_mounts("mount -t tmpfs none /proc/sys/net")]
+    commandline.output(host_dir, "start", veid, before=before)
+    forwarding.run("ping", "-c1", "-W5", "10.9.0.5")
+    shown = json.loads(forwarding.run("ip", "-j", "-d", "link").stdout)
+    modes = [each["inet6_addr_gen_mode"] for each in shown if each["ifname"].startswith("v")]
+    assert modes == ["eui64", "eui64"]
+    forwarding.output(host_dir, "stop", "--fast", veid)
 
 
 @pytest.mark.any_kernel
@@ -104,7 +118,7 @@ def test_a_refusal_changes_nothing(
 ) -> None:
     with_other = ("link", "add", "venetother", "type", "veth", "peer", "name", "peer0")
     forwarding.run("ip", *with_other)
-    forwarding.run("ip", "link", "property", "add", "dev", "venetother", "altname", "ve-0-0-1")
+    forwarding.run("ip", "link", "property", "add", "dev", "venetother", "altname", "venet-0-0-1")
     forwarding.run("ip", "link", "set", "venetother", "up")
     forwarding.run("ip", "route", "add", "10.9.0.77", "dev", "venetother")
     before = forwarding.run("ip", "route").stdout, forwarding.run("ip", "-6", "route").stdout

@@ -2,12 +2,16 @@
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 import ve
 from tests.hostnet import HostNet
+from tests.kernel.netns import wait_until
+from tests.verbs import commandline
 
 pytestmark = pytest.mark.any_kernel  # on the stock kernel tests/kernel and test_addresses.py ask for the same
 
@@ -97,13 +101,20 @@ def test_what_is_not_there_is_said_at_the_start(
         (("--network", "host", "--ip", "10.9.0.5"), "it has no interface"),
         (("--ip", "10.9.0.5", "--gateway", "10.9.0.1"), "its way out is its host"),
         (("--network", "brigde:br0"), "there is no such kind"),
+        (("--network", "host", "--publish", "80:80"), "its host does not route to it"),
+        (("--publish", "80:80"), "cannot publish 80:80 of {veid}: it has no address"),
+        (("--network", "none", "--rate", "1mbit"), "nothing of it is on the host"),
+        (("--network", "ve:7", "--delay", "1ms"), "nothing of it is on the host"),
+        (("--network", "host", "--nameserver", "192.0.2.53"), "without addresses it has those of its template"),
+        (("--searchdomain", "example.org"), "without addresses it has those of its template"),
+        (("--network", "macvlan:eth0", "--nameserver", "192.0.2.53"), "without addresses it has those of its template"),
     ],
 )
 def test_what_does_not_go_together(
     hostnet: HostNet, host_dir: Path, host: "ve.Host", veid: int, words: tuple[str, ...], why: str
 ) -> None:
     refused = hostnet.ve(host_dir, "create", veid, "--template", "busybox", *words)
-    assert refused.returncode == 20 and why in refused.stderr, refused
+    assert refused.returncode == 20 and why.format(veid=veid) in refused.stderr, refused
 
 
 def test_a_start_that_fails_has_the_device_back(hostnet: HostNet, host: "ve.Host", host_dir: Path, veid: int) -> None:
@@ -114,3 +125,121 @@ def test_a_start_that_fails_has_the_device_back(hostnet: HostNet, host: "ve.Host
     assert failed.returncode == 47, failed.stderr
     [back] = json.loads(hostnet.run("ip", "-j", "address", "show", "dev", "spare0").stdout)
     assert "198.51.100.1" in [each["local"] for each in back["addr_info"]]
+
+
+def spare(hostnet: HostNet, mac: str = "02:00:00:00:00:11") -> None:
+    hostnet.run("ip", "link", "add", "spare0", "address", mac, "type", "veth", "peer", "name", "spare1")
+
+
+def addresses(hostnet: HostNet, name: str) -> tuple[bool, list[str]]:
+    """Is it up, and what of IPv4 has it?"""
+    [link] = json.loads(hostnet.run("ip", "-j", "address", "show", "dev", name).stdout)
+    return "UP" in link["flags"], [each["local"] for each in link["addr_info"] if each["family"] == "inet"]
+
+
+@pytest.mark.parametrize("step", ["tell_names", "facts"])
+@pytest.mark.parametrize("verb", ["start", "destroy"])
+def test_what_a_device_was_outlives_who_started_it(
+    hostnet: HostNet, host: "ve.Host", host_dir: Path, veid: int, step: str, verb: str
+) -> None:
+    """The kernel gives a physical one back, as it is here made anew, without its addresses and down."""
+    spare(hostnet)
+    hostnet.run("ip", "address", "add", "198.51.100.1/24", "dev", "spare0")
+    hostnet.run("ip", "link", "set", "spare0", "up")
+    host.create(veid, template="busybox", network="device:spare0", device_lost_ok=True)
+    words = [*hostnet.words, *commandline.words(host_dir, "start", veid)]
+    with commandline.Process(words, env={**os.environ, "VE_FAULT": f"{step}:kill"}) as process:
+        process.wait(commandline.PATIENCE)
+    wait_until(lambda: "spare" not in hostnet.run("ip", "link").stdout)
+    spare(hostnet)
+    hostnet.output(host_dir, verb, veid)
+    if verb == "start":
+        hostnet.output(host_dir, "stop", "--fast", veid)
+    assert addresses(hostnet, "spare0") == (True, ["198.51.100.1"])
+    assert os.listdir(host_dir / "run/device") == []
+
+
+def test_a_device_whose_name_is_taken_comes_back_by_another(
+    hostnet: HostNet, host: "ve.Host", host_dir: Path, veid: int
+) -> None:
+    spare(hostnet)
+    hostnet.run("ip", "address", "add", "198.51.100.1/24", "dev", "spare0")
+    hostnet.run("ip", "link", "set", "spare0", "up")
+    host.create(veid, template="busybox", network="device:spare0", device_lost_ok=True)
+    hostnet.output(host_dir, "start", veid)
+    hostnet.run("ip", "link", "add", "spare0", "type", "bridge")
+    stopped = hostnet.ve(host_dir, "stop", "--fast", veid)
+    why = "cannot give spare0 back: another interface has its name by now; it is spare0-2"
+    assert (stopped.returncode, stopped.stderr) == (51, f"ve: {why}\nhint: ip link set spare0-2 name spare0\n")
+    assert addresses(hostnet, "spare0-2") == (True, ["198.51.100.1"])
+    assert addresses(hostnet, "spare0") == (False, [])
+    assert not commandline.cgroup(host_dir, veid).exists()  # it is stopped and cleared
+
+
+@pytest.mark.parametrize("network", ["bridge:br0", "macvlan:br0"])
+def test_one_that_is_thrown_away_has_its_address_alone(
+    bridged: HostNet, host: "ve.Host", host_dir: Path, veid: int, network: str
+) -> None:
+    there = ("--network", network, "--ip", "192.0.2.50/24")
+    host.create(veid, template="busybox", network=network, addresses=["192.0.2.51/24"])
+    refused = bridged.ve(host_dir, "run", "busybox", "--network", network, "--ip", "192.0.2.51/24", "--", "true")
+    assert refused.returncode == 125 and f": VE {veid} has it" in refused.stderr
+    words = [*bridged.words, *commandline.words(host_dir, "run", "busybox", *there, "--", "sh", "-c", "echo; cat")]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with commandline.Process(words, **pipes) as running:  # type: ignore[call-overload]
+        running.stdout.readline()
+        bridged.outside("ping", "-c1", "-W10", "192.0.2.50")
+        for line in (("create", veid + 5000, "--template", "busybox"), ("run", "busybox")):
+            refused = bridged.ve(host_dir, *line, *there, *(("--", "true") if line[0] == "run" else ()))
+            assert refused.returncode and " has it\n" in refused.stderr, refused
+        running.kill()  # it ends with its maker, and with it its claim
+        running.wait()
+    bridged.output(host_dir, "create", veid + 5000, "--template", "busybox", *there)
+    bridged.output(host_dir, "destroy", veid + 5000)
+    bridged.output(host_dir, "list")  # removes what the dead one left
+
+
+@pytest.mark.parametrize("step", ["tell_names", "facts", "go"])
+@pytest.mark.parametrize("verb", ["start", "destroy"])
+def test_a_killed_start_leaves_no_port(
+    bridged: HostNet, host: "ve.Host", host_dir: Path, veid: int, tmp_path: Path, step: str, verb: str
+) -> None:
+    host.create(veid, template="busybox", network="bridge:br0", addresses=["192.0.2.50/24"])
+    words = [*bridged.words, *commandline.words(host_dir, "start", veid)]
+    with commandline.Process(words, env={**os.environ, "VE_FAULT": f"{step}:kill"}) as process:
+        process.wait(commandline.PATIENCE)
+    bridged.output(host_dir, verb, veid)
+    if verb == "start":
+        bridged.outside("ping", "-c1", "-W10", "192.0.2.50")
+        bridged.output(host_dir, "stop", "--fast", veid)
+    assert "192.0.2.50" not in bridged.run("nft", "list", "ruleset").stdout
+    assert os.listdir(tmp_path / "network/run/guarded") == []
+
+
+MODULES = """
+import os, sys, ve
+env = ve.Host(sys.argv[1]).get(int(sys.argv[2]))
+eval(sys.argv[3])
+os.write(1, b"whole" if "pyroute2" in sys.modules else b"parts")
+"""
+
+
+@pytest.mark.parametrize("network", ["bridge:br0", "macvlan:br0", "device:spare0"])
+def test_no_start_imports_the_whole_of_pyroute2(
+    bridged: HostNet, host: "ve.Host", host_dir: Path, veid: int, network: str
+) -> None:
+    """Which takes 200 ms: it does so where another thread could see it half."""
+    bridged.run("ip", "link", "add", "spare0", "type", "veth", "peer", "name", "spare1")
+    options = {"addresses": ["192.0.2.50/24"], "gateways": ["192.0.2.9"], "device_lost_ok": True}
+    host.create(veid, template="busybox", network=network, **options)  # type: ignore[arg-type]
+    started = bridged.run(sys.executable, "-c", MODULES, host_dir, veid, "env.start()")
+    stopped = bridged.run(sys.executable, "-c", MODULES, host_dir, veid, "env.stop(fast=True)")
+    assert (started.stdout, stopped.stdout) == ("parts", "parts")
+
+
+def test_no_change_of_addresses_does(hostnet: HostNet, host: "ve.Host", host_dir: Path, veid: int) -> None:
+    host.create(veid, template="busybox", addresses=["10.9.0.5"])
+    hostnet.output(host_dir, "start", veid)
+    for change in ("env.set(add_addresses=['10.9.0.6'])", "env.set(remove_addresses=['10.9.0.5'])"):
+        assert hostnet.run(sys.executable, "-c", MODULES, host_dir, veid, change).stdout == "parts"
+    hostnet.output(host_dir, "stop", "--fast", veid)

@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
@@ -101,6 +102,19 @@ def test_it_shares_another_ves_network(start: Start, host_dir: Path) -> None:
         assert (said, serving.wait()) == ("hello\n", 0)
     others = {name: link for name, link in witness.namespaces(pids[0]).items() if name != "net"}
     assert all(link != witness.namespaces(pids[1])[name] for name, link in others.items())
+
+
+def test_the_other_ends_by_itself(start: Start, hostnet: HostNet, host_dir: Path) -> None:
+    """Who shares its network keeps that, until the next start of the other one, or its destroy, takes it away."""
+    one = start(addresses=["10.9.0.5"])
+    other = start(network=f"ve:{one.veid}")
+    os.kill(witness.init(host_dir, one.veid), signal.SIGKILL)
+    witness.wait_stopped(one)
+    assert "10.9.0.5" in witness.shell(other, "ip address show venet0")
+    hostnet.run("ping", "-c1", "-W10", "10.9.0.5")
+    hostnet.call(one.start)
+    assert "venet0" not in witness.shell(other, "ip link")
+    assert "10.9.0.5" in witness.shell(one, "ip address show venet0")
 
 
 def test_setup_stays_where_it_was(start: Start, hostnet: HostNet, host: "ve.Host") -> None:
