@@ -38,9 +38,8 @@ def wanted(config: Config, addresses: Sequence[Address], boots: bool) -> Names:
     names = [hostname, *([config.name] if config.name else [])]
     if shared := shared_by(config.addresses):
         known = " ".join(resolver.known_as(names))
-        leased = {address for address, _ in leases.all_leases()}
         own = {address: known for address in addresses if address in pool.get(shared) and known}
-        poolhosts.update(shared, own, leased.__contains__)
+        poolhosts.update(shared, own, leases.holder)
     return {
         "resolv_conf": resolver.resolv_conf(config.nameservers, config.searchdomains),
         "hosts": "\n".join(resolver.hosts(addresses, [hostname])),

@@ -30,10 +30,11 @@ def directory(name: str) -> str:
     return path
 
 
-def update(name: str, lines: Mapping[Address, str], is_leased: Callable[[Address], bool]) -> None:
+def update(name: str, lines: Mapping[Address, str], is_leased: Callable[[Address], object]) -> None:
     """Let the VEs of a pool know of these, and no longer of those whose address nobody has.
 
-    Locked after ten seconds.
+    That is asked under the lock: who has an address writes its line once it has it, so what is not leased now is
+    nobody's, and whose line is there already is leased.  Locked after ten seconds.
     """
     path = os.path.join(directory(name), NAME)
     with writing(path, _HINT):

@@ -22,8 +22,9 @@ from tests.hostnet import HostNet
 from tests.verbs import witness
 from tests.verbs.conftest import Make
 from tests.verbs.test_debian import booted, tell
-from ve import errors, pool, poolhosts, resolver
+from ve import errors, leases, lock, names, pool, poolhosts, resolver
 from ve.addresses import Address, network
+from ve.model import Config
 
 pytestmark = pytest.mark.any_kernel  # on the stock kernel tests/kernel and test_addresses.py ask for the same
 
@@ -357,3 +358,35 @@ def test_many_at_once_lose_no_line(shared: str, tmp_path: Path) -> None:
         list(threads.map(one, range(1, 101)))
     lines = Path(poolhosts.directory("web"), "hosts").read_text().splitlines()
     assert sorted(lines[2:]) == sorted(f"10.8.0.{number}\tve{number}" for number in range(1, 101))
+
+
+RED_IN_WEB = Config(7, "busybox:1", hostname="red", addresses=("10.8.0.5",))
+
+
+def lease(hostnet: HostNet, address: str) -> None:
+    """As a VE has it that somebody else starts."""
+    if "venetother" not in hostnet.run("ip", "-br", "link").stdout:
+        hostnet.run("ip", "link", "add", "venetother", "type", "veth", "peer", "name", "other")
+        for end in ("venetother", "other"):
+            hostnet.run("ip", "link", "set", end, "up")
+    hostnet.run("ip", "route", "add", address, "dev", "venetother")
+
+
+def told(name: str = "web") -> list[str]:
+    return Path(poolhosts.directory(name), "hosts").read_text().splitlines()[2:]
+
+
+def test_who_comes_while_another_waits_keeps_its_line(shared: str, hostnet: HostNet) -> None:
+    """Red has all but the lock when blue leases its address and writes its line."""
+    acquire = lock.acquire
+
+    def late(path: str, what: int | str, timeout: float) -> int:
+        patch.undo()
+        lease(hostnet, "10.8.0.6")
+        hostnet.call(poolhosts.update, "web", {ip_address("10.8.0.6"): "blue"}, leases.holder)
+        return acquire(path, what, timeout)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lock, "acquire", late)
+        hostnet.call(names.wanted, RED_IN_WEB, [ip_address("10.8.0.5")], False)
+    assert told() == ["10.8.0.6\tblue", "10.8.0.5\tred"]
