@@ -9,6 +9,7 @@ written in place could be read half written.  The lock is not in there, or a VE 
 """
 
 import os
+import random
 from collections.abc import Callable, Mapping
 from ipaddress import ip_address
 
@@ -18,6 +19,7 @@ from ve.wholefile import read_small, write_whole, writing
 
 NAME = "hosts"
 _LOCALHOST = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
+_LOOKED_AT = 16  # lines, by each start
 _HINT = "it is in the run directory: is that on a read-only file system?"
 
 
@@ -31,24 +33,28 @@ def directory(name: str) -> str:
 
 
 def update(name: str, lines: Mapping[Address, str], is_leased: Callable[[Address], object]) -> None:
-    """Let the VEs of a pool know of these, and no longer of those whose address nobody has.
+    """Let the VEs of a pool know of these, and no longer of those, among a few, whose address nobody has.
 
-    That is asked under the lock: who has an address writes its line once it has it, so what is not leased now is
-    nobody's, and whose line is there already is leased.  Locked after ten seconds.
+    Those are VEs that have ended by themselves.  A few are looked at each time, any of them, so that a start costs the
+    same beside two thousand.  That is asked under the lock: who has an address writes its line once it has it, so what
+    is not leased now is nobody's, and whose line is there already is leased.  Locked after ten seconds.
     """
     path = os.path.join(directory(name), NAME)
     with writing(path, _HINT):
         fd = lock.acquire(f"{os.path.dirname(path)}.lock", f"the hosts of pool {name}", pool.PATIENCE)
         with lock.released(fd):
             before = read_small(path)
-            kept = {address: names for address, names in _parse(before).items() if is_leased(address)}
-            known = {**kept, **lines}
+            known = _parse(before)
+            for address in random.sample([*known], min(_LOOKED_AT, len(known))):
+                if not is_leased(ip_address(address)):
+                    del known[address]
+            known |= {str(address): names for address, names in lines.items()}
             text = _LOCALHOST + "".join(f"{address}\t{names}\n" for address, names in known.items())
             if text.encode() != before:
                 write_whole(path, text.encode(), 0o644, durable=False)
 
 
-def _parse(text: bytes) -> dict[Address, str]:
-    """What we have written before, but for localhost."""
+def _parse(text: bytes) -> dict[str, str]:
+    """What we have written before, but for localhost: names by address."""
     pairs = (line.partition("\t") for line in text.decode().removeprefix(_LOCALHOST).splitlines())
-    return {ip_address(address): names for address, _, names in pairs}
+    return {address: names for address, _, names in pairs}

@@ -390,3 +390,14 @@ def test_who_comes_while_another_waits_keeps_its_line(shared: str, hostnet: Host
         patch.setattr(lock, "acquire", late)
         hostnet.call(names.wanted, RED_IN_WEB, [ip_address("10.8.0.5")], False)
     assert told() == ["10.8.0.6\tblue", "10.8.0.5\tred"]
+
+
+def test_what_a_start_looks_at_does_not_grow(shared: str) -> None:
+    """Of two thousand that ended by themselves each start finds some, and the next ones the others."""
+    nobody: list[Address] = []
+    poolhosts.update("web", {ip_address("fd00:8::") + number: f"ve{number}" for number in range(2000)}, nobody.append)
+    poolhosts.update("web", {}, nobody.append)
+    assert 1 <= len(nobody) <= 32 and len(told()) == 2000 - len(nobody)
+    while told():
+        poolhosts.update("web", {}, nobody.append)
+    assert len(set(nobody)) == len(nobody) == 2000
