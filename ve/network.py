@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-from ve import bandwidth, claims, firewall, forwarding, leases, pool, publishing, rates, venet, wire
+from ve import bandwidth, claims, firewall, forwarding, leases, pool, poolhosts, publishing, rates, venet, wire
 from ve.addresses import Address, Wish
 from ve.errors import InUse, InvalidValue
 from ve.facts import Facts, lives
@@ -189,6 +189,7 @@ def add(state: State, veid: int, before: Given, wishes: Sequence[str], pidfd: in
             for wish, address, link in _leased(claimant, before.interface, Wish.parse(text), ephemeral=ephemeral):
                 undo.callback(_give_back, before.interface, address)
                 publishing.forget(address)  # what led to who had it before
+                poolhosts.forget(address)
                 found.append(wish)
                 neighbours += [(link, address)] if link else []
             now = replace(now, addresses=(*now.addresses, (text, tuple(found))))
@@ -207,6 +208,7 @@ def _give_back(interface: str, address: Address) -> None:
 
 def _answer_no_more(address: Address) -> None:
     """For an address that no VE has: then the route to it is that of the link that it is on, if it is on one."""
+    poolhosts.forget(address, leases.holder)
     if link := wire.uplink(address):
         wire.unproxy(link, address)
 

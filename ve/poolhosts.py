@@ -10,7 +10,8 @@ written in place could be read half written.  The lock is not in there, or a VE 
 
 import os
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from ipaddress import ip_address
 
 from ve import lock, pool
@@ -39,16 +40,36 @@ def update(name: str, lines: Mapping[Address, str], is_leased: Callable[[Address
     same beside two thousand.  That is asked under the lock: who has an address writes its line once it has it, so what
     is not leased now is nobody's, and whose line is there already is leased.  Locked after ten seconds.
     """
+    with _changing(name) as known:
+        for address in random.sample([*known], min(_LOOKED_AT, len(known))):
+            if not is_leased(ip_address(address)):
+                del known[address]
+        known |= {str(address): names for address, names in lines.items()}
+
+
+def forget(address: Address, is_leased: Callable[[Address], object] = lambda address: False) -> None:
+    """Let no name lead to this address in any pool, unless somebody has it by now; Locked as above.
+
+    Where no pool has names that is one look at a directory.
+    """
+    with suppress(FileNotFoundError):
+        for name in os.listdir(os.path.join(pool.run_directory(), NAME)):
+            if f"\n{address}\t".encode() in read_small(os.path.join(pool.run_directory(), NAME, name, NAME)):
+                with _changing(name) as known:
+                    if not is_leased(address):
+                        known.pop(str(address), None)
+
+
+@contextmanager
+def _changing(name: str) -> Iterator[dict[str, str]]:
+    """The names of a pool by address, alone; what they are in the end is what VEs read."""
     path = os.path.join(directory(name), NAME)
     with writing(path, _HINT):
         fd = lock.acquire(f"{os.path.dirname(path)}.lock", f"the hosts of pool {name}", pool.PATIENCE)
         with lock.released(fd):
             before = read_small(path)
             known = _parse(before)
-            for address in random.sample([*known], min(_LOOKED_AT, len(known))):
-                if not is_leased(ip_address(address)):
-                    del known[address]
-            known |= {str(address): names for address, names in lines.items()}
+            yield known
             text = _LOCALHOST + "".join(f"{address}\t{names}\n" for address, names in known.items())
             if text.encode() != before:
                 write_whole(path, text.encode(), 0o644, durable=False)

@@ -311,6 +311,22 @@ def shared(hostnet: HostNet) -> str:
     return "web"
 
 
+RED_IN_WEB = Config(7, "busybox:1", hostname="red", addresses=("10.8.0.5",))
+
+
+def lease(hostnet: HostNet, address: str) -> None:
+    """As a VE has it that somebody else starts."""
+    if "venetother" not in hostnet.run("ip", "-br", "link").stdout:
+        hostnet.run("ip", "link", "add", "venetother", "type", "veth", "peer", "name", "other")
+        for end in ("venetother", "other"):
+            hostnet.run("ip", "link", "set", end, "up")
+    hostnet.run("ip", "route", "add", address, "dev", "venetother")
+
+
+def told(name: str = "web") -> list[str]:
+    return Path(poolhosts.directory(name), "hosts").read_text().splitlines()[2:]
+
+
 def test_the_ves_of_a_pool_find_each_other_by_name(start: Start, hostnet: HostNet, shared: str) -> None:
     red = start(addresses=["auto:web"])
     blue = start(addresses=["auto:web"], hostname="blue.example.org", name="azure")
@@ -325,6 +341,29 @@ def test_the_ves_of_a_pool_find_each_other_by_name(start: Start, hostnet: HostNe
     restart(hostnet, green)
     assert "bad address" in witness.says_no(red, "ping -c1 blue")
     witness.shell(red, "ping -c1 green")
+
+
+def test_no_name_leads_to_who_has_the_address_now(start: Start, hostnet: HostNet, shared: str) -> None:
+    """Blue has ended by itself: its line stays as long as nobody has its address."""
+    poolhosts.update("web", {ip_address("10.8.0.9"): "blue"}, lambda address: True)
+    red, green = start(addresses=["10.8.0.5"]), start(addresses=["10.9.0.7"], hostname="green")
+    hostnet.call(green.set, add_addresses=["10.8.0.9"])
+    assert told() == ["10.8.0.5\tred", "10.8.0.9\tgreen"]
+    assert "(10.8.0.9)" in witness.shell(red, "ping -c1 -W5 green")
+    hostnet.call(green.set, remove_addresses=["10.8.0.9"])
+    assert told() == ["10.8.0.5\tred"]
+    hostnet.call(green.set, add_addresses=["auto:web"])
+    assert len(told()) == 3
+    hostnet.call(green.stop, fast=True)
+    assert told() == ["10.8.0.5\tred"]
+
+
+def test_a_refused_change_leaves_the_names_as_they_were(start: Start, hostnet: HostNet, shared: str) -> None:
+    red = start(addresses=["10.8.0.5"])
+    with hostnet.call(socket.create_server, ("", 8080)), pytest.raises(errors.InUse):
+        hostnet.call(red.set, addresses=["10.8.0.6"], publish=["8080:80"])
+    assert told() == ["10.8.0.5\tred"]
+    witness.shell(red, "ping -c1 -W5 red")
 
 
 def test_nobody_in_there_may_change_or_hold_up_the_pools_names(start: Start, host_dir: Path, shared: str) -> None:
@@ -358,22 +397,6 @@ def test_many_at_once_lose_no_line(shared: str, tmp_path: Path) -> None:
         list(threads.map(one, range(1, 101)))
     lines = Path(poolhosts.directory("web"), "hosts").read_text().splitlines()
     assert sorted(lines[2:]) == sorted(f"10.8.0.{number}\tve{number}" for number in range(1, 101))
-
-
-RED_IN_WEB = Config(7, "busybox:1", hostname="red", addresses=("10.8.0.5",))
-
-
-def lease(hostnet: HostNet, address: str) -> None:
-    """As a VE has it that somebody else starts."""
-    if "venetother" not in hostnet.run("ip", "-br", "link").stdout:
-        hostnet.run("ip", "link", "add", "venetother", "type", "veth", "peer", "name", "other")
-        for end in ("venetother", "other"):
-            hostnet.run("ip", "link", "set", end, "up")
-    hostnet.run("ip", "route", "add", address, "dev", "venetother")
-
-
-def told(name: str = "web") -> list[str]:
-    return Path(poolhosts.directory(name), "hosts").read_text().splitlines()[2:]
 
 
 def test_who_comes_while_another_waits_keeps_its_line(shared: str, hostnet: HostNet) -> None:
