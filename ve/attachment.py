@@ -19,7 +19,6 @@ from ve.network import Given
 from ve.shapes import ATTACHED, SHARED, Shape
 from ve.state import State
 
-INSIDE = "eth0"  # of a port and a macvlan; a device keeps its name
 _DEFAULT = {4: ip_network("0.0.0.0/0"), 6: ip_network("::/0")}
 
 
@@ -65,21 +64,21 @@ def attach(
     wishes = tuple(map(Wish.parse, words))
     own = interfaces.mac(state.tag, veid)
     with open(f"/proc/{pid}/ns/net") as netns, contextlib.ExitStack() as undo:
-        name, inside, device = "", INSIDE, ""
+        name, device = "", ""
         if shape.kind == "bridge":
             name = venet.new_name()
             firewall.guard_port(name, own, [wish.address for wish in wishes if wish.address])
             undo.callback(firewall.release_port, name)
-            interfaces.bridge(netns.fileno(), shape.argument, name, INSIDE, own)
+            interfaces.bridge(netns.fileno(), shape.argument, name, shape.inside, own)
             undo.callback(venet.cut, name)
             rtnetlink.ask(rtnetlink.alternative_name(name, venet.alternative_name(state.tag, veid)))
         elif shape.kind == "macvlan":
-            interfaces.macvlan(netns.fileno(), shape.argument, INSIDE, own)
+            interfaces.macvlan(netns.fileno(), shape.argument, shape.inside, own)
         else:
             taken = interfaces.take(netns.fileno(), shape.argument, device_lost_ok=lost_ok)
             undo.callback(interfaces.give_back, netns.fileno(), taken)
-            inside, device = taken.name, taken.noted()
-        _configure(pidfd, inside, wishes, gateways)
+            device = taken.noted()
+        _configure(pidfd, shape.inside, wishes, gateways)
         undo.pop_all()
     return Given(name, tuple(zip(words, ((wish,) for wish in wishes), strict=True)), device)
 

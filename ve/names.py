@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ve import leases, outfit, pool, poolhosts, resolver, venet
+from ve import leases, outfit, pool, poolhosts, resolver
 from ve.addresses import Address, Wish
 
 if TYPE_CHECKING:
@@ -50,5 +50,5 @@ def wanted(config: Config, addresses: Sequence[Address], boots: bool) -> Names:
         "resolv_conf": resolver.resolv_conf(config.nameservers, config.searchdomains),
         "hosts": "\n".join(resolver.hosts(addresses, [hostname])),
         "link": f"/{SHOWN}/{poolhosts.NAME}" if shared else "",
-        "unmanaged": venet.INSIDE if boots else "",
+        "unmanaged": config.shape.inside if boots else "",
     }

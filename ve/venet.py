@@ -20,7 +20,7 @@ import socket
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
-from ve import rtnetlink
+from ve import rtnetlink, shapes
 from ve._linux import syscalls
 from ve.addresses import Address, Wish
 from ve.errand import in_a_thread
@@ -28,7 +28,7 @@ from ve.errors import NotSupported
 
 T = TypeVar("T")
 
-INSIDE, PREFIX, MAC = "venet0", "venet", "02:76:65:00:00:01"
+INSIDE, PREFIX, MAC = shapes.INSIDE["routed"], "venet", "02:76:65:00:00:01"
 GATEWAYS = {4: ipaddress.ip_address("169.254.1.1"), 6: ipaddress.ip_address("fe80::1")}
 _DEFAULT = {4: ipaddress.ip_network("0.0.0.0/0"), 6: ipaddress.ip_network("::/0")}
 _LETTERS = "abcdefghijklmnopqrstuvwxyz234567"

@@ -302,6 +302,15 @@ def test_networkmanager_is_told_to_leave_it_alone(start: Start) -> None:
     assert said.splitlines()[-1].startswith("drwxr-xr-x")
 
 
+@pytest.mark.parametrize("shape", ["macvlan:eth0", "device:spare0"])
+def test_they_leave_an_interface_of_another_name_alone_too(start: Start, hostnet: HostNet, shape: str) -> None:
+    hostnet.run("ip", "link", "add", "spare0", "type", "veth", "peer", "name", "spare1")
+    env = start(network=shape, device_lost_ok=True, addresses=["192.0.2.51/24"])
+    own = witness.shell(env, "ip -o -4 address show | grep 192.0.2.51").split()[1]
+    said = witness.shell(env, "cat /run/NetworkManager/conf.d/*.conf /run/systemd/network/*.network").splitlines()
+    assert f"unmanaged-devices+=interface-name:{own}" in said and f"Name={own}" in said
+
+
 # ---- a pool's ---------------------------------------------------------------------------------------------------
 
 
