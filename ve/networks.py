@@ -53,11 +53,14 @@ class Networks:
             pool.check(made)
             changed = []
             if nat:
-                _masquerade([*pool.pools(), made], pool.pools(), undo)
+                firewall.ensure(_masqueraded)  # what may be refused is, before there is the pool
                 changed = forwarding.turn_on(made.versions, undo, cannot)
             for each in made.networks:
                 changed += forwarding.answer_for(each, wire.uplink(each[1]), undo, cannot)
             pool.add(made)
+            undo.callback(pool.remove, name)
+            if nat:
+                _masquerade()
             undo.pop_all()
         return changed
 
@@ -77,10 +80,12 @@ class Networks:
         self._refuse_used(pool.get(name))
         with ExitStack() as undo:
             gone = pool.remove(name)
+            if gone.nat:
+                undo.callback(_masquerade)
             undo.callback(pool.add, gone)
             self._refuse_used(gone)  # who leased one meanwhile has seen the pool; who comes now sees that it is gone
             if gone.nat:
-                _masquerade(pool.pools(), [*pool.pools(), gone], undo)
+                _masquerade()
             undo.pop_all()
 
     def leases(self, name: str) -> builtins.list[Lease]:
@@ -119,12 +124,13 @@ def _whose(lease: Lease) -> str:
     return f"VE {lease.veid}" if lease.veid is not None else str(lease.interface)
 
 
-def _masquerade(now: Iterable[Pool], before: Iterable[Pool], undo: ExitStack) -> None:
-    """Hide the networks of these pools behind this host, of those that have nat, and no others."""
+def _masqueraded() -> builtins.list[str]:
+    """The networks that are hidden behind this host: those of pools that have nat."""
+    return [str(each) for source in pool.pools() if source.nat for each in source.networks]
 
-    def cidrs(sources: Iterable[Pool]) -> builtins.list[str]:
-        return [str(each) for source in sources if source.nat for each in source.networks]
 
-    firewall.ensure(lambda: cidrs(before))
-    undo.callback(firewall.masquerade, cidrs(before))
-    firewall.masquerade(cidrs(now))
+def _masquerade() -> None:
+    """Hide these, and no others.  While nobody adds or removes a pool, so that of two who do none is left out."""
+    with pool.alone():
+        firewall.ensure(_masqueraded)
+        firewall.masquerade(_masqueraded())

@@ -14,6 +14,7 @@ import pytest
 import ve
 from tests.hostnet import HostNet
 from tests.verbs import commandline
+from ve import pool
 
 pytestmark = pytest.mark.any_kernel  # on the stock kernel tests/kernel and test_addresses.py ask for the same
 
@@ -271,6 +272,22 @@ def test_nat_turns_forwarding_on_and_says_so(site: Site) -> None:
     site.done("network", "remove", "b")
     assert "10.9.0.0/24" not in site.run("nft", "list", "set", "inet", "ve", "masqueraded4")
     assert forwards(site) == ["1", "1"]
+
+
+def test_of_two_pools_that_are_added_at_once_none_is_left_out(site: Site) -> None:
+    """The second is, as a whole, when the first has looked which pools there are."""
+    add, networks = pool.add, site.host.networks
+
+    def late(made: pool.Pool) -> None:
+        patch.undo()
+        networks.add("b", ["10.8.0.0/24"], nat=True)
+        add(made)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pool, "add", late)
+        site.hostnet.call(networks.add, "a", ["10.7.0.0/24"], nat=True)
+    hidden = site.run("nft", "list", "set", "inet", "ve", "masqueraded4")
+    assert "10.7.0.0/24" in hidden and "10.8.0.0/24" in hidden
 
 
 def test_a_ve_of_a_pool_with_nat_reaches_the_outside_under_the_hosts_address(site: Site) -> None:
