@@ -195,6 +195,7 @@ def add(state: State, veid: int, before: Given, wishes: Sequence[str], pidfd: in
             now = replace(now, addresses=(*now.addresses, (text, tuple(found))))
         venet.add(pidfd, before.interface, now.all()[len(before.all()) :])
         for link, address in neighbours:
+            forwarding.answer_on(link, address.version, f"cannot answer for {address} on {link}")
             wire.proxy(link, address)
             wire.announce(link, address)
         undo.pop_all()
@@ -364,9 +365,6 @@ def have_rules() -> None:
     if firewall.ensure(lambda: [str(each) for source in pool.pools() if source.nat for each in source.networks]):
         for source in [each for each in pool.pools() if each.nat]:
             forwarding.turn_on(source.versions, contextlib.ExitStack(), f"cannot let pool {source.name} reach out")
-        for source in pool.pools():
-            for network in source.networks:
-                forwarding.answer_for(network, wire.uplink(network[1]), contextlib.ExitStack(), "cannot answer")
 
 
 def publish(veid: int, given: Given, words: Sequence[str], before: Sequence[str] = ()) -> None:

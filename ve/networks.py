@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Literal
 
-from ve import claims, firewall, forwarding, leases, pool, venet, wire
+from ve import claims, firewall, forwarding, leases, pool, venet
 from ve.addresses import Address, network
 from ve.errors import InUse, InvalidValue, require_root
 from ve.pool import Pool
@@ -55,8 +55,6 @@ class Networks:
             if nat:
                 firewall.ensure(_masqueraded)  # what may be refused is, before there is the pool
                 changed = forwarding.turn_on(made.versions, undo, cannot)
-            for each in made.networks:
-                changed += forwarding.answer_for(each, wire.uplink(each[1]), undo, cannot)
             pool.add(made)
             undo.callback(pool.remove, name)
             if nat:
