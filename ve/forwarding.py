@@ -60,6 +60,11 @@ def answer_on(link: str, version: int, cannot: str) -> None:
             raise NotSupported(f"{cannot}: {why}", f"sysctl -w {name}={value}") from error
 
 
+def off(versions: Iterable[int]) -> list[str]:
+    """The sysctls of those of these families that the host does not forward."""
+    return [_SYSCTLS[version] for version in versions if _read(_SYSCTLS[version]) == "0"]
+
+
 def _learnt_default_routes() -> list[str]:
     """The interfaces whose default routes the kernel would remove."""
     found = []

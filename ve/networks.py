@@ -38,6 +38,7 @@ class Networks:
     def add(self, name: str, cidrs: Iterable[str], nat: bool = False, hosts: bool = False) -> builtins.list[str]:
         """Make a pool of these networks; gives what it changed on the host, such as "net.ipv4.ip_forward: 0 -> 1".
 
+        And what keeps its VEs from others, where the host does not forward: "net.ipv4.ip_forward is 0: ...".
         nat: what its VEs send to other networks leaves the host under the host's address, and the host forwards it.
         hosts: its VEs find each other by name.  Exists, InvalidValue (no CIDR, or one that overlaps another pool's),
         NotSupported (a family that this host lacks, or cannot forward); then nothing has changed.
@@ -60,7 +61,8 @@ class Networks:
             if nat:
                 _masquerade()
             undo.pop_all()
-        return changed
+        lonely = "its VEs and others than this host do not reach each other"
+        return [*changed, *(f"{name} is 0: {lonely}" for name in forwarding.off(made.versions))]
 
     def list(self) -> builtins.list[Pool]:
         """All pools, by name."""

@@ -259,13 +259,15 @@ def forwards(site: Site) -> list[str]:
 
 def test_nat_turns_forwarding_on_and_says_so(site: Site) -> None:
     site.run("sysctl", "-qw", "net.ipv4.ip_forward=0", "net.ipv6.conf.all.forwarding=0")
-    assert site.done("network", "add", "a", "--cidr", "10.8.0.0/24") == "pool a is added\n"
+    alone = "net.ipv4.ip_forward is 0: its VEs and others than this host do not reach each other\n"
+    assert site.done("network", "add", "a", "--cidr", "10.8.0.0/24") == f"{alone}pool a is added\n"
     assert forwards(site) == ["0", "0"]
     said = site.done("network", "add", "b", "--cidr", "10.9.0.0/24", "--nat")
     assert said == "net.ipv4.ip_forward: 0 -> 1\npool b is added\n"
     assert forwards(site) == ["1", "0"]
     said = site.done("network", "add", "c", "--cidr", "10.7.0.0/24", "--cidr", "fd00:7::/64", "--nat")
     assert said == "net.ipv6.conf.all.forwarding: 0 -> 1\npool c is added\n"
+    assert site.done("network", "add", "d", "--cidr", "10.6.0.0/24") == "pool d is added\n"
     assert forwards(site) == ["1", "1"]
     hidden = site.run("nft", "list", "set", "inet", "ve", "masqueraded4")
     assert "10.9.0.0/24" in hidden and "10.7.0.0/24" in hidden and "10.8.0.0/24" not in hidden
