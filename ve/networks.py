@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Literal
 
-from ve import claims, firewall, forwarding, leases, pool, venet
+from ve import claims, firewall, forwarding, leases, pool, poolhosts, venet
 from ve.addresses import Address, network
 from ve.errors import InUse, InvalidValue, require_root
 from ve.pool import Pool
@@ -87,6 +87,7 @@ class Networks:
             if gone.nat:
                 _masquerade()
             undo.pop_all()
+        poolhosts.clear(name)
 
     def leases(self, name: str) -> builtins.list[Lease]:
         """The addresses of a pool that VEs of any state dir have, in their order."""

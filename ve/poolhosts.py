@@ -60,6 +60,13 @@ def forget(address: Address, is_leased: Callable[[Address], object] = lambda add
                         known.pop(str(address), None)
 
 
+def clear(name: str) -> None:
+    """Of a pool that is no more: a VE that was in it sees localhost still, and another pool of this name begins so."""
+    if os.path.exists(os.path.join(pool.run_directory(), NAME, name)):
+        with _changing(name) as known:
+            known.clear()
+
+
 @contextmanager
 def _changing(name: str) -> Iterator[dict[str, str]]:
     """The names of a pool by address, alone; what they are in the end is what VEs read."""

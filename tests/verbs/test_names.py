@@ -397,6 +397,17 @@ def test_a_name_of_its_own_again_once_the_pool_has_none(start: Start, hostnet: H
     assert hosts(red) == OWN + "10.8.0.5\tred\t# ve\nmine\n"
 
 
+def test_another_pool_of_that_name_knows_none_of_its_names(start: Start, hostnet: HostNet, shared: str) -> None:
+    """Red was in it, and still finds localhost by what it sees of it; blue has ended by itself."""
+    red = start(addresses=["10.8.0.5", "10.9.0.5"])
+    poolhosts.update("web", {ip_address("10.8.0.9"): "blue"}, lambda address: True)
+    hostnet.call(red.set, remove_addresses=["10.8.0.5"], save=True)
+    hostnet.call(ve.Host().networks.remove, "web")
+    pool.add(pool.Pool("web", (network("10.8.0.0/24"),), hosts=True))
+    assert told() == []
+    assert "(127.0.0.1)" in witness.shell(red, "ping -4 -c1 localhost")
+
+
 def test_many_at_once_lose_no_line(shared: str, tmp_path: Path) -> None:
     def one(number: int) -> None:
         lines: dict[Address, str] = {ip_address(f"10.8.0.{number}"): f"ve{number}"}
