@@ -12,6 +12,8 @@ from typing import Literal
 from ve import claims, firewall, forwarding, leases, pool, poolhosts, venet
 from ve.addresses import Address, network
 from ve.errors import InUse, InvalidValue, require_root
+from ve.facts import lives
+from ve.network import given
 from ve.pool import Pool
 
 _SHOWN = 5  # VEs that a refusal names
@@ -22,7 +24,7 @@ class Lease:
     """An address of a pool that a VE has: while it runs ("lease"), for good ("claim"), or both.
 
     veid and state_dir are None where the kernel does not say whose the interface is, interface where the VE does not
-    run.
+    run or has none on the host.
     """
 
     address: Address
@@ -111,14 +113,24 @@ def _taken(source: Pool) -> builtins.list[Lease]:
         if address in source:
             holder = held.get(address)
             own = holder and holder.name == venet.alternative_name(claimant.state.tag, claimant.veid)
-            interface = held.pop(address).interface if own else None
-            kind: Literal["claim", "both"] = "both" if own else "claim"
-            found.append(Lease(address, claimant.veid, claimant.state.path, interface, kind))
+            interface = held.pop(address).interface if own else _attached(claimant, address)
+            kind: Literal["claim", "both"] = "claim" if interface is None else "both"
+            found.append(Lease(address, claimant.veid, claimant.state.path, interface or None, kind))
     found += [
         Lease(address, holder.veid, holder.state_dir or None, holder.interface, "lease")
         for address, holder in held.items()
     ]
     return sorted(found, key=lambda each: (each.address.version, int(each.address)))
+
+
+def _attached(claimant: claims.Claimant, address: Address) -> str | None:
+    """The interface of a running VE that has no lease of the address, as it is not routed; "" if not on the host.
+
+    None if it does not run with that address.
+    """
+    facts = claimant.state.read_facts(claimant.veid)
+    had = given(facts if facts and lives(facts) else None)
+    return had.interface if address in had.held() else None
 
 
 def _whose(lease: Lease) -> str:

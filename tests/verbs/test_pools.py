@@ -134,6 +134,18 @@ def test_sticky_stays(site: Site) -> None:
     assert site.ve("run", "busybox", "--ip", "auto", "--", "true").returncode == 0
 
 
+def test_a_ve_says_the_same_of_what_it_has(site: Site) -> None:
+    site.pool("default", "10.9.0.0/24")
+    site.pool("web", "10.8.0.0/24")
+    env = site.host.get(site.create(7001, "auto", "auto:web:sticky", "10.9.0.5"))
+    site.done("start", env.veid)
+    shown = {each["address"]: each["kind"] for name in ("default", "web") for each in site.shown(name)["leases"]}
+    assert {str(each.address): each.kind for each in env.network.addresses} == shown
+    assert sorted(shown.values()) == ["both", "both", "lease"] and shown["10.9.0.5"] == "both"
+    [new] = site.hostnet.call(env.network.add_address, "10.9.0.6", save=True)
+    assert (str(new.address), new.kind) == ("10.9.0.6", "both")
+
+
 def test_of_a_copied_state_dir_the_copy_gets_another(site: Site, tmp_path: Path) -> None:
     site.pool("default", "10.9.0.0/30")
     one = site.create(7001, "auto:sticky")
