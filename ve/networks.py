@@ -4,7 +4,7 @@ They are the host's and not a state dir's, as its routes are: every Host has the
 """
 
 import builtins
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Literal
@@ -91,13 +91,13 @@ class Networks:
             undo.pop_all()
         poolhosts.clear(name)
 
-    def leases(self, name: str) -> builtins.list[Lease]:
-        """The addresses of a pool that VEs of any state dir have, in their order."""
-        require_root(f"cannot look at pool {name}")
-        return _taken(pool.get(name))
+    def leases(self, name: str = "") -> builtins.list[Lease]:
+        """The addresses of a pool, or of all, that VEs of any state dir have, in their order."""
+        require_root(f"cannot look at pool {name}" if name else "cannot list pools")
+        return _taken([pool.get(name)] if name else pool.pools())
 
     def _refuse_used(self, source: Pool) -> None:
-        taken = _taken(source)
+        taken = _taken([source])
         if taken:
             shown = ", ".join(f"{each.address} ({_whose(each)})" for each in taken[:_SHOWN])
             more = f" and {len(taken) - _SHOWN} more" if len(taken) > _SHOWN else ""
@@ -105,12 +105,16 @@ class Networks:
             raise InUse(f"cannot remove pool {source.name}: VEs have {shown}{more}", hint)
 
 
-def _taken(source: Pool) -> builtins.list[Lease]:
+def _taken(sources: Sequence[Pool]) -> builtins.list[Lease]:
     """Claims, and what the kernel has; of an address that a VE has by both, one."""
-    held = {address: holder for address, holder in leases.all_leases() if address in source}
+
+    def is_of_them(address: Address) -> bool:
+        return any(address in source for source in sources)
+
+    held = {address: holder for address, holder in leases.all_leases() if is_of_them(address)}
     found = []
     for address, claimant in claims.claimed():
-        if address in source:
+        if is_of_them(address):
             holder = held.get(address)
             own = holder and holder.name == venet.alternative_name(claimant.state.tag, claimant.veid)
             interface = held.pop(address).interface if own else _attached(claimant, address)
