@@ -38,8 +38,12 @@ QUEUES = "-ifb"  # behind the alternative name of its interface: what its packet
 
 
 def alternative_name(tag: str, veid: int) -> str:
-    """What the interface on the host of a VE of this state dir is found by."""
-    return f"{tag}-{veid}"
+    """What the interface on the host of a VE of this state dir is found by.
+
+    A veth called ve-101 is one of systemd-nspawn's to the host's systemd-networkd (80-container-ve.network), which also
+    looks at alternative names: it would have addresses, a DHCP server and masquerading there.
+    """
+    return f"{PREFIX}{tag.removeprefix('ve')}-{veid}"
 
 
 def new_name() -> str:

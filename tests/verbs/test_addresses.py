@@ -104,7 +104,7 @@ def test_a_refusal_changes_nothing(
 ) -> None:
     with_other = ("link", "add", "venetother", "type", "veth", "peer", "name", "peer0")
     forwarding.run("ip", *with_other)
-    forwarding.run("ip", "link", "property", "add", "dev", "venetother", "altname", "ve-0-0-1")
+    forwarding.run("ip", "link", "property", "add", "dev", "venetother", "altname", "venet-0-0-1")
     forwarding.run("ip", "link", "set", "venetother", "up")
     forwarding.run("ip", "route", "add", "10.9.0.77", "dev", "venetother")
     before = forwarding.run("ip", "route").stdout, forwarding.run("ip", "-6", "route").stdout

@@ -3,16 +3,20 @@
 The host is a VE of the profile nesting with Debian's systemd, and in it Python and this project as they are here.
 """
 
+import os
 import sys
 import sysconfig
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import ve
+from tests.hostnet import HostNet, namespace
 from tests.verbs import commandline, test_debian, witness
 from tests.verbs.conftest import Make
+from ve import venet
 
 UNIT = "ve-host.service"
 # One who waits for events hears of it there.
@@ -79,3 +83,23 @@ def test_the_cgroups_are_in_a_delegated_unit(host_dir: Path, machine: "ve.Enviro
     assert "active" in witness.shell(machine, f"systemctl is-active {UNIT}")
     assert login(machine, f"{sys.executable} -c '{WATCH}'") == "{5}\n"
     assert inner(machine) == "5  stopped"
+
+
+def test_networkd_of_the_host_takes_no_interface_of_ours_for_its_own(make: Make, debian: str, host_dir: Path) -> None:
+    """For the veth pair of a container of systemd-nspawn, which it gives an address, a DHCP server and masquerading."""
+    env = make(debian, hostname="host", capabilities={"net_admin": "on"})
+    test_debian.tell(host_dir, env.veid)
+    wants = host_dir / f"private/{env.veid}/upper/etc/systemd/system/multi-user.target.wants"
+    (wants / "systemd-networkd.service").symlink_to("/lib/systemd/system/systemd-networkd.service")
+    env.start()
+    test_debian.booted(env, host_dir)
+    host, deadline = HostNet(witness.init(host_dir, env.veid), 0), time.monotonic() + commandline.PATIENCE
+    with namespace() as inner, open(f"/proc/{inner}/ns/net") as netns:
+        pidfd = os.pidfd_open(inner)
+        name = host.call(venet.connect, pidfd, netns.fileno(), "ve", 101, "/var/lib/ve")
+        os.close(pidfd)
+        while "venet-101" not in (shown := witness.shell(env, f"networkctl status {name} 2>&1 || true")):
+            assert time.monotonic() < deadline, shown
+        witness.shell(env, f"networkctl reconfigure {name}")
+        assert "Network File: n/a" in witness.shell(env, f"networkctl status {name}")
+        host.run("ip", "link", "delete", "venet-101")
