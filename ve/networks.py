@@ -13,7 +13,7 @@ from ve import claims, firewall, forwarding, leases, pool, poolhosts, venet
 from ve.addresses import Address, network
 from ve.errors import InUse, InvalidValue, require_root
 from ve.facts import lives
-from ve.network import given
+from ve.network import given, have_rules
 from ve.pool import Pool
 
 _SHOWN = 5  # VEs that a refusal names
@@ -56,8 +56,8 @@ class Networks:
             pool.check(made)
             changed = []
             if nat:
-                firewall.ensure(_masqueraded)  # what may be refused is, before there is the pool
                 changed = forwarding.turn_on(made.versions, undo, cannot)
+                have_rules()  # what may be refused is, before there is the pool
             pool.add(made)
             undo.callback(pool.remove, name)
             if nat:
@@ -141,13 +141,11 @@ def _whose(lease: Lease) -> str:
     return f"VE {lease.veid}" if lease.veid is not None else str(lease.interface)
 
 
-def _masqueraded() -> builtins.list[str]:
-    """The networks that are hidden behind this host: those of pools that have nat."""
-    return [str(each) for source in pool.pools() if source.nat for each in source.networks]
-
-
 def _masquerade() -> None:
-    """Hide these, and no others.  While nobody adds or removes a pool, so that of two who do none is left out."""
+    """Hide the networks of those pools that have nat, and no others, behind this host.
+
+    While nobody adds or removes a pool, so that of two who do none is left out.
+    """
     with pool.alone():
-        firewall.ensure(_masqueraded)
-        firewall.masquerade(_masqueraded())
+        have_rules()
+        firewall.masquerade([str(each) for source in pool.pools() if source.nat for each in source.networks])

@@ -322,6 +322,15 @@ def test_after_a_boot_the_first_start_does_what_was_told(site: Site) -> None:
     assert "10.9.0.0/24" in site.run("nft", "list", "set", "inet", "ve", "masqueraded4")
 
 
+def test_after_a_boot_a_new_pool_does_not_stand_for_what_the_others_were_told(site: Site) -> None:
+    site.done("network", "add", "default", "--cidr", "10.9.0.0/24", "--nat")
+    site.run("nft", "delete", "table", "inet", "ve")
+    site.run("sysctl", "-qw", "net.ipv4.ip_forward=0", "net.ipv6.conf.all.forwarding=0")
+    site.done("network", "add", "web", "--cidr", "fd00:8::/64", "--nat")
+    site.done("start", site.create(7001, "auto"))
+    assert forwards(site) == ["1", "1"]
+
+
 ADVERTISEMENT = """
 import socket, struct, sys
 sock = socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6)
