@@ -31,7 +31,8 @@ def network_add(
 def network_list(ctx: Context, as_json: opt.Json = False) -> None:
     """List pools, with how many of their addresses VEs have."""
     networks = ctx.obj.host().networks
-    rows = [_row(pool, networks.leases(pool.name)) for pool in networks.list()]
+    leases = networks.leases()
+    rows = [_row(pool, leases) for pool in networks.list()]
     print(out.dump_json(rows) if as_json else out.columns([*ROW], rows), end="")
 
 
@@ -62,14 +63,14 @@ ROW = ("name", "networks", "nat", "hosts", "taken", "size")
 
 
 def _row(pool: "ve.Pool", leases: "list[ve.Lease]") -> Table:
-    """What there is to tell of a pool; taken and size by family, as it may have two."""
-    taken = {version: sum(lease.address.version == version for lease in leases) for version in pool.versions}
+    """What there is to tell of a pool; taken and size by family, as it may have two.  leases: of other pools, too."""
+    versions: list[int] = [lease.address.version for lease in leases if lease.address in pool]
     size = {f"IPv{version}": pool.size(version) for version in pool.versions}
     return {
         "name": pool.name,
         "networks": list(map(str, pool.networks)),
         "nat": pool.nat,
         "hosts": pool.hosts,
-        "taken": {f"IPv{version}": number for version, number in taken.items()},
+        "taken": {f"IPv{version}": versions.count(version) for version in pool.versions},
         "size": size,
     }

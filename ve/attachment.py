@@ -22,7 +22,6 @@ from ve.shapes import ATTACHED, Shape
 from ve.state import State
 from ve.wholefile import read_small, write_whole
 
-INSIDE = "eth0"  # of a port and a macvlan; a device keeps its name
 _DYING = 2.0  # seconds within which the kernel gives back what was in a namespace that has no process any more
 
 
@@ -81,25 +80,24 @@ def attach(
     wishes = tuple(map(Wish.parse, words))
     own = interfaces.mac(state.tag, veid)
     with open(f"/proc/{pid}/ns/net") as netns, contextlib.ExitStack() as undo:
-        name, inside = "", INSIDE
+        name = ""
         if shape.kind == "bridge":
             name, owner = linknames.new_name(), linknames.alternative_name(state.tag, veid)
             undo.callback(bridgeports.release, owner)
             bridgeports.guard(owner, name, own, [wish.address for wish in wishes if wish.address])
-            interfaces.bridge(netns.fileno(), shape.argument, name, INSIDE, own)
+            interfaces.bridge(netns.fileno(), shape.argument, name, shape.inside, own)
             undo.callback(venet.cut, name)
             rtnetlink.ask(rtnetlink.alternative_name(name, owner))
         elif shape.kind == "macvlan":
-            interfaces.macvlan(netns.fileno(), shape.argument, INSIDE, own)
+            interfaces.macvlan(netns.fileno(), shape.argument, shape.inside, own)
         else:
-            inside = shape.argument
-            device = interfaces.device(inside, lost_ok=lost_ok)
+            device = interfaces.device(shape.argument, lost_ok=lost_ok)
             undo.callback(_forget, state, veid)
             _note(state, veid, device)
             taken = interfaces.take(netns.fileno(), device)
             undo.callback(interfaces.give_back, netns.fileno(), taken)
             _note(state, veid, taken)
-        _configure(pidfd, inside, wishes, gateways)
+        _configure(pidfd, shape.inside, wishes, gateways)
         undo.pop_all()
     return Given(name, tuple(zip(words, ((wish,) for wish in wishes), strict=True)))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ve import describe, network
+from ve.claims import Claimant
 from ve.networks import Lease
 from ve.ports import port
 
@@ -28,8 +29,10 @@ class Connection:
     @property
     def addresses(self) -> list[Lease]:
         """What it has while it runs; nothing otherwise."""
-        given, (veid, state) = self._given(), (self._environment.veid, self._environment.state)
-        return [Lease(address, veid, state.path, given.interface, "lease") for address in given.held()]
+        given, claimant = self._given(), Claimant(self._environment.state, self._environment.veid)
+        claimed = [address for address in claimant.claims() if claimant.has(address)]
+        where = (claimant.veid, claimant.state.path, given.interface or None)
+        return [Lease(address, *where, "both" if address in claimed else "lease") for address in given.held()]
 
     @property
     def traffic(self) -> Traffic:
@@ -41,9 +44,9 @@ class Connection:
 
         InUse names who has it; InvalidValue, also for a stopped VE without save; NotFound for a pool that is none.
         """
-        before = self.addresses
+        before = [each.address for each in self.addresses]
         self._environment.set(add_addresses=[wish], save=save)
-        return [each for each in self.addresses if each not in before]
+        return [each for each in self.addresses if each.address not in before]
 
     def remove_address(self, wish: str, *, save: bool = False) -> None:
         """Take from it what it was given for this word, or with "all" everything; InvalidValue if it has no such."""

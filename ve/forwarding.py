@@ -10,7 +10,6 @@ from collections.abc import Iterable
 from contextlib import ExitStack, suppress
 
 from ve import netlink, rtnetlink
-from ve.addresses import Network
 from ve.errors import NotSupported
 
 _SYSCTLS = {4: "net.ipv4.ip_forward", 6: "net.ipv6.conf.all.forwarding"}
@@ -43,30 +42,27 @@ def _turn_on(version: int, undo: ExitStack, cannot: str) -> bool:
     return True
 
 
-def answer_for(network: Network, link: str | None, undo: ExitStack, cannot: str) -> list[str]:
-    """Let the host answer at once, on this link of its own, for VEs with addresses of a network that is there.
+def answer_on(link: str, version: int, cannot: str) -> None:
+    """Let the host answer at once, on this link of its own, for VEs with addresses of the network that is there.
 
-    What it changed, in the same way; nothing for a network on no link.
+    For as long as the host is up, since nobody can tell who else is answered for by then.  NotSupported if it cannot be
+    told; cannot is how the sentence begins.
     """
-    if not link:
-        return []
-    wanted = {f"net.ipv{network.version if network.version == 6 else 4}.neigh.{link}.proxy_delay": "0"}
-    if network.version == 6:
+    wanted = {f"net.ipv{version}.neigh.{link}.proxy_delay": "0"}
+    if version == 6:
         wanted[f"net.ipv6.conf.{link}.proxy_ndp"] = "1"
-    before = {name: _read(name) for name in wanted}
-    changed = []
-    for name in [name for name in wanted if before[name] != wanted[name]]:
+    for name, value in wanted.items():
         try:
-            _write(name, wanted[name])
+            if _read(name) != value:
+                _write(name, value)
         except OSError as error:
-            raise NotSupported(f"{cannot}: {name} cannot be set: {error.strerror}", f"sysctl -w {name}=1") from error
-        undo.callback(_write, name, before[name])
-        changed.append(f"{name}: {before[name]} -> {wanted[name]}")
-    return changed
+            why = f"{name} cannot be set: {error.strerror}"
+            raise NotSupported(f"{cannot}: {why}", f"sysctl -w {name}={value}") from error
 
 
-def is_on(version: int) -> bool:
-    return _read(_SYSCTLS[version]) != "0"
+def off(versions: Iterable[int]) -> list[str]:
+    """The sysctls of those of these families that the host does not forward."""
+    return [_SYSCTLS[version] for version in versions if _read(_SYSCTLS[version]) == "0"]
 
 
 def _learnt_default_routes() -> list[str]:

@@ -113,7 +113,8 @@ class Config:
                 raise InvalidValue(f"cannot use device {device!r}: it is not a path below /dev")
         for gateway in self.gateways:
             addresses.plain(gateway, "gateway")
-        self.shape  # noqa: B018 - is there such a one?
+        if self.shape.kind == "ve":
+            check_veid(int(self.shape.argument))
         addresses.check(self.addresses)
         ports.check(self.publish)
         for parse, word in ((rates.rate, self.rate), (rates.delay, self.delay), (rates.loss, self.loss)):

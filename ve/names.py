@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ve import leases, outfit, pool, poolhosts, resolver, venet
+from ve import leases, outfit, pool, poolhosts, resolver
 from ve.addresses import Address, Wish
 
 if TYPE_CHECKING:
@@ -32,18 +32,23 @@ def binds(config: Config) -> tuple[tuple[str, str], ...]:
     return ((poolhosts.directory(name), SHOWN),) if name else ()
 
 
+def tell_others(wishes: Sequence[str], addresses: Sequence[Address], known: Sequence[str]) -> str:
+    """Let the VEs of its pool, whose name this gives, know a VE by these names; the addresses are what it is leased."""
+    shared = shared_by(wishes)
+    if shared:
+        line, source = " ".join(resolver.known_as(known)), pool.get(shared)
+        own = {address: line for address in addresses if address in source and line}
+        poolhosts.update(shared, own, leases.holder)
+    return shared
+
+
 def wanted(config: Config, addresses: Sequence[Address], boots: bool) -> Names:
     """For init to write; the addresses are those that it has been leased.  Also tells the others of its pool."""
     hostname = outfit.hostname(config)
-    names = [hostname, *([config.name] if config.name else [])]
-    if shared := shared_by(config.addresses):
-        known = " ".join(resolver.known_as(names))
-        leased = {address for address, _ in leases.all_leases()}
-        own = {address: known for address in addresses if address in pool.get(shared) and known}
-        poolhosts.update(shared, own, leased.__contains__)
+    shared = tell_others(config.addresses, addresses, [hostname, config.name])
     return {
         "resolv_conf": resolver.resolv_conf(config.nameservers, config.searchdomains),
         "hosts": "\n".join(resolver.hosts(addresses, [hostname])),
         "link": f"/{SHOWN}/{poolhosts.NAME}" if shared else "",
-        "unmanaged": venet.INSIDE if boots else "",
+        "unmanaged": config.shape.inside if boots else "",
     }

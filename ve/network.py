@@ -21,6 +21,7 @@ from ve import (
     leases,
     linknames,
     pool,
+    poolhosts,
     publishing,
     rates,
     venet,
@@ -200,11 +201,13 @@ def add(state: State, veid: int, before: Given, wishes: Sequence[str], pidfd: in
             for wish, address, link in _leased(claimant, before.interface, Wish.parse(text), ephemeral=ephemeral):
                 undo.callback(_give_back, before.interface, address)
                 publishing.forget(address)  # what led to who had it before
+                poolhosts.forget(address)
                 found.append(wish)
                 neighbours += [(link, address)] if link else []
             now = replace(now, addresses=(*now.addresses, (text, tuple(found))))
         venet.add(pidfd, before.interface, now.all()[len(before.all()) :])
         for link, address in neighbours:
+            forwarding.answer_on(link, address.version, f"cannot answer for {address} on {link}")
             wire.proxy(link, address)
             wire.announce(link, address)
         undo.pop_all()
@@ -218,6 +221,7 @@ def _give_back(interface: str, address: Address) -> None:
 
 def _answer_no_more(address: Address) -> None:
     """For an address that no VE has: then the route to it is that of the link that it is on, if it is on one."""
+    poolhosts.forget(address, leases.holder)
     if link := wire.uplink(address):
         wire.unproxy(link, address)
 
@@ -374,9 +378,6 @@ def have_rules() -> None:
     if firewall.ensure(lambda: [str(each) for source in pool.pools() if source.nat for each in source.networks]):
         for source in [each for each in pool.pools() if each.nat]:
             forwarding.turn_on(source.versions, contextlib.ExitStack(), f"cannot let pool {source.name} reach out")
-        for source in pool.pools():
-            for network in source.networks:
-                forwarding.answer_for(network, wire.uplink(network[1]), contextlib.ExitStack(), "cannot answer")
 
 
 def publish(veid: int, given: Given, words: Sequence[str], before: Sequence[str] = ()) -> None:

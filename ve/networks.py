@@ -4,14 +4,16 @@ They are the host's and not a state dir's, as its routes are: every Host has the
 """
 
 import builtins
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Literal
 
-from ve import claims, firewall, forwarding, leases, linknames, pool, venet, wire
+from ve import claims, firewall, forwarding, leases, linknames, pool, poolhosts, venet
 from ve.addresses import Address, network
 from ve.errors import InUse, InvalidValue, require_root
+from ve.facts import lives
+from ve.network import given, have_rules
 from ve.pool import Pool
 
 _SHOWN = 5  # VEs that a refusal names
@@ -22,7 +24,7 @@ class Lease:
     """An address of a pool that a VE has: while it runs ("lease"), for good ("claim"), or both.
 
     veid and state_dir are None where the kernel does not say whose the interface is, interface where the VE does not
-    run.
+    run or has none on the host.
     """
 
     address: Address
@@ -38,6 +40,7 @@ class Networks:
     def add(self, name: str, cidrs: Iterable[str], nat: bool = False, hosts: bool = False) -> builtins.list[str]:
         """Make a pool of these networks; gives what it changed on the host, such as "net.ipv4.ip_forward: 0 -> 1".
 
+        And what keeps its VEs from others, where the host does not forward: "net.ipv4.ip_forward is 0: ...".
         nat: what its VEs send to other networks leaves the host under the host's address, and the host forwards it.
         hosts: its VEs find each other by name.  Exists, InvalidValue (no CIDR, or one that overlaps another pool's),
         NotSupported (a family that this host lacks, or cannot forward); then nothing has changed.
@@ -53,13 +56,15 @@ class Networks:
             pool.check(made)
             changed = []
             if nat:
-                _masquerade([*pool.pools(), made], pool.pools(), undo)
                 changed = forwarding.turn_on(made.versions, undo, cannot)
-            for each in made.networks:
-                changed += forwarding.answer_for(each, wire.uplink(each[1]), undo, cannot)
+                have_rules()  # what may be refused is, before there is the pool
             pool.add(made)
+            undo.callback(pool.remove, name)
+            if nat:
+                _masquerade()
             undo.pop_all()
-        return changed
+        lonely = "its VEs and others than this host do not reach each other"
+        return [*changed, *(f"{name} is 0: {lonely}" for name in forwarding.off(made.versions))]
 
     def list(self) -> builtins.list[Pool]:
         """All pools, by name."""
@@ -77,19 +82,22 @@ class Networks:
         self._refuse_used(pool.get(name))
         with ExitStack() as undo:
             gone = pool.remove(name)
+            if gone.nat:
+                undo.callback(_masquerade)
             undo.callback(pool.add, gone)
             self._refuse_used(gone)  # who leased one meanwhile has seen the pool; who comes now sees that it is gone
             if gone.nat:
-                _masquerade(pool.pools(), [*pool.pools(), gone], undo)
+                _masquerade()
             undo.pop_all()
+        poolhosts.clear(name)
 
-    def leases(self, name: str) -> builtins.list[Lease]:
-        """The addresses of a pool that VEs of any state dir have, in their order."""
-        require_root(f"cannot look at pool {name}")
-        return _taken(pool.get(name))
+    def leases(self, name: str = "") -> builtins.list[Lease]:
+        """The addresses of a pool, or of all, that VEs of any state dir have, in their order."""
+        require_root(f"cannot look at pool {name}" if name else "cannot list pools")
+        return _taken([pool.get(name)] if name else pool.pools())
 
     def _refuse_used(self, source: Pool) -> None:
-        taken = _taken(source)
+        taken = _taken([source])
         if taken:
             shown = ", ".join(f"{each.address} ({_whose(each)})" for each in taken[:_SHOWN])
             more = f" and {len(taken) - _SHOWN} more" if len(taken) > _SHOWN else ""
@@ -97,17 +105,21 @@ class Networks:
             raise InUse(f"cannot remove pool {source.name}: VEs have {shown}{more}", hint)
 
 
-def _taken(source: Pool) -> builtins.list[Lease]:
+def _taken(sources: Sequence[Pool]) -> builtins.list[Lease]:
     """Claims, and what the kernel has; of an address that a VE has by both, one."""
-    held = {address: holder for address, holder in leases.all_leases() if address in source}
+
+    def is_of_them(address: Address) -> bool:
+        return any(address in source for source in sources)
+
+    held = {address: holder for address, holder in leases.all_leases() if is_of_them(address)}
     found = []
     for address, claimant in claims.claimed():
-        if address in source:
+        if is_of_them(address):
             holder = held.get(address)
             own = holder and holder.name == linknames.alternative_name(claimant.state.tag, claimant.veid)
-            interface = held.pop(address).interface if own else None
-            kind: Literal["claim", "both"] = "both" if own else "claim"
-            found.append(Lease(address, claimant.veid, claimant.state.path, interface, kind))
+            interface = held.pop(address).interface if own else _attached(claimant, address)
+            kind: Literal["claim", "both"] = "claim" if interface is None else "both"
+            found.append(Lease(address, claimant.veid, claimant.state.path, interface or None, kind))
     found += [
         Lease(address, holder.veid, holder.state_dir or None, holder.interface, "lease")
         for address, holder in held.items()
@@ -115,16 +127,25 @@ def _taken(source: Pool) -> builtins.list[Lease]:
     return sorted(found, key=lambda each: (each.address.version, int(each.address)))
 
 
+def _attached(claimant: claims.Claimant, address: Address) -> str | None:
+    """The interface of a running VE that has no lease of the address, as it is not routed; "" if not on the host.
+
+    None if it does not run with that address.
+    """
+    facts = claimant.state.read_facts(claimant.veid)
+    had = given(facts if facts and lives(facts) else None)
+    return had.interface if address in had.held() else None
+
+
 def _whose(lease: Lease) -> str:
     return f"VE {lease.veid}" if lease.veid is not None else str(lease.interface)
 
 
-def _masquerade(now: Iterable[Pool], before: Iterable[Pool], undo: ExitStack) -> None:
-    """Hide the networks of these pools behind this host, of those that have nat, and no others."""
+def _masquerade() -> None:
+    """Hide the networks of those pools that have nat, and no others, behind this host.
 
-    def cidrs(sources: Iterable[Pool]) -> builtins.list[str]:
-        return [str(each) for source in sources if source.nat for each in source.networks]
-
-    firewall.ensure(lambda: cidrs(before))
-    undo.callback(firewall.masquerade, cidrs(before))
-    firewall.masquerade(cidrs(now))
+    While nobody adds or removes a pool, so that of two who do none is left out.
+    """
+    with pool.alone():
+        have_rules()
+        firewall.masquerade([str(each) for source in pool.pools() if source.nat for each in source.networks])

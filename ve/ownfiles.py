@@ -1,4 +1,4 @@
-"""The files that a start writes into the VE itself: names in /etc, and in /run that its programs leave venet0 alone.
+"""The files that a start writes into the VE itself: names in /etc, and in /run that its programs leave its link alone.
 
 init does it, as the VE's root, once that root is its own: so nothing in there leads out, and a disk limit counts it.
 But what lies there may be anything.  A file that is to be read is opened without following or waiting for anybody, and

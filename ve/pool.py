@@ -107,19 +107,24 @@ def pools() -> list[Pool]:
     """All of them, by name; BrokenConfig names a file that is none."""
     with contextlib.suppress(FileNotFoundError):
         names = sorted(name for name in os.listdir(directory()) if name.endswith(".toml") and name[0] != ".")
-        return [get(name.removesuffix(".toml")) for name in names]
+        return [pool for name in names if (pool := _find(name.removesuffix(".toml")))]
     return []
 
 
 def get(name: str) -> Pool:
     """NotFound, BrokenConfig."""
+    if pool := _find(name):
+        return pool
+    names = [pool.name for pool in pools()]
+    hint = nearest(name, names) if names else f"ve network add {name} --cidr 10.9.0.0/24 --nat"
+    raise NotFound(f"cannot find pool {name}: there is none", hint)
+
+
+def _find(name: str) -> Pool | None:
+    """None if there is none of this name, or none any more."""
     path = _path(name)
     data = read_small(path)
-    if not data and not os.path.exists(path):
-        names = [pool.name for pool in pools()]
-        hint = nearest(name, names) if names else f"ve network add {name} --cidr 10.9.0.0/24 --nat"
-        raise NotFound(f"cannot find pool {name}: there is none", hint)
-    return _parse(name, path, data)
+    return _parse(name, path, data) if data or os.path.exists(path) else None
 
 
 def exists(name: str) -> bool:

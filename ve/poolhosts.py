@@ -9,7 +9,9 @@ written in place could be read half written.  The lock is not in there, or a VE 
 """
 
 import os
-from collections.abc import Callable, Mapping
+import random
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from ipaddress import ip_address
 
 from ve import lock, pool
@@ -18,6 +20,7 @@ from ve.wholefile import read_small, write_whole, writing
 
 NAME = "hosts"
 _LOCALHOST = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
+_LOOKED_AT = 16  # lines, by each start
 _HINT = "it is in the run directory: is that on a read-only file system?"
 
 
@@ -30,24 +33,56 @@ def directory(name: str) -> str:
     return path
 
 
-def update(name: str, lines: Mapping[Address, str], is_leased: Callable[[Address], bool]) -> None:
-    """Let the VEs of a pool know of these, and no longer of those whose address nobody has.
+def update(name: str, lines: Mapping[Address, str], is_leased: Callable[[Address], object]) -> None:
+    """Let the VEs of a pool know of these, and no longer of those, among a few, whose address nobody has.
 
-    Locked after ten seconds.
+    Those are VEs that have ended by themselves.  A few are looked at each time, any of them, so that a start costs the
+    same beside two thousand.  That is asked under the lock: who has an address writes its line once it has it, so what
+    is not leased now is nobody's, and whose line is there already is leased.  Locked after ten seconds.
     """
+    with _changing(name) as known:
+        for address in random.sample([*known], min(_LOOKED_AT, len(known))):
+            if not is_leased(ip_address(address)):
+                del known[address]
+        known |= {str(address): names for address, names in lines.items()}
+
+
+def forget(address: Address, is_leased: Callable[[Address], object] = lambda address: False) -> None:
+    """Let no name lead to this address in any pool, unless somebody has it by now; Locked as above.
+
+    Where no pool has names that is one look at a directory.
+    """
+    with suppress(FileNotFoundError):
+        for name in os.listdir(os.path.join(pool.run_directory(), NAME)):
+            if f"\n{address}\t".encode() in read_small(os.path.join(pool.run_directory(), NAME, name, NAME)):
+                with _changing(name) as known:
+                    if not is_leased(address):
+                        known.pop(str(address), None)
+
+
+def clear(name: str) -> None:
+    """Of a pool that is no more: a VE that was in it sees localhost still, and another pool of this name begins so."""
+    if os.path.exists(os.path.join(pool.run_directory(), NAME, name)):
+        with _changing(name) as known:
+            known.clear()
+
+
+@contextmanager
+def _changing(name: str) -> Iterator[dict[str, str]]:
+    """The names of a pool by address, alone; what they are in the end is what VEs read."""
     path = os.path.join(directory(name), NAME)
     with writing(path, _HINT):
         fd = lock.acquire(f"{os.path.dirname(path)}.lock", f"the hosts of pool {name}", pool.PATIENCE)
         with lock.released(fd):
             before = read_small(path)
-            kept = {address: names for address, names in _parse(before).items() if is_leased(address)}
-            known = {**kept, **lines}
+            known = _parse(before)
+            yield known
             text = _LOCALHOST + "".join(f"{address}\t{names}\n" for address, names in known.items())
             if text.encode() != before:
                 write_whole(path, text.encode(), 0o644, durable=False)
 
 
-def _parse(text: bytes) -> dict[Address, str]:
-    """What we have written before, but for localhost."""
+def _parse(text: bytes) -> dict[str, str]:
+    """What we have written before, but for localhost: names by address."""
     pairs = (line.partition("\t") for line in text.decode().removeprefix(_LOCALHOST).splitlines())
-    return {ip_address(address): names for address, _, names in pairs}
+    return {address: names for address, _, names in pairs}

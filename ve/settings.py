@@ -15,6 +15,7 @@ from ve import (
     limits,
     looparea,
     mounts,
+    names,
     network,
     outfit,
     ptys,
@@ -106,7 +107,10 @@ def _reconnect(
     if asked:
         network.have_rules()
     had = network.given(facts)
+    known = [now["hostname"], instance.config.name]
+    undo.callback(names.tell_others, now["addresses"], had.held(), known)
     given = network.change(state, veid, facts, pidfd, asked, undo, ephemeral=instance.ephemeral)
+    names.tell_others(asked, given.held(), known)
     if given.all() != had.all():  # what is published leads to the first of each family
         undo.callback(network.publish, veid, had, now["publish"])
         network.publish(veid, had, (), now["publish"])

@@ -42,6 +42,7 @@ KINDS: dict[str, tuple[str, Callable[[str], bool]]] = {
 ATTACHED = ("bridge", "macvlan", "device")  # those that have an interface, and no route of the host
 SHARED = ("host", "ve")  # those whose namespace is not the VE's own
 UNGUARDED = ("macvlan", "device")  # those whose packets pass no rule of ours
+INSIDE = {"routed": "venet0", "bridge": "eth0", "macvlan": "eth0"}  # what a VE's interface is called in it
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,11 @@ class Shape:
             why = f"it is not {_shown(kind)}" if what else f"{kind} stands alone"
             raise InvalidValue(f"cannot use network {text!r}: {why}")
         return cls(kind, argument)
+
+    @property
+    def inside(self) -> str:
+        """What its interface is called in the VE, where a device keeps its name; "" if it has none of its own."""
+        return self.argument if self.kind == "device" else INSIDE.get(self.kind, "")
 
     def __str__(self) -> str:
         return self.kind + (f":{self.argument}" if self.argument else "")

@@ -18,12 +18,12 @@ import os
 import socket
 from collections.abc import Iterable
 
-from ve import linknames, rtnetlink
+from ve import linknames, rtnetlink, shapes
 from ve.addresses import Address, Wish
 from ve.errand import inside
 from ve.errors import NotSupported
 
-INSIDE, MAC = "venet0", "02:76:65:00:00:01"
+INSIDE, MAC = shapes.INSIDE["routed"], "02:76:65:00:00:01"
 GATEWAYS = {4: ipaddress.ip_address("169.254.1.1"), 6: ipaddress.ip_address("fe80::1")}
 # <linux/if_link.h>, <linux/if.h>
 _IFALIASZ = 256

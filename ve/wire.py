@@ -174,8 +174,8 @@ def uplink(address: Address) -> str | None:
 def proxy(interface: str, address: Address) -> None:
     """Answer for the address on this link, until unproxy(), as long as the host forwards: also after the VE has ended.
 
-    What must be set besides, which `ve network add` sees to: net.ipv4.conf.IF.forwarding for IPv4; for IPv6
-    net.ipv6.conf.IF.forwarding and net.ipv6.conf.IF.proxy_ndp; and both proxy_delay, as answers() says.
+    What must be set besides: net.ipv4.conf.IF.forwarding for IPv4; for IPv6 net.ipv6.conf.IF.forwarding and
+    net.ipv6.conf.IF.proxy_ndp; and both proxy_delay, as answers() says.  forwarding.answer_on() does but the first two.
     """
     with netlink.connect(socket.NETLINK_ROUTE) as channel:
         netlink.ask(

@@ -120,7 +120,7 @@ class World:
         self.templates = Fake("Templates", self)
         vars(self.templates)["list"] = lambda: [template]
         self.networks = Fake("Networks", self)
-        vars(self.networks).update(list=lambda: [WEB], get=lambda name: WEB, leases=lambda name: LEASES)
+        vars(self.networks).update(list=lambda: [WEB], get=lambda name: WEB, leases=lambda name="": LEASES)
 
     def host(self, state_dir: str | None) -> Fake:
         self.state_dirs.append(state_dir)
@@ -381,6 +381,20 @@ def test_nothing_to_show_is_no_line(world: World, capsys: pytest.CaptureFixture[
     world.answers |= {"diff": [], "list": []}
     assert cli.main(["diff", "101"]) == cli.main(["list", "-H"]) == 0
     assert capsys.readouterr().out == ""
+
+
+def test_pools_are_listed_by_one_look_at_the_leases(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    looked: list[str] = []
+    other = ve.Pool("b", (ip_network("10.8.0.0/29"),))
+
+    def look() -> list[ve.Lease]:
+        looked.append("all")
+        return LEASES
+
+    vars(world.networks).update(list=lambda: [other, WEB], leases=look)
+    assert cli.main(["network", "list", "--json"]) == 0
+    assert [each["taken"] for each in json.loads(capsys.readouterr().out)] == [{"IPv4": 0}, {"IPv4": 1, "IPv6": 1}]
+    assert looked == ["all"]
 
 
 SHOWN_POOL = {

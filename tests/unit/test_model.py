@@ -99,6 +99,8 @@ def test_read_write_is_the_default() -> None:
         {"template": "busybox"},
         {"name": "101"},
         {"hostname": "a_b"},
+        {"network": "brigde:br0"},
+        {"network": "ve:2147483645"},
         {"description": "two\nlines"},
         {"description": "bell\a"},
         {"description": "\ud800"},

@@ -50,6 +50,16 @@ def test_none_at_all() -> None:
     assert missing.value.hint == "ve network add web --cidr 10.9.0.0/24 --nat"
 
 
+def test_one_that_goes_while_all_are_read_is_none(directory: Path) -> None:
+    web = made("web", "10.9.0.0/24")
+    pool.add(web)
+    (directory / "gone.toml").symlink_to("nowhere")
+    assert pool.pools() == [web]
+    with pytest.raises(NotFound) as missing:
+        pool.get("gone")
+    assert missing.value.hint == "there are web"
+
+
 def test_the_nearest_is_named() -> None:
     pool.add(made("default", "10.9.0.0/24"))
     with pytest.raises(NotFound) as missing:

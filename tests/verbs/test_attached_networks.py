@@ -37,6 +37,21 @@ def test_a_port_of_a_bridge(bridged: HostNet, host_dir: Path, port: int) -> None
     assert "192.0.2.50" not in bridged.run("nft", "list", "ruleset").stdout
 
 
+def test_a_pool_shows_the_address_of_one_that_runs(bridged: HostNet, host_dir: Path, port: int) -> None:
+    bridged.output(host_dir, "network", "add", "lan", "--cidr", "192.0.2.48/28")
+
+    def shown() -> tuple[str, str | None, str]:
+        [lease] = json.loads(bridged.output(host_dir, "network", "show", "lan", "--json"))["leases"]
+        return lease["address"], lease["interface"], lease["kind"]
+
+    [name] = [
+        each["ifname"] for each in json.loads(bridged.run("ip", "-j", "link").stdout) if "venet" in each["ifname"]
+    ]
+    assert shown() == ("192.0.2.50", name, "both")
+    bridged.output(host_dir, "stop", "--fast", port)
+    assert shown() == ("192.0.2.50", None, "claim")
+
+
 def test_no_address_but_its_own_leaves_the_port(bridged: HostNet, host_dir: Path, port: int) -> None:
     bridged.output(host_dir, "set", port, "--capability", "net_admin:on", "--save")
     bridged.output(host_dir, "restart", "--fast", port)

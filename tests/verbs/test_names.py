@@ -22,8 +22,9 @@ from tests.hostnet import HostNet
 from tests.verbs import witness
 from tests.verbs.conftest import Make
 from tests.verbs.test_debian import booted, tell
-from ve import errors, pool, poolhosts, resolver
+from ve import errors, leases, lock, names, pool, poolhosts, resolver
 from ve.addresses import Address, network
+from ve.model import Config
 
 pytestmark = pytest.mark.any_kernel  # on the stock kernel tests/kernel and test_addresses.py ask for the same
 
@@ -301,6 +302,15 @@ def test_networkmanager_is_told_to_leave_it_alone(start: Start) -> None:
     assert said.splitlines()[-1].startswith("drwxr-xr-x")
 
 
+@pytest.mark.parametrize("shape", ["macvlan:eth0", "device:spare0"])
+def test_they_leave_an_interface_of_another_name_alone_too(start: Start, hostnet: HostNet, shape: str) -> None:
+    hostnet.run("ip", "link", "add", "spare0", "type", "veth", "peer", "name", "spare1")
+    env = start(network=shape, device_lost_ok=True, addresses=["192.0.2.51/24"])
+    own = witness.shell(env, "ip -o -4 address show | grep 192.0.2.51").split()[1]
+    said = witness.shell(env, "cat /run/NetworkManager/conf.d/*.conf /run/systemd/network/*.network").splitlines()
+    assert f"unmanaged-devices+=interface-name:{own}" in said and f"Name={own}" in said
+
+
 # ---- a pool's ---------------------------------------------------------------------------------------------------
 
 
@@ -308,6 +318,22 @@ def test_networkmanager_is_told_to_leave_it_alone(start: Start) -> None:
 def shared(hostnet: HostNet) -> str:
     pool.add(pool.Pool("web", (network("10.8.0.0/24"), network("fd00:8::/64")), hosts=True))
     return "web"
+
+
+RED_IN_WEB = Config(7, "busybox:1", hostname="red", addresses=("10.8.0.5",))
+
+
+def lease(hostnet: HostNet, address: str) -> None:
+    """As a VE has it that somebody else starts."""
+    if "venetother" not in hostnet.run("ip", "-br", "link").stdout:
+        hostnet.run("ip", "link", "add", "venetother", "type", "veth", "peer", "name", "other")
+        for end in ("venetother", "other"):
+            hostnet.run("ip", "link", "set", end, "up")
+    hostnet.run("ip", "route", "add", address, "dev", "venetother")
+
+
+def told(name: str = "web") -> list[str]:
+    return Path(poolhosts.directory(name), "hosts").read_text().splitlines()[2:]
 
 
 def test_the_ves_of_a_pool_find_each_other_by_name(start: Start, hostnet: HostNet, shared: str) -> None:
@@ -324,6 +350,29 @@ def test_the_ves_of_a_pool_find_each_other_by_name(start: Start, hostnet: HostNe
     restart(hostnet, green)
     assert "bad address" in witness.says_no(red, "ping -c1 blue")
     witness.shell(red, "ping -c1 green")
+
+
+def test_no_name_leads_to_who_has_the_address_now(start: Start, hostnet: HostNet, shared: str) -> None:
+    """Blue has ended by itself: its line stays as long as nobody has its address."""
+    poolhosts.update("web", {ip_address("10.8.0.9"): "blue"}, lambda address: True)
+    red, green = start(addresses=["10.8.0.5"]), start(addresses=["10.9.0.7"], hostname="green")
+    hostnet.call(green.set, add_addresses=["10.8.0.9"])
+    assert told() == ["10.8.0.5\tred", "10.8.0.9\tgreen"]
+    assert "(10.8.0.9)" in witness.shell(red, "ping -c1 -W5 green")
+    hostnet.call(green.set, remove_addresses=["10.8.0.9"])
+    assert told() == ["10.8.0.5\tred"]
+    hostnet.call(green.set, add_addresses=["auto:web"])
+    assert len(told()) == 3
+    hostnet.call(green.stop, fast=True)
+    assert told() == ["10.8.0.5\tred"]
+
+
+def test_a_refused_change_leaves_the_names_as_they_were(start: Start, hostnet: HostNet, shared: str) -> None:
+    red = start(addresses=["10.8.0.5"])
+    with hostnet.call(socket.create_server, ("", 8080)), pytest.raises(errors.InUse):
+        hostnet.call(red.set, addresses=["10.8.0.6"], publish=["8080:80"])
+    assert told() == ["10.8.0.5\tred"]
+    witness.shell(red, "ping -c1 -W5 red")
 
 
 def test_nobody_in_there_may_change_or_hold_up_the_pools_names(start: Start, host_dir: Path, shared: str) -> None:
@@ -348,6 +397,17 @@ def test_a_name_of_its_own_again_once_the_pool_has_none(start: Start, hostnet: H
     assert hosts(red) == OWN + "10.8.0.5\tred\t# ve\nmine\n"
 
 
+def test_another_pool_of_that_name_knows_none_of_its_names(start: Start, hostnet: HostNet, shared: str) -> None:
+    """Red was in it, and still finds localhost by what it sees of it; blue has ended by itself."""
+    red = start(addresses=["10.8.0.5", "10.9.0.5"])
+    poolhosts.update("web", {ip_address("10.8.0.9"): "blue"}, lambda address: True)
+    hostnet.call(red.set, remove_addresses=["10.8.0.5"], save=True)
+    hostnet.call(ve.Host().networks.remove, "web")
+    pool.add(pool.Pool("web", (network("10.8.0.0/24"),), hosts=True))
+    assert told() == []
+    assert "(127.0.0.1)" in witness.shell(red, "ping -4 -c1 localhost")
+
+
 def test_many_at_once_lose_no_line(shared: str, tmp_path: Path) -> None:
     def one(number: int) -> None:
         lines: dict[Address, str] = {ip_address(f"10.8.0.{number}"): f"ve{number}"}
@@ -357,3 +417,30 @@ def test_many_at_once_lose_no_line(shared: str, tmp_path: Path) -> None:
         list(threads.map(one, range(1, 101)))
     lines = Path(poolhosts.directory("web"), "hosts").read_text().splitlines()
     assert sorted(lines[2:]) == sorted(f"10.8.0.{number}\tve{number}" for number in range(1, 101))
+
+
+def test_who_comes_while_another_waits_keeps_its_line(shared: str, hostnet: HostNet) -> None:
+    """Red has all but the lock when blue leases its address and writes its line."""
+    acquire = lock.acquire
+
+    def late(path: str, what: int | str, timeout: float) -> int:
+        patch.undo()
+        lease(hostnet, "10.8.0.6")
+        hostnet.call(poolhosts.update, "web", {ip_address("10.8.0.6"): "blue"}, leases.holder)
+        return acquire(path, what, timeout)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lock, "acquire", late)
+        hostnet.call(names.wanted, RED_IN_WEB, [ip_address("10.8.0.5")], False)
+    assert told() == ["10.8.0.6\tblue", "10.8.0.5\tred"]
+
+
+def test_what_a_start_looks_at_does_not_grow(shared: str) -> None:
+    """Of two thousand that ended by themselves each start finds some, and the next ones the others."""
+    nobody: list[Address] = []
+    poolhosts.update("web", {ip_address("fd00:8::") + number: f"ve{number}" for number in range(2000)}, nobody.append)
+    poolhosts.update("web", {}, nobody.append)
+    assert 1 <= len(nobody) <= 32 and len(told()) == 2000 - len(nobody)
+    while told():
+        poolhosts.update("web", {}, nobody.append)
+    assert len(set(nobody)) == len(nobody) == 2000

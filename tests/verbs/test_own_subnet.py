@@ -1,6 +1,8 @@
 """VEs with addresses of the host's own subnet: its neighbours find them, and what a neighbour has is not taken."""
 
+import errno
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,6 +10,7 @@ import pytest
 
 import ve
 from tests.hostnet import HostNet
+from ve import forwarding
 
 pytestmark = pytest.mark.any_kernel  # on the stock kernel tests/kernel and test_addresses.py ask for the same
 
@@ -19,9 +22,7 @@ def lan(hostnet: HostNet, host_dir: Path) -> HostNet:
     """A host that forwards, with a pool of its own subnet; the outside is its neighbour there."""
     hostnet.run("sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
     words = [word for network in NETWORKS for word in ("--cidr", network)]
-    said = hostnet.ve(host_dir, "network", "add", "default", *words)
-    assert said.returncode == 0, said.stderr
-    assert "net.ipv6.conf.eth0.proxy_ndp: 0 -> 1" in said.stderr
+    hostnet.output(host_dir, "network", "add", "default", *words)
     return hostnet
 
 
@@ -39,6 +40,40 @@ def test_neighbours_find_it(lan: HostNet, inner: list[str]) -> None:
     assert len(inner) == 2
     for address in inner:
         lan.outside("ping", "-c1", "-W5", address)
+
+
+WHOSE = {
+    "of a pool that begins with the host's own": "auto:low",
+    "of none, IPv4": "192.0.2.50",
+    "of none, IPv6": "2001:db8::50",
+}
+
+
+@pytest.mark.parametrize("wish", WHOSE.values(), ids=WHOSE)
+def test_neighbours_find_whatever_address_it_has(
+    hostnet: HostNet, host: "ve.Host", host_dir: Path, veid: int, wish: str
+) -> None:
+    hostnet.run("sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
+    hostnet.output(host_dir, "network", "add", "low", "--cidr", "192.0.2.0/29", "--cidr", "2001:db8::/125")
+    host.create(veid, template="busybox", addresses=[wish])
+    hostnet.output(host_dir, "start", veid)
+    for address in json.loads(hostnet.output(host_dir, "status", "--json", veid))["addresses"]:
+        hostnet.outside("ping", "-c1", "-W5", address.partition("/")[0])
+        version = 6 if ":" in address else 4
+        assert hostnet.run("sysctl", "-n", f"net.ipv{version}.neigh.eth0.proxy_delay").stdout == "0\n"
+    hostnet.output(host_dir, "stop", "--fast", veid)
+
+
+def test_where_the_host_cannot_be_told_so_the_cure_is_named(hostnet: HostNet, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(name: str, value: str) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(forwarding, "_write", refuse)
+    with pytest.raises(ve.errors.NotSupported) as caught:
+        hostnet.call(forwarding.answer_on, "eth0", 6, "cannot answer for 2001:db8::50 on eth0")
+    name = "net.ipv6.neigh.eth0.proxy_delay"
+    assert str(caught.value) == (f"cannot answer for 2001:db8::50 on eth0: {name} cannot be set: Read-only file system")
+    assert caught.value.hint == f"sysctl -w {name}=0"
 
 
 def test_its_end_leaves_nobody_who_answers(lan: HostNet, host_dir: Path, veid: int, inner: list[str]) -> None:

@@ -14,6 +14,7 @@ import pytest
 import ve
 from tests.hostnet import HostNet
 from tests.verbs import commandline
+from ve import pool
 
 pytestmark = pytest.mark.any_kernel  # on the stock kernel tests/kernel and test_addresses.py ask for the same
 
@@ -131,6 +132,18 @@ def test_sticky_stays(site: Site) -> None:
     site.done("destroy", one)
     assert address not in {each["address"] for each in site.shown()["leases"]}
     assert site.ve("run", "busybox", "--ip", "auto", "--", "true").returncode == 0
+
+
+def test_a_ve_says_the_same_of_what_it_has(site: Site) -> None:
+    site.pool("default", "10.9.0.0/24")
+    site.pool("web", "10.8.0.0/24")
+    env = site.host.get(site.create(7001, "auto", "auto:web:sticky", "10.9.0.5"))
+    site.done("start", env.veid)
+    shown = {each["address"]: each["kind"] for name in ("default", "web") for each in site.shown(name)["leases"]}
+    assert {str(each.address): each.kind for each in env.network.addresses} == shown
+    assert sorted(shown.values()) == ["both", "both", "lease"] and shown["10.9.0.5"] == "both"
+    [new] = site.hostnet.call(env.network.add_address, "10.9.0.6", save=True)
+    assert (str(new.address), new.kind) == ("10.9.0.6", "both")
 
 
 def test_of_a_copied_state_dir_the_copy_gets_another(site: Site, tmp_path: Path) -> None:
@@ -258,19 +271,37 @@ def forwards(site: Site) -> list[str]:
 
 def test_nat_turns_forwarding_on_and_says_so(site: Site) -> None:
     site.run("sysctl", "-qw", "net.ipv4.ip_forward=0", "net.ipv6.conf.all.forwarding=0")
-    assert site.done("network", "add", "a", "--cidr", "10.8.0.0/24") == "pool a is added\n"
+    alone = "net.ipv4.ip_forward is 0: its VEs and others than this host do not reach each other\n"
+    assert site.done("network", "add", "a", "--cidr", "10.8.0.0/24") == f"{alone}pool a is added\n"
     assert forwards(site) == ["0", "0"]
     said = site.done("network", "add", "b", "--cidr", "10.9.0.0/24", "--nat")
     assert said == "net.ipv4.ip_forward: 0 -> 1\npool b is added\n"
     assert forwards(site) == ["1", "0"]
     said = site.done("network", "add", "c", "--cidr", "10.7.0.0/24", "--cidr", "fd00:7::/64", "--nat")
     assert said == "net.ipv6.conf.all.forwarding: 0 -> 1\npool c is added\n"
+    assert site.done("network", "add", "d", "--cidr", "10.6.0.0/24") == "pool d is added\n"
     assert forwards(site) == ["1", "1"]
     hidden = site.run("nft", "list", "set", "inet", "ve", "masqueraded4")
     assert "10.9.0.0/24" in hidden and "10.7.0.0/24" in hidden and "10.8.0.0/24" not in hidden
     site.done("network", "remove", "b")
     assert "10.9.0.0/24" not in site.run("nft", "list", "set", "inet", "ve", "masqueraded4")
     assert forwards(site) == ["1", "1"]
+
+
+def test_of_two_pools_that_are_added_at_once_none_is_left_out(site: Site) -> None:
+    """The second is, as a whole, when the first has looked which pools there are."""
+    add, networks = pool.add, site.host.networks
+
+    def late(made: pool.Pool) -> None:
+        patch.undo()
+        networks.add("b", ["10.8.0.0/24"], nat=True)
+        add(made)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pool, "add", late)
+        site.hostnet.call(networks.add, "a", ["10.7.0.0/24"], nat=True)
+    hidden = site.run("nft", "list", "set", "inet", "ve", "masqueraded4")
+    assert "10.7.0.0/24" in hidden and "10.8.0.0/24" in hidden
 
 
 def test_a_ve_of_a_pool_with_nat_reaches_the_outside_under_the_hosts_address(site: Site) -> None:
@@ -289,6 +320,15 @@ def test_after_a_boot_the_first_start_does_what_was_told(site: Site) -> None:
     site.done("start", one)
     assert forwards(site)[0] == "1"
     assert "10.9.0.0/24" in site.run("nft", "list", "set", "inet", "ve", "masqueraded4")
+
+
+def test_after_a_boot_a_new_pool_does_not_stand_for_what_the_others_were_told(site: Site) -> None:
+    site.done("network", "add", "default", "--cidr", "10.9.0.0/24", "--nat")
+    site.run("nft", "delete", "table", "inet", "ve")
+    site.run("sysctl", "-qw", "net.ipv4.ip_forward=0", "net.ipv6.conf.all.forwarding=0")
+    site.done("network", "add", "web", "--cidr", "fd00:8::/64", "--nat")
+    site.done("start", site.create(7001, "auto"))
+    assert forwards(site) == ["1", "1"]
 
 
 ADVERTISEMENT = """
