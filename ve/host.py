@@ -345,6 +345,7 @@ def _make_area(private: str, settings: Config, template: Template) -> None:
 def _config(veid: int, ref: str, options: Mapping[str, Any]) -> Config:
     """A Config from create's arguments, which need not be of its very types; InvalidValue for what the host lacks."""
     settings = Config(veid=veid, template=ref, **parsed(options))
+    settings.refuse_idle()
     attachment.check(settings)
     mounts.check_given(settings.mounts, settings.devices)
     require(settings)

@@ -128,8 +128,12 @@ class Config:
         triggers.check(triggers.BARRIER, self.on_barrier)
         triggers.check(triggers.FAILURE, self.on_failure)
         self.rights  # noqa: B018 - are there such profiles and capabilities?
+        self.resources  # noqa: B018 - and such limits?
+
+    def refuse_idle(self) -> None:
+        """InvalidValue for an action that nothing of what the VE may use would ever make happen."""
         for kind, chosen in ((triggers.BARRIER, self.on_barrier), (triggers.FAILURE, self.on_failure)):
-            triggers.refuse_idle(kind, chosen, self.resources)  # and such limits?
+            triggers.refuse_idle(kind, chosen, self.resources)
 
     @property
     def shape(self) -> Shape:

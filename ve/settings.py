@@ -50,6 +50,7 @@ def change(instance: Instance, asked: dict[str, Any], save: bool, preset: Iterab
         known = {*before.addresses, *begun["addresses"]}
         words, asked = asked, _with_addresses(instance.veid, asked, before.addresses, known)
         wanted = _changed(before, asked)
+        wanted.refuse_idle()
         attachment.check(wanted)
         begun = begun if facts else describe.begun_with(None, wanted)
         is_live = begun["network"] in ("", "routed")  # what is not routed waits for the next start

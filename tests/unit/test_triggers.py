@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from ve import triggers
 from ve.amounts import PAGE, UNLIMITED, Bound
 from ve.beancounter import RESOURCES
+from ve.config import dump, parse
 from ve.errors import InvalidValue
 from ve.model import Config
 from ve.react import raised
@@ -109,7 +110,7 @@ def chosen(kind: str, name: str, asked: dict[str, str]) -> Config:
 @pytest.mark.parametrize(("kind", "name", "asked", "why", "cure"), IDLE)
 def test_what_can_never_happen_is_refused(kind: str, name: str, asked: dict[str, str], why: str, cure: str) -> None:
     with pytest.raises(InvalidValue, match=f"on_{kind} {name}:log: it would never happen, as {why}") as refused:
-        chosen(kind, name, asked)
+        chosen(kind, name, asked).refuse_idle()
     assert refused.value.hint.startswith(cure)
 
 
@@ -126,7 +127,9 @@ def test_what_can_never_happen_is_refused(kind: str, name: str, asked: dict[str,
     ],
 )
 def test_what_may_happen_is_taken(kind: str, name: str, asked: dict[str, str]) -> None:
-    assert chosen(kind, name, asked)
+    config = chosen(kind, name, asked)
+    config.refuse_idle()
+    assert parse(dump(config), 101, "conf") == config
 
 
 @pytest.mark.parametrize(
