@@ -8,7 +8,7 @@ import time
 import zlib
 from collections.abc import Iterator
 
-from ve import claims, leases, pool, venet, wire
+from ve import claims, leases, pool, publishing, venet, wire
 from ve.addresses import Address, Wish
 from ve.errors import InUse, InvalidValue
 from ve.facts import lives
@@ -50,7 +50,7 @@ def _lease(claimant: claims.Claimant, interface: str, address: Address) -> str |
         with contextlib.suppress(FileExistsError):
             claims.refuse_claimed(claimant, address)
             link = wire.uplink(address)  # its own route will be the answer from the next line on
-            venet.lease(interface, address)
+            _take(interface, address)
             break
         holder = leases.holder(address)
         if holder and holder.interface == interface:
@@ -69,6 +69,12 @@ def _lease(claimant: claims.Claimant, interface: str, address: Address) -> str |
     return link
 
 
+def _take(interface: str, address: Address) -> None:
+    """Lease it, when nothing leads there any more that led to who had it before; FileExistsError if another has it."""
+    publishing.forget_dead(address)
+    venet.lease(interface, address)
+
+
 def _refuse_answered(claimant: claims.Claimant, link: str | None, address: Address) -> None:
     if link and wire.answers(link, address):
         raise InUse(f"cannot give {address} to {claimant.veid}: a machine on {link} answers for it", claims.HINT)
@@ -81,7 +87,7 @@ def _any_of(
     for address in _candidates(claimant, source, version):
         with contextlib.ExitStack() as undo, contextlib.suppress(InUse, FileExistsError):
             link = wire.uplink(address)
-            venet.lease(interface, address)
+            _take(interface, address)
             undo.callback(venet.give_back, interface, address)
             claims.refuse_claimed(claimant, address)
             _refuse_answered(claimant, link, address)

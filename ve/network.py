@@ -140,7 +140,7 @@ def disconnect(state: State, veid: int, had: Callable[[], Given] = Given) -> Non
     """
     known = had()
     for address in known.held():
-        publishing.forget(address)
+        publishing.forget(address, known.interface)
     venet.disconnect(state.tag, veid)
     if known.interface:
         firewall.release_port(known.interface)
@@ -163,7 +163,7 @@ def add(state: State, veid: int, before: Given, wishes: Sequence[str], pidfd: in
             wanted = Wish.parse(text)
             for wish, address, link in leasing.leased(claimant, before.interface, wanted, ephemeral=ephemeral):
                 undo.callback(_give_back, before.interface, address)
-                publishing.forget(address)  # what led to who had it before
+                publishing.forget_dead(address)  # what led to who came and went while we leased it
                 found.append(wish)
                 neighbours += [(link, address)] if link else []
             now = replace(now, addresses=(*now.addresses, (text, tuple(found))))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import select
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
@@ -166,6 +167,45 @@ def test_a_port_is_published_from_the_start_and_not_twice(
         assert forwarding.run("ip", "route", "show", "10.9.0.9").stdout == ""
     finally:
         other.destroy()
+
+
+# --- ports of those that died ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.any_kernel
+@pytest.mark.parametrize("verb", [("destroy",), ("start",)], ids=" ".join)
+def test_clearing_a_dead_ve_leaves_another_its_ports(
+    forwarding: HostNet, host: "ve.Host", host_dir: Path, veid: int, verb: tuple[str, ...]
+) -> None:
+    """One dies, and what it had been leased another is given, who publishes by it: the port is the living one's."""
+    forwarding.output(host_dir, "network", "add", "default", "--cidr", "10.9.1.0/29")
+    dead = host.create(veid, template="busybox", addresses=["auto"], publish=["8080:80"])
+    forwarding.output(host_dir, "start", veid)
+    about = json.loads(forwarding.output(host_dir, "status", "--json", veid))
+    kill(about["pid"])
+    [address] = about["addresses"]
+    other = host.create(veid + 5000, template="busybox", addresses=[address], publish=["8080:80"])
+    try:
+        forwarding.output(host_dir, "start", other.veid)
+        serve(forwarding, host_dir, other.veid)
+        assert fetch(forwarding.outside, "http://192.0.2.1:8080/") == str(other.veid)
+        forwarding.ve(host_dir, *verb, dead.veid)
+        assert fetch(forwarding.outside, "http://192.0.2.1:8080/") == str(other.veid)
+    finally:
+        for each in (host.get(veid) for veid in host.state.veids()):
+            if each.pid:
+                forwarding.output(host_dir, "stop", "--fast", each.veid)
+        other.destroy()
+
+
+def kill(pid: int) -> None:
+    """The init of a VE; it has ended when this returns."""
+    pidfd = os.pidfd_open(pid)
+    try:
+        os.kill(pid, signal.SIGKILL)
+        select.select([pidfd], [], [])
+    finally:
+        os.close(pidfd)
 
 
 # --- its own addresses only -----------------------------------------------------------------------------------------
