@@ -7,7 +7,7 @@ whether there still is that pool; so of two who meet one always gives way, and i
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
@@ -33,6 +33,10 @@ class Given:
     def held(self) -> list[Address]:
         """The same, without the lengths of their networks."""
         return [each.address for each in self.all() if each.address]
+
+    def only(self, words: Collection[str]) -> "Given":
+        """What it has by these."""
+        return replace(self, addresses=tuple(pair for pair in self.addresses if pair[0] in words))
 
     def noted(self) -> dict[str, str]:
         """As facts keep it."""
@@ -151,16 +155,30 @@ def disconnect(state: State, veid: int, had: Callable[[], Given] = Given) -> Non
 # --- changes ------------------------------------------------------------------------------------------------------
 
 
-def add(state: State, veid: int, before: Given, wishes: Sequence[str], pidfd: int, *, ephemeral: bool) -> Given:
-    """Give it these too; of none that it was refused, or all."""
+def add(
+    state: State,
+    veid: int,
+    before: Given,
+    wishes: Sequence[str],
+    pidfd: int,
+    *,
+    ephemeral: bool,
+    going: Collection[Address] = (),
+) -> Given:
+    """Give it these too; of none that it was refused, or all.
+
+    going: what it has by words that it is to lose, and so may have by another.
+    """
     now, claimant = before, claims.Claimant(state, veid)
     with contextlib.ExitStack() as undo:
         if not ephemeral:
             undo.callback(claims.claim, state, veid, claimant.claims())
         neighbours = []
         for text in wishes:
-            found = []
-            wanted = Wish.parse(text)
+            found, wanted = [], Wish.parse(text)
+            if wanted.address in going:
+                now = replace(now, addresses=(*now.addresses, (text, (wanted,))))
+                continue
             for wish, address, link in leasing.leased(claimant, before.interface, wanted, ephemeral=ephemeral):
                 undo.callback(_give_back, before.interface, address)
                 publishing.forget_dead(address)  # what led to who came and went while we leased it
@@ -186,17 +204,7 @@ def _answer_no_more(address: Address) -> None:
         wire.unproxy(link, address)
 
 
-def remove(before: Given, wishes: Sequence[str], pidfd: int) -> Given:
-    """Take these from it."""
-    gone = [each for text, given in before.addresses if text in wishes for each in given]
-    venet.remove(pidfd, gone)
-    for each in gone:
-        if each.address:
-            _give_back(before.interface, each.address)
-    return replace(before, addresses=tuple(pair for pair in before.addresses if pair[0] not in wishes))
-
-
-def change(
+def widen(
     state: State,
     veid: int,
     facts: Facts,
@@ -206,18 +214,32 @@ def change(
     *,
     ephemeral: bool,
 ) -> Given:
-    """Let a running VE have what it has of these, and the others too, and nothing else."""
+    """Let a running VE have these besides what it has, which narrow() takes from it; what it has then."""
     before = given(facts)
-    had = [text for text, _ in before.addresses]
     if not before.interface and wishes:
         before = _linked(state, veid, pidfd, facts.pid)
         undo.callback(disconnect, state, veid)
-    more, less = [text for text in wishes if text not in had], [text for text in had if text not in wishes]
-    between = add(state, veid, before, more, pidfd, ephemeral=ephemeral)
-    undo.callback(remove, between, more, pidfd)
-    after = remove(between, less, pidfd)
-    undo.callback(add, state, veid, after, less, pidfd, ephemeral=ephemeral)
+    had = [text for text, _ in before.addresses]
+    going = {*before.held()} - {*before.only(wishes).held()}
+    more = [text for text in wishes if text not in had]
+    after = add(state, veid, before, more, pidfd, ephemeral=ephemeral, going=going)
+    undo.callback(narrow, after, before, pidfd)
     return after
+
+
+def narrow(has: Given, to: Given, pidfd: int) -> None:
+    """Take from it what it has besides; what leads to an address goes before it does."""
+    gone = [each for each in has.all() if each not in to.all()]
+    if not gone:
+        return
+    lost = [each.address for each in gone if each.address and each.address not in to.held()]
+    for address in lost:
+        publishing.forget(address, has.interface)
+    venet.remove(pidfd, gone)
+    with contextlib.suppress(OSError):  # of a VE whose root has taken its network apart
+        venet.add(pidfd, has.interface, to.all())  # with the first of a network the kernel takes all others of it
+    for address in lost:
+        _give_back(has.interface, address)
 
 
 def _linked(state: State, veid: int, pidfd: int, pid: int) -> Given:
@@ -239,13 +261,15 @@ def have_rules() -> None:
 
 
 def publish(veid: int, given: Given, words: Sequence[str], before: Sequence[str] = ()) -> None:
-    """Let these ports of the host lead to it, and those before no more.  InvalidValue, Exists, InUse: as before."""
+    """Let these ports of the host lead to it, and those before no more.  InvalidValue, Exists, InUse: as before.
+
+    Those of both are led to what is the first of its addresses now.
+    """
     addresses = given.held()
     if words and not addresses:
         raise InvalidValue(f"cannot publish {words[0]} of {veid}: it has no address", "--ip")
     wanted, had = set(map(port, words)), set(map(port, before))
-    if wanted - had:
-        publishing.publish(sorted(wanted - had), addresses, given.interface, f"VE {veid}")
+    publishing.publish(sorted(wanted), addresses, given.interface, f"VE {veid}")
     if had - wanted:
         publishing.unpublish(had - wanted, addresses)
 

@@ -9,6 +9,7 @@ from typing import Any
 from ve import (
     addresses,
     attachment,
+    claims,
     describe,
     enforce,
     hardware,
@@ -46,7 +47,7 @@ def change(instance: Instance, asked: dict[str, Any], save: bool, preset: Iterab
             asked = asked | {"limits": {name: text for name, text in asked["limits"].items() if name not in lost}}
         before, facts = instance.config, init[0] if init else None
         begun = describe.begun_with(facts, before)
-        known = {*before.addresses, *begun["addresses"]}
+        known = {*before.addresses, *begun["addresses"], *(word for word, _ in network.given(facts).addresses)}
         words, asked = asked, _with_addresses(instance.veid, asked, before.addresses, known)
         wanted = _changed(before, asked)
         attachment.check(wanted)
@@ -62,11 +63,14 @@ def change(instance: Instance, asked: dict[str, Any], save: bool, preset: Iterab
             _limit_disk(instance, begun["limits"] if facts else before.limits, now["limits"], wanted.account_only, undo)
         if asked.keys() & {*_OF_NETWORK} and (is_live or not facts):
             now, facts = _reconnect(instance, init, words, known, wanted if save else before, now, undo)
-        if facts and now != begun:
+        if init and facts and (now != begun or facts != init[0]):
+            undo.callback(instance.state.write_facts, instance.veid, init[0])
             _note(instance, facts, now)
         if save:
             instance.save(wanted)
         undo.pop_all()
+        if init and facts and is_live:
+            _let_go(instance, facts, init[1], now)
         return sorted([*_late(now, wanted, asked), *lost])
 
 
@@ -92,12 +96,15 @@ def _reconnect(
     now: dict[str, Any],
     undo: Undo,
 ) -> tuple[dict[str, Any], Facts | None]:
-    """Claim what is kept, and give a running VE the network that was asked for; what it has, and its facts, then."""
+    """Claim what is kept, and give a running VE the network that was asked for; what it has, and its facts, then.
+
+    What it is to lose it has still: _let_go() takes that, when nothing can be refused any more.
+    """
     state, veid = instance.state, instance.veid
     asked = _with_addresses(veid, words, now["addresses"], known).get("addresses", now["addresses"]) if init else ()
     addresses.check(asked)
     if not instance.ephemeral:
-        undo.callback(network.claim, state, veid, instance.config.addresses)
+        undo.callback(claims.claim, state, veid, claims.Claimant(state, veid).claims())
         network.claim(state, veid, list(dict.fromkeys([*kept.addresses, *asked])))
     if not init:
         return now, None
@@ -106,17 +113,23 @@ def _reconnect(
     if asked:
         network.have_rules()
     had = network.given(facts)
-    given = network.change(state, veid, facts, pidfd, asked, undo, ephemeral=instance.ephemeral)
-    if given.all() != had.all():  # what is published leads to the first of each family
-        undo.callback(network.publish, veid, had, now["publish"])
-        network.publish(veid, had, (), now["publish"])
-        now["publish"] = []
-    undo.callback(network.publish, veid, given, now["publish"], wanted["publish"])
-    network.publish(veid, given, wanted["publish"], now["publish"])
+    given = network.widen(state, veid, facts, pidfd, asked, undo, ephemeral=instance.ephemeral)
+    led = now["publish"] if had.held() else []
+    undo.callback(network.publish, veid, had, led, wanted["publish"])
+    network.publish(veid, given.only(asked), wanted["publish"], led)
     undo.callback(network.limit, given, now, wanted)
     network.limit(given, wanted, now)
     lists = {name: list(wanted[name]) for name in ("publish", "addresses")}
     return wanted | lists, replace(facts, extra=facts.extra | given.noted())
+
+
+def _let_go(instance: Instance, facts: Facts, pidfd: int, now: dict[str, Any]) -> None:
+    """Take from a running VE what it has and is not to have any more: a killed one's facts say all that it had."""
+    has = network.given(facts)
+    kept = has.only(now["addresses"])
+    if kept != has:
+        network.narrow(has, kept, pidfd)
+        _note(instance, replace(facts, extra=facts.extra | kept.noted()), now)
 
 
 def _changed(before: Config, asked: Mapping[str, Any]) -> Config:

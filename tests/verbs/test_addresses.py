@@ -4,6 +4,7 @@ import json
 import os
 import select
 import signal
+import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +14,8 @@ import pytest
 import ve
 from tests.hostnet import HostNet
 from tests.verbs import commandline
+from ve import venet
+from ve.addresses import Address
 
 
 @pytest.fixture
@@ -206,6 +209,87 @@ def kill(pid: int) -> None:
         select.select([pidfd], [], [])
     finally:
         os.close(pidfd)
+
+
+# --- changes that are refused, and in which order they are made -----------------------------------------------------
+
+
+def routes(forwarding: HostNet) -> str:
+    """By which the host leads to VEs."""
+    shown = [forwarding.run("ip", family, "route").stdout for family in ("-4", "-6")]
+    return "".join(line for line in "".join(shown).splitlines(keepends=True) if "dev venet" in line)
+
+
+@pytest.mark.any_kernel
+def test_a_refused_change_leaves_ports_addresses_and_claims(
+    forwarding: HostNet, host: "ve.Host", host_dir: Path, veid: int, tmp_path: Path
+) -> None:
+    forwarding.output(host_dir, "network", "add", "default", "--cidr", "10.9.1.0/24")
+    env = host.create(veid, template="busybox", addresses=["auto", "fd00:9::5"], publish=["8080:80"])
+    forwarding.output(host_dir, "start", veid)
+    serve(forwarding, host_dir, veid)
+    forwarding.output(host_dir, "set", veid, "--ip-add", "10.9.0.7")
+    before = routes(forwarding), env.addresses
+    with forwarding.call(socket.create_server, ("192.0.2.1", 9022)):
+        words = ("--ip", "10.9.0.6", "--ip", "fd00:9::6", "--publish", "9022:22", "--rate", "10mbit")
+        refused = forwarding.ve(host_dir, "set", veid, *words)
+    assert refused.stderr.startswith("ve: cannot publish port 9022/tcp: a process of the host listens there\n")
+    assert (routes(forwarding), env.addresses) == before
+    assert (tmp_path / "network/address/10.9.0.7").readlink() == host_dir / f"conf/{veid}.toml"
+    for url in ("http://192.0.2.1:8080/", "http://[2001:db8::1]:8080/"):
+        assert fetch(forwarding.outside, url) == str(veid)
+    forwarding.output(host_dir, "stop", "--fast", veid)
+
+
+@pytest.mark.any_kernel
+def test_ports_go_before_their_address(
+    forwarding: HostNet, host: "ve.Host", host_dir: Path, web: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the address is given back, nothing leads to it any more, but to its VE's other one."""
+    forwarding.output(host_dir, "set", web, "--publish", "8080:80")
+    shown, give_back = [], venet.give_back
+
+    def given_back(name: str, address: Address) -> None:
+        shown.append(forwarding.run("nft", "list", "map", "inet", "ve", "published4").stdout)
+        give_back(name, address)
+
+    monkeypatch.setattr(venet, "give_back", given_back)
+    forwarding.call(host.get(web).set, add_addresses=["10.9.0.6"], remove_addresses=["10.9.0.5"])
+    assert len(shown) == 1 and "tcp . 8080 : 10.9.0.6 . 80" in shown[0] and "10.9.0.5" not in shown[0]
+
+
+@pytest.mark.any_kernel
+def test_an_address_gets_another_length_or_word(
+    forwarding: HostNet, host: "ve.Host", host_dir: Path, web: int, tmp_path: Path
+) -> None:
+    forwarding.output(host_dir, "network", "add", "default", "--cidr", "10.9.1.0/24")
+    before = routes(forwarding)
+    forwarding.output(host_dir, "set", web, "--ip", "10.9.0.5/24", "--ip", "fd00:9::5/64", "--save")
+    shown = forwarding.output(host_dir, "exec", web, "ip", "address", "show", "dev", "venet0")
+    assert [line.split()[1] for line in shown.splitlines() if " global" in line] == ["10.9.0.5/24", "fd00:9::5/64"]
+    assert routes(forwarding) == before
+    forwarding.outside("ping", "-c1", "-W5", "10.9.0.5")
+    forwarding.outside("ping", "-c1", "-W5", "fd00:9::5")
+
+    forwarding.output(host_dir, "set", web, "--ip", "auto")
+    before, [auto] = routes(forwarding), host.get(web).addresses
+    refused = forwarding.ve(host_dir, "set", web, "--ip-add", auto)
+    assert refused.stderr.startswith(f"ve: cannot give {auto} to {web}: it has that already, by another word\n")
+    forwarding.output(host_dir, "set", web, "--ip", auto, "--save")
+    assert routes(forwarding) == before
+    assert host.get(web).addresses == [auto]
+    assert (tmp_path / "network/address" / auto).readlink() == host_dir / f"conf/{web}.toml"
+    forwarding.outside("ping", "-c1", "-W5", auto)
+
+
+@pytest.mark.any_kernel
+def test_of_two_of_a_network_the_second_stays_when_the_first_goes(
+    forwarding: HostNet, host_dir: Path, web: int
+) -> None:
+    """The kernel takes both, as the one is secondary to the other."""
+    forwarding.output(host_dir, "set", web, "--ip", "10.9.0.7/24", "--ip", "10.9.0.8/24")
+    forwarding.output(host_dir, "set", web, "--ip-del", "10.9.0.7/24")
+    forwarding.outside("ping", "-c1", "-W5", "10.9.0.8")
 
 
 # --- its own addresses only -----------------------------------------------------------------------------------------
