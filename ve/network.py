@@ -204,10 +204,25 @@ def _answer_no_more(address: Address) -> None:
         wire.unproxy(link, address)
 
 
+def as_it_is(known: Given, pidfd: int) -> Given:
+    """What the kernel says that a running VE has of this; what it has besides, which nobody knows of, is taken from it.
+
+    A change that was killed leaves more than it has noted, or less.
+    """
+    held = leases.of(known.interface)
+    if not held and not leases.interface(known.interface):
+        return Given()
+    true = known.only([text for text, given in known.addresses if held.issuperset(each.address for each in given)])
+    strays = tuple(Wish(address, address.max_prefixlen) for address in held.difference(true.held()))
+    narrow(replace(true, addresses=(*true.addresses, ("", strays))), true, pidfd)
+    return true
+
+
 def widen(
     state: State,
     veid: int,
-    facts: Facts,
+    before: Given,
+    pid: int,
     pidfd: int,
     wishes: Sequence[str],
     undo: contextlib.ExitStack,
@@ -215,10 +230,10 @@ def widen(
     ephemeral: bool,
 ) -> Given:
     """Let a running VE have these besides what it has, which narrow() takes from it; what it has then."""
-    before = given(facts)
     if not before.interface and wishes:
-        before = _linked(state, veid, pidfd, facts.pid)
         undo.callback(disconnect, state, veid)
+        disconnect(state, veid)  # what a killed change has left
+        before = _linked(state, veid, pidfd, pid)
     had = [text for text, _ in before.addresses]
     going = {*before.held()} - {*before.only(wishes).held()}
     more = [text for text in wishes if text not in had]

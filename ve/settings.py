@@ -112,8 +112,8 @@ def _reconnect(
     wanted = now | {name: words[name] for name in _OF_NETWORK if name in words} | {"addresses": asked}
     if asked:
         network.have_rules()
-    had = network.given(facts)
-    given = network.widen(state, veid, facts, pidfd, asked, undo, ephemeral=instance.ephemeral)
+    had = network.as_it_is(network.given(facts), pidfd)
+    given = network.widen(state, veid, had, facts.pid, pidfd, asked, undo, ephemeral=instance.ephemeral)
     led = now["publish"] if had.held() else []
     undo.callback(network.publish, veid, had, led, wanted["publish"])
     network.publish(veid, given.only(asked), wanted["publish"], led)

@@ -1,11 +1,13 @@
 """VEs with addresses: on a network namespace that plays the host, judged by ping and ip, and from outside."""
 
+import errno
 import json
 import os
 import select
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,7 +16,7 @@ import pytest
 import ve
 from tests.hostnet import HostNet
 from tests.verbs import commandline
-from ve import venet
+from ve import rtnetlink, venet
 from ve.addresses import Address
 
 
@@ -290,6 +292,76 @@ def test_of_two_of_a_network_the_second_stays_when_the_first_goes(
     forwarding.output(host_dir, "set", web, "--ip", "10.9.0.7/24", "--ip", "10.9.0.8/24")
     forwarding.output(host_dir, "set", web, "--ip-del", "10.9.0.7/24")
     forwarding.outside("ping", "-c1", "-W5", "10.9.0.8")
+
+
+# --- changes that are killed ----------------------------------------------------------------------------------------
+
+
+def set_killed(forwarding: HostNet, host_dir: Path, veid: int, point: str, turn: int = 1, **asked: list[str]) -> None:
+    """Who changes it is killed when it comes to this function for the so-many-th time."""
+    program = f"""
+import itertools, os, signal
+import ve
+from ve import network, rtnetlink, settings, venet
+work, turns = {point}, itertools.count(1)
+def killed(*words, **options):
+    if next(turns) == {turn}:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return work(*words, **options)
+{point} = killed
+ve.Host({str(host_dir)!r}).get({veid}).set(**{asked!r})
+"""
+    done = forwarding.run(sys.executable, "-c", program, check=False)
+    assert done.returncode == -9, done.stderr
+
+
+@pytest.mark.any_kernel
+@pytest.mark.parametrize("point", ["rtnetlink.no_own_address", "network.add", "settings._note"])
+def test_a_first_address_that_was_killed_is_given_anew(
+    forwarding: HostNet, host: "ve.Host", host_dir: Path, veid: int, point: str
+) -> None:
+    env = host.create(veid, template="busybox")
+    forwarding.output(host_dir, "start", veid)
+    set_killed(forwarding, host_dir, veid, point, add_addresses=["10.9.0.5"])
+    forwarding.output(host_dir, "set", veid, "--ip-add", "10.9.0.6")
+    forwarding.run("ping", "-c1", "-W5", "10.9.0.6")
+    assert env.addresses == ["10.9.0.6"]
+    assert [line.split()[0] for line in routes(forwarding).splitlines() if "10.9" in line] == ["10.9.0.6"]
+    forwarding.output(host_dir, "stop", "--fast", veid)
+
+
+@pytest.mark.any_kernel
+def test_a_first_address_that_fails_leaves_no_interface(
+    forwarding: HostNet, host: "ve.Host", host_dir: Path, veid: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    env = host.create(veid, template="busybox")
+    forwarding.output(host_dir, "start", veid)
+
+    def fail(index: int) -> bytes:
+        raise OSError(errno.ENOMEM, "no")
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="no"):
+        patch.setattr(rtnetlink, "up", fail)
+        forwarding.call(env.set, add_addresses=["10.9.0.5"])
+    assert "venet" not in forwarding.run("ip", "link").stdout
+    forwarding.output(host_dir, "set", veid, "--ip-add", "10.9.0.5")
+    forwarding.run("ping", "-c1", "-W5", "10.9.0.5")
+    forwarding.output(host_dir, "stop", "--fast", veid)
+
+
+@pytest.mark.any_kernel
+@pytest.mark.parametrize("turn", [1, 2], ids=["given, not noted", "taken, not noted"])
+def test_a_killed_change_of_addresses_is_made_anew(
+    forwarding: HostNet, host: "ve.Host", host_dir: Path, web: int, turn: int
+) -> None:
+    asked = {"add_addresses": ["10.9.0.6"], "remove_addresses": ["10.9.0.5"]}
+    set_killed(forwarding, host_dir, web, "settings._note", turn, **asked)
+    forwarding.output(host_dir, "set", web, "--ip", "10.9.0.5", "--ip", "10.9.0.7", "--ip", "fd00:9::5")
+    for address in ("10.9.0.5", "10.9.0.7"):
+        forwarding.run("ping", "-c1", "-W5", address)
+    shown = sorted(line.split()[0] for line in routes(forwarding).splitlines() if "10.9" in line)
+    assert shown == ["10.9.0.5", "10.9.0.7"]
+    assert sorted(host.get(web).addresses) == ["10.9.0.5", "10.9.0.7", "fd00:9::5"]
 
 
 # --- its own addresses only -----------------------------------------------------------------------------------------
