@@ -6,12 +6,14 @@ whether there still is that pool; so of two who meet one always gives way, and i
 """
 
 import contextlib
+import os
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from ipaddress import ip_address
 from types import MappingProxyType
 
-from ve import bandwidth, claims, firewall, forwarding, leases, leasing, pool, publishing, rates, venet, wire
+from ve import bandwidth, claims, firewall, forwarding, leases, leasing, pool, publishing, rates, venet, wholefile, wire
 from ve.addresses import Address, Wish
 from ve.errors import InvalidValue
 from ve.facts import Facts
@@ -143,13 +145,33 @@ def disconnect(state: State, veid: int, had: Callable[[], Given] = Given) -> Non
     had: what is known that it had besides.  What leads to its addresses goes first, so that it never leads to another.
     """
     known = had()
-    for address in known.held():
-        publishing.forget(address, known.interface)
+    interface, *held = _led(state, veid) or [known.interface, *map(str, known.held())]
+    for address in held:
+        publishing.forget(ip_address(address), interface)
     venet.disconnect(state.tag, veid)
     if known.interface:
         firewall.release_port(known.interface)
-    for address in known.held():
-        _answer_no_more(address)
+    for address in held:
+        _answer_no_more(ip_address(address))
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(_leading(state, veid))
+
+
+def _note_led(state: State, veid: int, given: Given) -> None:
+    """Before anything leads to its addresses that does not go with its interface: facts come late in a start."""
+    path = _leading(state, veid)
+    with wholefile.writing(path, "it is in the run directory: is that on a read-only file system?"):
+        os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
+        wholefile.write_whole(path, "\n".join([given.interface, *map(str, given.held())]).encode(), durable=False)
+
+
+def _led(state: State, veid: int) -> list[str]:
+    """Its interface, and the addresses; nothing if nothing was led there."""
+    return wholefile.read_small(_leading(state, veid)).decode().split()
+
+
+def _leading(state: State, veid: int) -> str:
+    return os.path.join(pool.run_directory(), "leading", venet.alternative_name(state.tag, veid))
 
 
 # --- changes ------------------------------------------------------------------------------------------------------
@@ -185,6 +207,7 @@ def add(
                 found.append(wish)
                 neighbours += [(link, address)] if link else []
             now = replace(now, addresses=(*now.addresses, (text, tuple(found))))
+        _note_led(state, veid, now)
         venet.add(pidfd, before.interface, now.all()[len(before.all()) :])
         for link, address in neighbours:
             wire.proxy(link, address)
@@ -202,6 +225,8 @@ def _answer_no_more(address: Address) -> None:
     """For an address that no VE has: then the route to it is that of the link that it is on, if it is on one."""
     if link := wire.uplink(address):
         wire.unproxy(link, address)
+        if leases.holder(address):  # by now; who leases looks for nobody who does this
+            wire.proxy(link, address)
 
 
 def as_it_is(known: Given, pidfd: int) -> Given:

@@ -16,7 +16,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from ipaddress import ip_address
 
 from ve import leases, netlink, rtnetlink
 from ve.addresses import Address
@@ -39,7 +38,7 @@ _ALL_NODES, _SOLICITED = "ff02::1", bytes.fromhex("ff0200000000000000000001ff")
 _ICMP6_FILTER, _IPV6_HOPLIMIT, _IPV6_RECVHOPLIMIT = 1, 52, 51  # <linux/icmpv6.h>, <linux/in6.h>
 _LAST_HOP = 255  # from a router it would be less
 # <linux/rtnetlink.h>, <linux/neighbour.h>
-_NEWNEIGH, _DELNEIGH, _GETNEIGH = 28, 29, 30
+_NEWNEIGH, _DELNEIGH = 28, 29
 _NDMSG = struct.Struct("=BxxxiHBB")
 _NUD_PERMANENT, _NTF_PROXY = 0x80, 0x8
 _NDA_DST, _NDA_PROTOCOL = 1, 12
@@ -192,21 +191,6 @@ def unproxy(interface: str, address: Address) -> None:
     except OSError as error:
         if error.errno not in (errno.ENOENT, errno.ENODEV):
             raise
-
-
-def proxied() -> list[tuple[str, Address]]:
-    """Where we answer for what: also for VEs that have ended without us.  Not what an admin has added."""
-    names = dict(socket.if_nameindex())
-    found = []
-    for family in rtnetlink.FAMILIES.values():
-        wanted = _NDMSG.pack(family, 0, 0, _NTF_PROXY, 0)
-        with netlink.connect(socket.NETLINK_ROUTE) as channel:
-            for body in netlink.dump(channel, _GETNEIGH, wanted):
-                index = _NDMSG.unpack_from(body)[1]
-                about = {kind: bytes(value) for kind, value in netlink.attributes(body, _NDMSG.size)}
-                if about.get(_NDA_PROTOCOL) == bytes([_OURS]) and index in names:
-                    found.append((names[index], ip_address(about[_NDA_DST])))
-    return found
 
 
 def _entry(interface: str, address: Address) -> bytes:
