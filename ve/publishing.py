@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import socket
 import struct
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 
 from ve import netlink, nftables, wholefile
 from ve.addresses import Address
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _LISTENS = {"tcp": b"0A", "udp": b"07"}  # TCP_LISTEN, and TCP_CLOSE: of UDP, not connected (net/tcp_states.h)
 _NETLINK_NETFILTER = 12
 # <linux/netfilter/nfnetlink_conntrack.h>
-_CT_GET, _CT_DELETE = 1 << 8 | 1, 1 << 8 | 2  # NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_...
+_CT_GET, _CT_DELETE, _CT_GET_STATS = 1 << 8 | 1, 1 << 8 | 2, 1 << 8 | 5  # NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_...
 _CTA_TUPLE_ORIG, _CTA_TUPLE_REPLY, _CTA_ID, _CTA_FILTER = 1, 2, 12, 25
 _CTA_TUPLE_IP, _CTA_TUPLE_PROTO = 1, 2
 _CTA_IP_SOURCES = (1, 3)  # CTA_IP_V4_SRC, CTA_IP_V6_SRC
@@ -43,9 +43,9 @@ def publish(ports: Iterable[Port], addresses: Sequence[Address], interface: str,
 
     From outside, from other VEs and the VE itself, and from the host itself: by 127.0.0.1 too, but not by [::1], which
     the kernel does not forward.  One that led to another port or address of the VE's own leads to this one then.  owner
-    is what others are told who want the same.  All of it or, after Exists, InUse (a process of the host listens there)
-    or InvalidValue, none.  After ensure(), when the addresses have their host routes: by these others see that the VE
-    lives, and a dead one's ports can be had.
+    is what others are told who want the same.  All of it or, after Exists, InUse (a process of the host listens there),
+    InvalidValue or NotSupported, none.  After ensure(), when the addresses have their host routes: by these others see
+    that the VE lives, and a dead one's ports can be had.
     """
     wanted = list(dict.fromkeys(ports))
     targets = [next((each for each in addresses if each.version == version), None) for version in (4, 6)]
@@ -61,6 +61,8 @@ def publish(ports: Iterable[Port], addresses: Sequence[Address], interface: str,
         fresh = [(port, address, own) for port, address, own in found if own != (port, address)]
         for port in dict.fromkeys(port for port, _, own in fresh if not own):
             _refuse_listened_at(port)
+        if fresh:
+            _refuse_endless()
         before = {address: read_record(address) for address in firsts}
         try:
             for address, there in before.items():
@@ -134,8 +136,10 @@ def _forget_dead(address: Address) -> None:
 
 def _forget(address: Address) -> None:
     there = read_record(address)
-    _remove(address, there.ports)
-    _write(address, there._replace(ports=()))
+    try:
+        _remove(address, there.ports)
+    finally:  # what cannot be done now cannot be done at the next look either
+        _write(address, there._replace(ports=()))
 
 
 def _own_lead(port: Port, address: Address, interface: str) -> Lead | None:
@@ -224,6 +228,21 @@ def _route_localnet(interface: str) -> None:
         file.write(b"1")
 
 
+def _refuse_endless() -> None:
+    """NotSupported if nobody could end the connections, so that an address would never be free of them."""
+    with netlink.connect(_NETLINK_NETFILTER) as channel, _needing_tracking("cannot publish ports"):
+        netlink.get(channel, _CT_GET_STATS, bytes(4))
+
+
+@contextmanager
+def _needing_tracking(cannot: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        cure = "use a kernel with CONFIG_NF_CT_NETLINK, from 5.8 on"
+        raise NotSupported(f"{cannot}: the kernel does not tell of connections: {error.strerror}", cure) from error
+
+
 def _end_connections(port: Port, address: Address) -> None:
     """Those that the kernel still leads there: it asks our map for the first packet of each alone.
 
@@ -234,12 +253,9 @@ def _end_connections(port: Port, address: Address) -> None:
     which = _nested(_CTA_FILTER, netlink.attribute(_CTA_FILTER_ORIG_FLAGS, flags))
     head = bytes((socket.AF_INET if address.version == 4 else socket.AF_INET6, 0, 0, 0))
     with netlink.connect(_NETLINK_NETFILTER) as channel:
-        try:
+        with _needing_tracking(f"cannot end the connections to {address} by port {port.outer}"):
             messages = netlink.dump(channel, _CT_GET, head + _nested(_CTA_TUPLE_ORIG, original) + which)
             found = [bytes(message) for message in messages if _answers(message) == address.packed]
-        except OSError as error:
-            why = f"cannot end the connections to {address} by port {port.outer}: {error.strerror}"
-            raise NotSupported(why, "use a kernel with CONFIG_NF_CT_NETLINK, from 5.8 on") from error
         for message in found:
             with suppress(FileNotFoundError):  # it has ended meanwhile
                 netlink.ask(channel, _deletion(memoryview(message)))

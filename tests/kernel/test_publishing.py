@@ -17,13 +17,14 @@ from tests.hostnet import HostNet
 from tests.kernel.netns import PATIENCE, StandIn, routed
 from tests.kernel.test_firewall import BLUE, HOST, OUTSIDE, RED, blue, elements, net, nothing, red
 from ve import firewall, publishing
-from ve.errors import Exists, InUse, InvalidValue
+from ve.errors import Exists, InUse, InvalidValue, NotSupported
 from ve.ports import Port
 
 __all__ = ["blue", "net", "red"]
 
 WEB, WEB_UDP = Port(8080, 80), Port(8080, 80, "udp")
 REDS, BLUES = [ip_address(each) for each in RED], [ip_address(each) for each in BLUE]
+LACKING = 0x20 << 8 | 1  # a subsystem of netfilter's that no kernel has
 Where = Callable[..., Any]
 
 
@@ -275,6 +276,26 @@ def test_forgetting_costs_a_look_where_there_is_nothing(
         net.call(publishing.forget, each, red.name)
         net.call(publishing.forget, each, red.name)
     assert published(net) == {}
+
+
+def test_a_kernel_that_does_not_tell_of_connections(
+    net: HostNet, red: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is published then; where it was before, it goes all the same."""
+    with monkeypatch.context() as patch, pytest.raises(NotSupported, match="does not tell of connections") as refused:
+        patch.setattr(publishing, "_CT_GET_STATS", LACKING)
+        net.call(publishing.publish, [WEB], REDS, red.name)
+    assert "CONFIG_NF_CT_NETLINK" in refused.value.hint
+    assert published(net) == {} and not os.path.exists(firewall.record(REDS[0]))
+    net.call(publishing.publish, [WEB], REDS, red.name)
+    with monkeypatch.context() as patch:
+        patch.setattr(publishing, "_CT_GET", LACKING)
+        for each in REDS:
+            with pytest.raises(NotSupported):
+                net.call(publishing.forget, each, red.name)
+            net.call(publishing.forget, each, red.name)
+    assert published(net) == {}
+    assert os.listdir(os.path.dirname(firewall.record(REDS[0]))) == []
 
 
 @pytest.mark.parametrize("point", ("_write", "_route_localnet"))
