@@ -3,6 +3,9 @@
 An address is a VE's by two things: a claim (ve/claims.py) for what was asked for as such, and the lease that is its
 host route (ve/leases.py).  Who takes either looks for the other afterwards, and who has leased one of a pool looks
 whether there still is that pool; so of two who meet one always gives way, and it is never both who keep it.
+
+    <run>/network/leading/<TAG>-<VEID>    its interface and addresses, to which something may lead: what a killed
+                                          start or change has left is found by that
 """
 
 import contextlib
@@ -19,6 +22,8 @@ from ve.errors import InvalidValue
 from ve.facts import Facts
 from ve.ports import port
 from ve.state import State
+
+_SPEED = ("rate", "delay", "loss")
 
 
 @dataclass(frozen=True)
@@ -316,8 +321,9 @@ def publish(veid: int, given: Given, words: Sequence[str], before: Sequence[str]
 
 def limit(given: Given, words: Mapping[str, str], before: Mapping[str, str] = MappingProxyType({})) -> None:
     """Let it send and receive as fast, as late and as well as these words say: rate, delay, loss; "" is as it comes."""
-    rate, delay, loss = (words[name] for name in ("rate", "delay", "loss"))
-    if given.interface and rate != before.get("rate", ""):
+    (rate, *faults), (had, *had_faults) = ([each.get(name, "") for name in _SPEED] for each in (words, before))
+    if given.interface and rate != had:
         bandwidth.limit(given.interface, rates.rate(rate) if rate else None)
-    if given.interface and (delay, loss) != (before.get("delay", ""), before.get("loss", "")):
+    if given.interface and faults != had_faults:
+        delay, loss = faults
         bandwidth.impair(given.interface, rates.delay(delay or "0"), rates.loss(loss or "0"))

@@ -117,8 +117,9 @@ def _reconnect(
     led = now["publish"] if had.held() else []
     undo.callback(network.publish, veid, had, led, wanted["publish"])
     network.publish(veid, given.only(asked), wanted["publish"], led)
-    undo.callback(network.limit, given, now, wanted)
-    network.limit(given, wanted, now)
+    slow = now if given.interface == had.interface else {}  # a new interface is as fast as it comes
+    undo.callback(network.limit, given, slow, wanted)
+    network.limit(given, wanted, slow)
     lists = {name: list(wanted[name]) for name in ("publish", "addresses")}
     return wanted | lists, replace(facts, extra=facts.extra | given.noted())
 

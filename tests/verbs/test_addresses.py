@@ -364,6 +364,19 @@ def test_a_killed_change_of_addresses_is_made_anew(
     assert sorted(host.get(web).addresses) == ["10.9.0.5", "10.9.0.7", "fd00:9::5"]
 
 
+@pytest.mark.any_kernel
+def test_another_interface_is_as_fast(forwarding: HostNet, host_dir: Path, web: int) -> None:
+    """Its root, or the admin, has deleted the one that was."""
+    forwarding.output(host_dir, "set", web, "--rate", "10mbit")
+    [name] = {line.split()[2] for line in routes(forwarding).splitlines()}
+    forwarding.run("ip", "link", "delete", name)
+    forwarding.output(host_dir, "set", web, "--ip-add", "10.9.0.6")
+    for address in ("10.9.0.5", "10.9.0.6"):
+        forwarding.run("ping", "-c1", "-W5", address)
+    shown = forwarding.run("tc", "qdisc", "show").stdout
+    assert shown.count("rate 10Mbit") == 2 and name not in shown
+
+
 # --- its own addresses only -----------------------------------------------------------------------------------------
 
 
