@@ -52,7 +52,7 @@ def change(instance: Instance, asked: dict[str, Any], save: bool, preset: Iterab
         wanted = _changed(before, asked)
         attachment.check(wanted)
         begun = begun if facts else describe.begun_with(None, wanted)
-        is_live = begun["network"] in ("", "routed")  # what is not routed waits for the next start
+        is_live = {begun["network"], wanted.network} <= {"", "routed"}  # what is not routed waits for the next start
         _refuse_lost(instance.veid, _waiting(asked, facts is not None, is_live), save)
         mounts.check_given(asked.get("mounts", ()), asked.get("devices", ()))
         if asked.keys() & {"limits", "account_only"}:

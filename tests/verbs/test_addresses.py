@@ -377,6 +377,23 @@ def test_another_interface_is_as_fast(forwarding: HostNet, host_dir: Path, web: 
     assert shown.count("rate 10Mbit") == 2 and name not in shown
 
 
+@pytest.mark.any_kernel
+def test_another_shape_waits_for_the_next_start(bridged: HostNet, host: "ve.Host", host_dir: Path, veid: int) -> None:
+    """With it its addresses, which are no routed VE's."""
+    env = host.create(veid, template="busybox", addresses=["10.9.0.5"])
+    bridged.output(host_dir, "start", veid)
+    before = routes(bridged)
+    asked = ("--network", "bridge:br0", "--ip", "192.0.2.50/24")
+    refused = bridged.ve(host_dir, "set", veid, *asked)
+    assert refused.stderr.startswith(f"ve: cannot set addresses, network of {veid} without --save")
+    bridged.output(host_dir, "set", veid, *asked, "--save")
+    assert (routes(bridged), env.addresses) == (before, ["10.9.0.5"])
+    bridged.output(host_dir, "restart", "--fast", veid)
+    assert (routes(bridged), env.addresses) == ("", ["192.0.2.50/24"])
+    bridged.outside("ping", "-c1", "-W10", "192.0.2.50")
+    bridged.output(host_dir, "stop", "--fast", veid)
+
+
 # --- its own addresses only -----------------------------------------------------------------------------------------
 
 
