@@ -296,13 +296,22 @@ def _linked(state: State, veid: int, pidfd: int, pid: int) -> Given:
 
 
 def have_rules() -> None:
-    """The rules that keep every VE to its own addresses; after a boot, what `ve network add --nat` was told as well."""
-    if firewall.ensure(lambda: [str(each) for source in pool.pools() if source.nat for each in source.networks]):
-        for source in [each for each in pool.pools() if each.nat]:
-            forwarding.turn_on(source.versions, contextlib.ExitStack(), f"cannot let pool {source.name} reach out")
+    """The rules that keep every VE to its own addresses; after a boot, what `ve network add --nat` was told as well.
+
+    NotSupported if the host cannot forward as it was told, at each start anew.
+    """
+    if firewall.ensure(_masqueraded):
         for source in pool.pools():
             for network in source.networks:
                 forwarding.answer_for(network, wire.uplink(network[1]), contextlib.ExitStack(), "cannot answer")
+
+
+def _masqueraded() -> list[str]:
+    """CIDRs, for which the host forwards from now on: that comes before the table, which so is the sign of both."""
+    sources = [each for each in pool.pools() if each.nat]
+    for source in sources:
+        forwarding.turn_on(source.versions, contextlib.ExitStack(), f"cannot let pool {source.name} reach out")
+    return [str(each) for source in sources for each in source.networks]
 
 
 def publish(veid: int, given: Given, words: Sequence[str], before: Sequence[str] = ()) -> None:

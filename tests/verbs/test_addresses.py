@@ -394,6 +394,29 @@ def test_another_shape_waits_for_the_next_start(bridged: HostNet, host: "ve.Host
     bridged.output(host_dir, "stop", "--fast", veid)
 
 
+# --- what a start finds after a boot --------------------------------------------------------------------------------
+
+
+@pytest.mark.any_kernel
+def test_a_host_that_cannot_forward_is_asked_at_each_start(
+    hostnet: HostNet, host: "ve.Host", host_dir: Path, veid: int
+) -> None:
+    """As after a boot, where the first start makes what `ve network add --nat` made."""
+    hostnet.output(host_dir, "network", "add", "default", "--cidr", "fd00:9::/64", "--nat")
+    host.create(veid, template="busybox", addresses=["auto"])
+    hostnet.run("nft", "flush", "ruleset")
+    hostnet.run("sysctl", "-qw", "net.ipv6.conf.all.forwarding=0", "net.ipv6.conf.eth0.accept_ra=1")
+    hostnet.run("ip", "-6", "route", "replace", "default", "via", "2001:db8::9", "dev", "eth0", "proto", "ra")
+    for _ in range(2):
+        refused = hostnet.ve(host_dir, "start", veid)
+        assert "cannot let pool default reach out: a host that forwards IPv6 loses" in refused.stderr
+    hostnet.run("sysctl", "-qw", "net.ipv6.conf.eth0.accept_ra=2")
+    hostnet.output(host_dir, "start", veid)
+    assert hostnet.run("sysctl", "-n", "net.ipv6.conf.all.forwarding").stdout == "1\n"
+    assert hostnet.output(host_dir, "exec", veid, "ping", "-c1", "-W5", "2001:db8::9")
+    hostnet.output(host_dir, "stop", "--fast", veid)
+
+
 # --- its own addresses only -----------------------------------------------------------------------------------------
 
 
