@@ -98,7 +98,7 @@ def _any_of(
             undo.pop_all()
             return address, link
     pool.get(source.name)
-    why = f"all {source.size(version)} of IPv{version} are taken"
+    why = f"none of {source.size(version)} of IPv{version} is free"
     raise InUse(f"cannot lease an address of pool {source.name}: {why}", f"ve network show {source.name} says by whom")
 
 
