@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +18,7 @@ from ve import (
     mounts,
     network,
     outfit,
+    ports,
     ptys,
     quota,
     sharedmemory,
@@ -32,6 +33,8 @@ from ve.model import Config, Status
 
 Undo = contextlib.ExitStack
 _OF_NETWORK = ("addresses", "publish", "rate", "delay", "loss")
+_LISTS = {name: (f"add_{name}", f"remove_{name}") for name in ("addresses", "publish")}  # and what changes one
+_WORDS_OF_LISTS = {word for words in _LISTS.values() for word in words}
 _AT_START = ("nofile", *(name for name, row in BY_NAME.items() if not row.live))  # of limits, for the init's processes
 
 
@@ -47,8 +50,9 @@ def change(instance: Instance, asked: dict[str, Any], save: bool, preset: Iterab
             asked = asked | {"limits": {name: text for name, text in asked["limits"].items() if name not in lost}}
         before, facts = instance.config, init[0] if init else None
         begun = describe.begun_with(facts, before)
-        known = {*before.addresses, *begun["addresses"], *(word for word, _ in network.given(facts).addresses)}
-        words, asked = asked, _with_addresses(instance.veid, asked, before.addresses, known)
+        known = {name: {*vars(before)[name], *begun[name]} for name in _LISTS}
+        known["addresses"] |= {word for word, _ in network.given(facts).addresses}
+        words, asked = asked, _with_lists(instance.veid, asked, vars(before), known)
         wanted = _changed(before, asked)
         attachment.check(wanted)
         begun = begun if facts else describe.begun_with(None, wanted)
@@ -74,24 +78,28 @@ def change(instance: Instance, asked: dict[str, Any], save: bool, preset: Iterab
         return sorted([*_late(now, wanted, asked), *lost])
 
 
-def _with_addresses(veid: int, asked: dict[str, Any], before: Sequence[str], known: Container[str]) -> dict[str, Any]:
-    """The same, with addresses in place of the words that add and remove some; known: what may be removed."""
-    others = {name: value for name, value in asked.items() if name not in ("add_addresses", "remove_addresses")}
-    if others == asked:
-        return asked
-    more, less = asked.get("add_addresses", ()), asked.get("remove_addresses", ())
-    kept = [] if less == ("all",) else list(asked.get("addresses", before))
-    for word in () if less == ("all",) else less:
-        if word not in known:
-            raise InvalidValue(f"cannot take {word} from {veid}: it was not given", f"ve status {veid} has addresses")
-    return others | {"addresses": (*(word for word in kept if word not in less), *more)}
+def _with_lists(
+    veid: int, asked: dict[str, Any], before: Mapping[str, Any], known: Mapping[str, Container[str]]
+) -> dict[str, Any]:
+    """The same, with whole lists in place of the words that add and remove some; known: what may be removed."""
+    found = {name: value for name, value in asked.items() if name not in _WORDS_OF_LISTS}
+    for name, (add, remove) in _LISTS.items():
+        if not asked.keys() & {add, remove}:
+            continue
+        more, less = asked.get(add, ()), asked.get(remove, ())
+        kept = [] if less == ("all",) else asked.get(name, before[name])
+        for word in () if less == ("all",) else less:
+            if word not in known[name]:
+                raise InvalidValue(f"cannot take {word} from {veid}: it was not given", f"ve status {veid} has {name}")
+        found[name] = (*(word for word in kept if word not in less), *more)
+    return found
 
 
 def _reconnect(
     instance: Instance,
     init: tuple[Facts, int] | None,
     words: dict[str, Any],
-    known: Container[str],
+    known: Mapping[str, Container[str]],
     kept: Config,
     now: dict[str, Any],
     undo: Undo,
@@ -101,7 +109,8 @@ def _reconnect(
     What it is to lose it has still: _let_go() takes that, when nothing can be refused any more.
     """
     state, veid = instance.state, instance.veid
-    asked = _with_addresses(veid, words, now["addresses"], known).get("addresses", now["addresses"]) if init else ()
+    lists = _with_lists(veid, words, now, known)
+    asked = tuple(dict.fromkeys(lists.get("addresses", now["addresses"]))) if init else ()
     addresses.check(asked)
     if not instance.ephemeral:
         undo.callback(claims.claim, state, veid, claims.Claimant(state, veid).claims())
@@ -109,7 +118,9 @@ def _reconnect(
     if not init:
         return now, None
     facts, pidfd = init
-    wanted = now | {name: words[name] for name in _OF_NETWORK if name in words} | {"addresses": asked}
+    wanted = now | {name: lists[name] for name in _OF_NETWORK if name in lists} | {"addresses": asked}
+    wanted["publish"] = list(dict.fromkeys(wanted["publish"]))
+    ports.check(wanted["publish"])
     if asked:
         network.have_rules()
     had = network.as_it_is(network.given(facts), pidfd)
@@ -120,8 +131,7 @@ def _reconnect(
     slow = now if given.interface == had.interface else {}  # a new interface is as fast as it comes
     undo.callback(network.limit, given, slow, wanted)
     network.limit(given, wanted, slow)
-    lists = {name: list(wanted[name]) for name in ("publish", "addresses")}
-    return wanted | lists, replace(facts, extra=facts.extra | given.noted())
+    return wanted | {name: list(wanted[name]) for name in _LISTS}, replace(facts, extra=facts.extra | given.noted())
 
 
 def _let_go(instance: Instance, facts: Facts, pidfd: int, now: dict[str, Any]) -> None:

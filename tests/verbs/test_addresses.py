@@ -495,6 +495,32 @@ def test_a_program_changes_its_network(forwarding: HostNet, host: "ve.Host", hos
     assert fetch(forwarding.outside, "http://192.0.2.1:8080/") == ""
     forwarding.call(env.network.remove_address, "10.9.0.60")
     assert forwarding.run("ip", "route", "show", "10.9.0.60").stdout == ""
+    with pytest.raises(ve.errors.InvalidValue, match="it was not given"):
+        forwarding.call(env.network.unpublish, "8080:80")
+
+
+@pytest.mark.any_kernel
+def test_a_port_is_saved_without_others(forwarding: HostNet, host: "ve.Host", host_dir: Path, web: int) -> None:
+    """And two programs that publish lose neither: each says what it adds, and not what there is to be."""
+    env = host.get(web)
+    forwarding.call(env.publish, "8080:80")
+    forwarding.call(env.publish, "8081:80", save=True)
+    assert env.config.publish == ("8081:80",)
+    forwarding.call(env.publish, "8080:80", save=True)
+    with pytest.raises(ve.errors.InvalidValue, match="8080:80 has port 8080/tcp already"):
+        forwarding.call(env.publish, "8080:90")
+    words = ["import sys, ve", f"ve.Host({str(host_dir)!r}).get({web}).publish(sys.argv[1])"]
+    programs = [
+        subprocess.Popen([*forwarding.words, sys.executable, "-c", "\n".join(words), f"{number}:80"])
+        for number in range(9001, 9007)
+    ]
+    assert [each.wait() for each in programs] == [0] * 6
+    forwarding.call(env.network.unpublish, "8081:80", save=True)
+    assert env.config.publish == ("8080:80",)
+    serve(forwarding, host_dir, web)
+    for number in (8080, *range(9001, 9007)):
+        assert fetch(forwarding.outside, f"http://192.0.2.1:{number}/") == str(web)
+    assert fetch(forwarding.outside, "http://192.0.2.1:8081/") == ""
 
 
 @pytest.mark.any_kernel
