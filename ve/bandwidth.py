@@ -57,7 +57,7 @@ _IFLA_LINKINFO, _IFLA_INFO_KIND = 18, 1
 def limit(interface: str, rate: Rate | None) -> None:
     """Let no more than this pass in either direction, from now on; None: whatever the host can.
 
-    In the calling thread's namespace.  NotSupported where the kernel lacks what that takes; nothing is changed then.
+    In the calling thread's namespace.  NotSupported where the kernel lacks what that takes: then nothing holds it.
     """
     if rate is None:
         _lift(interface)

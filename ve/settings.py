@@ -32,7 +32,7 @@ from ve.instance import Instance
 from ve.model import Config, Status
 
 Undo = contextlib.ExitStack
-_OF_NETWORK = ("addresses", "publish", "rate", "delay", "loss")
+_LIVE_OF_NETWORK = ("addresses", "publish", "rate", "delay", "loss")
 _LISTS = {name: (f"add_{name}", f"remove_{name}") for name in ("addresses", "publish")}  # and what changes one
 _WORDS_OF_LISTS = {word for words in _LISTS.values() for word in words}
 _AT_START = ("nofile", *(name for name, row in BY_NAME.items() if not row.live))  # of limits, for the init's processes
@@ -65,7 +65,7 @@ def change(instance: Instance, asked: dict[str, Any], save: bool, preset: Iterab
         now = _take(instance, facts, before, begun, asked, undo) if facts else begun
         if {*quota.WORDS} & asked.get("limits", {}).keys():
             _limit_disk(instance, begun["limits"] if facts else before.limits, now["limits"], wanted.account_only, undo)
-        if asked.keys() & {*_OF_NETWORK} and (is_live or not facts):
+        if asked.keys() & {*_LIVE_OF_NETWORK} and (is_live or not facts):
             now, facts = _reconnect(instance, init, words, known, wanted if save else before, now, undo)
         if init and facts and (now != begun or facts != init[0]):
             undo.callback(instance.state.write_facts, instance.veid, init[0])
@@ -118,7 +118,7 @@ def _reconnect(
     if not init:
         return now, None
     facts, pidfd = init
-    wanted = now | {name: lists[name] for name in _OF_NETWORK if name in lists} | {"addresses": asked}
+    wanted = now | {name: lists[name] for name in _LIVE_OF_NETWORK if name in lists} | {"addresses": asked}
     wanted["publish"] = list(dict.fromkeys(wanted["publish"]))
     ports.check(wanted["publish"])
     if asked:
@@ -156,7 +156,7 @@ def _waiting(asked: Mapping[str, Any], running: bool, is_live: bool) -> list[str
     if not running:
         return sorted({*asked} - {"limits"} | {*asked.get("limits", ())})
     at_start = [name for name in asked.get("limits", ()) if limits.canonical(name) in _AT_START]
-    live = {"hostname", "limits", "account_only", *(_OF_NETWORK if is_live else ())}
+    live = {"hostname", "limits", "account_only", *(_LIVE_OF_NETWORK if is_live else ())}
     return sorted([*(asked.keys() - live), *at_start])
 
 
