@@ -213,7 +213,9 @@ def add(
                 neighbours += [(link, address)] if link else []
             now = replace(now, addresses=(*now.addresses, (text, tuple(found))))
         _note_led(state, veid, now)
-        venet.add(pidfd, before.interface, now.all()[len(before.all()) :])
+        new = [each for each in now.all() if each not in before.all()]
+        undo.callback(venet.remove, pidfd, new)
+        venet.add(pidfd, before.interface, new)
         for link, address in neighbours:
             wire.proxy(link, address)
             wire.announce(link, address)
@@ -237,14 +239,14 @@ def _answer_no_more(address: Address) -> None:
 def as_it_is(known: Given, pidfd: int) -> Given:
     """What the kernel says that a running VE has of this; what it has besides, which nobody knows of, is taken from it.
 
-    A change that was killed leaves more than it has noted, or less.
+    A change that was killed leaves more than it has noted, or less, or something that leads there still.
     """
     held = leases.of(known.interface)
     if not held and not leases.interface(known.interface):
         return Given()
     true = known.only([text for text, given in known.addresses if held.issuperset(each.address for each in given)])
     strays = tuple(Wish(address, address.max_prefixlen) for address in held.difference(true.held()))
-    narrow(replace(true, addresses=(*true.addresses, ("", strays))), true, pidfd)
+    narrow(replace(known, addresses=(*known.addresses, ("", strays))), true, pidfd)
     return true
 
 

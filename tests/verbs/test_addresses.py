@@ -16,7 +16,7 @@ import pytest
 import ve
 from tests.hostnet import HostNet
 from tests.verbs import commandline
-from ve import rtnetlink, venet
+from ve import rtnetlink, venet, wire
 from ve.addresses import Address
 
 
@@ -362,6 +362,31 @@ def test_a_killed_change_of_addresses_is_made_anew(
     shown = sorted(line.split()[0] for line in routes(forwarding).splitlines() if "10.9" in line)
     assert shown == ["10.9.0.5", "10.9.0.7"]
     assert sorted(host.get(web).addresses) == ["10.9.0.5", "10.9.0.7", "fd00:9::5"]
+
+
+@pytest.mark.any_kernel
+def test_an_address_that_was_taken_by_half_is_answered_for_no_more(
+    forwarding: HostNet, host_dir: Path, web: int
+) -> None:
+    forwarding.output(host_dir, "set", web, "--ip-add", "192.0.2.77")
+    set_killed(forwarding, host_dir, web, "network.wire.unproxy", remove_addresses=["192.0.2.77"])
+    assert "192.0.2.77" in forwarding.run("ip", "neighbour", "show", "proxy").stdout
+    forwarding.output(host_dir, "set", web, "--ip-add", "10.9.0.6")
+    assert forwarding.run("ip", "neighbour", "show", "proxy").stdout == ""
+
+
+@pytest.mark.any_kernel
+def test_a_change_that_fails_late_leaves_no_address_inside(
+    forwarding: HostNet, host: "ve.Host", host_dir: Path, web: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(link: str, address: Address) -> None:
+        raise OSError(errno.ENOMEM, "no")
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="no"):
+        patch.setattr(wire, "announce", fail)
+        forwarding.call(host.get(web).set, add_addresses=["192.0.2.77"])
+    assert "192.0.2.77" not in forwarding.output(host_dir, "exec", web, "ip", "address")
+    assert forwarding.run("ip", "neighbour", "show", "proxy").stdout == ""
 
 
 @pytest.mark.any_kernel
