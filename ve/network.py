@@ -196,6 +196,8 @@ def add(
 
     going: what it has by words that it is to lose, and so may have by another.
     """
+    if not wishes:
+        return before
     now, claimant = before, claims.Claimant(state, veid)
     with contextlib.ExitStack() as undo:
         if not ephemeral:

@@ -403,6 +403,17 @@ def test_another_interface_is_as_fast(forwarding: HostNet, host_dir: Path, web: 
 
 
 @pytest.mark.any_kernel
+def test_a_rate_waits_for_the_first_address(forwarding: HostNet, host: "ve.Host", host_dir: Path, veid: int) -> None:
+    host.create(veid, template="busybox")
+    forwarding.output(host_dir, "start", veid)
+    forwarding.output(host_dir, "set", veid, "--rate", "10mbit")
+    forwarding.output(host_dir, "set", veid, "--ip-add", "10.9.0.5")
+    assert forwarding.run("tc", "qdisc", "show").stdout.count("rate 10Mbit") == 2
+    forwarding.run("ping", "-c1", "-W5", "10.9.0.5")
+    forwarding.output(host_dir, "stop", "--fast", veid)
+
+
+@pytest.mark.any_kernel
 def test_another_shape_waits_for_the_next_start(bridged: HostNet, host: "ve.Host", host_dir: Path, veid: int) -> None:
     """With it its addresses, which are no routed VE's."""
     env = host.create(veid, template="busybox", addresses=["10.9.0.5"])
