@@ -56,7 +56,7 @@ _MOST = 2**32 - 1  # of a number in the older of its structures
 def limit(interface: str, rate: Rate | None) -> None:
     """Let no more than this pass in either direction, from now on; None: whatever the host can.
 
-    In the calling thread's namespace.  NotSupported where the kernel lacks what that takes; nothing is changed then.
+    In the calling thread's namespace.  NotSupported where the kernel lacks what that takes: then nothing holds it.
     """
     if rate is None:
         _lift(interface)

@@ -4,7 +4,7 @@
     <state dir>/address/<VEID> -> ADDRESS [ADDRESS...]                       who confirms it
 
 As with host ids (ve/ids.py) a claim is a symlink, the VE's while the two name each other and that VE is there or in the
-making; any other is nobody's.  What only a running VE has is no claim but a lease, which the kernel keeps: ve/venet.py.
+making; any other is nobody's.  What only a running VE has is no claim but a lease, of the kernel's: ve/leases.py.
 """
 
 import contextlib

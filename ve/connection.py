@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ve import describe, network
+from ve import network
 from ve.claims import Claimant
 from ve.networks import Lease
-from ve.ports import port
 
 if TYPE_CHECKING:
     from ve.environment import Environment
@@ -57,17 +56,11 @@ class Connection:
 
         Exists names who has one, InUse if a process of the host listens there.
         """
-        self._environment.set(publish=[*self._published(), *(str(port(each)) for each in ports)], save=save)
+        self._environment.set(add_publish=ports, save=save)
 
     def unpublish(self, *ports: str, save: bool = False) -> None:
-        """No longer."""
-        gone = {str(port(each)) for each in ports}
-        self._environment.set(publish=[each for each in self._published() if each not in gone], save=save)
-
-    def _published(self) -> list[str]:
-        with self._environment.init() as init:
-            begun = describe.begun_with(init[0] if init else None, self._environment.config)
-        return list(begun["publish"])
+        """No longer; InvalidValue for one that does not lead to it."""
+        self._environment.set(remove_publish=ports, save=save)
 
     def _given(self) -> Given:
         with self._environment.init() as init:

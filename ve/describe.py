@@ -14,7 +14,7 @@ from ve.instance import Instance
 from ve.limits import MEMORY, resolve
 from ve.model import Config
 
-_OF_NETWORK = ("gateways", "publish", "rate", "delay", "loss", "nameservers", "searchdomains")
+_SHOWN_OF_NETWORK = ("gateways", "publish", "rate", "delay", "loss", "nameservers", "searchdomains")
 
 
 def describe(instance: Instance) -> dict[str, object]:
@@ -34,7 +34,7 @@ def describe(instance: Instance) -> dict[str, object]:
         "hostname": hostname,
         "network": begun["network"] or ("routed" if begun["addresses"] else "none"),
         "addresses": network.addresses(facts, settings.addresses),
-        **{name: begun[name] for name in _OF_NETWORK},
+        **{name: begun[name] for name in _SHOWN_OF_NETWORK},
         "traffic": traffic.total(instance.state, instance.veid, facts)._asdict(),
         "description": settings.description,
         "onboot": settings.onboot,

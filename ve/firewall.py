@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import socket
 from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
@@ -149,8 +150,16 @@ def record(address: Address | str) -> str:
     return os.path.join(run_directory(), "published", str(address))
 
 
-def published() -> dict[Address, tuple[str, list[Port]]]:
-    """Whose it is and which ports, by address: what was asked for, of VEs that run or did."""
+class Record(NamedTuple):
+    """Which ports of the host lead to an address, and whose that is: by interface, and as people call it."""
+
+    interface: str = ""
+    owner: str = ""
+    ports: tuple[Port, ...] = ()
+
+
+def published() -> dict[Address, Record]:
+    """By address: what was asked for, of VEs that run or did."""
     directory = os.path.join(run_directory(), "published")
     try:
         names = os.listdir(directory)
@@ -159,10 +168,12 @@ def published() -> dict[Address, tuple[str, list[Port]]]:
     return {ipaddress.ip_address(name): read_record(name) for name in names if not name.startswith(".")}
 
 
-def read_record(address: Address | str) -> tuple[str, list[Port]]:
-    owner, *lines = wholefile.read_small(record(address)).decode().splitlines() or [""]
+def read_record(address: Address | str) -> Record:
+    """An empty one where nothing is led to it."""
+    whose, *lines = wholefile.read_small(record(address)).decode().splitlines() or [""]
+    interface, _, owner = whose.partition(" ")
     ports = (line.split() for line in lines)
-    return owner, [Port(int(host), int(inside), protocol) for host, inside, protocol in ports]
+    return Record(interface, owner, tuple(Port(int(host), int(inside), kind) for host, inside, kind in ports))
 
 
 def publishing(port: Port, address: Address) -> tuple[str, bytes, bytes]:
@@ -178,8 +189,8 @@ def itself(address: Address) -> nftables.Change:
 
 def _publishing_again() -> Iterator[str]:
     """What leads to those that live."""
-    for address, (_, ports) in published().items():
-        if has_route(address):
+    for address, (interface, _, ports) in published().items():
+        if has_route(address, interface):
             family = address.version
             yield f"add element inet ve itself{family} {{ {address} . {address} }}\n"
             for port in ports:
@@ -187,9 +198,13 @@ def _publishing_again() -> Iterator[str]:
                 yield f"add element inet ve published{family} {{ {leads} }}\n"
 
 
-def has_route(address: Address) -> bool:
-    """Has it a host route of its own, which is a living VE's lease?  In the calling thread's namespace."""
+def has_route(address: Address, interface: str = "") -> bool:
+    """Has it a host route of its own, which is a living VE's lease, by this interface ("": by any)?
+
+    In the calling thread's namespace.
+    """
     with suppress(OSError):
         found = leases.route(address)
-        return bool(found and found.length == address.max_prefixlen and found.type == leases.UNICAST)
+        if found and found.length == address.max_prefixlen and found.type == leases.UNICAST:
+            return not interface or found.index == socket.if_nametoindex(interface)
     return False

@@ -89,21 +89,21 @@ def look(address: Address) -> tuple[Holder | None, str]:
     return None, _GATEWAY if on_link and address in _gateways(address.version, found.index) else ""
 
 
+def of(interface: str) -> set[Address]:
+    """Those that the VE of this interface has."""
+    found = set()
+    with contextlib.suppress(OSError):  # there is no such interface any more
+        via = netlink.attribute(_RTA_OIF, struct.pack("=i", socket.if_nametoindex(interface)))
+        for version in rtnetlink.FAMILIES:
+            found |= {address for address, _ in _alone(version, via)}
+    return found
+
+
 def all_leases() -> list[tuple[Address, Holder]]:
     """Every address that a VE of this host has."""
     holders = {index: each for index, each in _links() if each.interface.startswith(PREFIX)}
-    found = []
-    for version, family in rtnetlink.FAMILIES.items():
-        for body in _dump(rtnetlink.GETROUTE, rtnetlink.RTMSG.pack(family, 0, 0, 0, 0, 0, 0, 0, 0)):
-            attributes = dict(netlink.attributes(body, rtnetlink.RTMSG.size))
-            if (
-                body[1] == _ALONE[version]
-                and body[4] == rtnetlink.RT_TABLE_MAIN
-                and {_RTA_OIF, rtnetlink.RTA_DST} <= {*attributes}
-            ):
-                holder = holders.get(_index(attributes[_RTA_OIF]))
-                found += [(ipaddress.ip_address(bytes(attributes[rtnetlink.RTA_DST])), holder)] if holder else []
-    return found
+    found = [pair for version in rtnetlink.FAMILIES for pair in _alone(version)]
+    return [(address, holders[index]) for address, index in found if index in holders]
 
 
 # --- routes -------------------------------------------------------------------------------------------------------
@@ -124,6 +124,16 @@ def route(address: Address) -> Route | None:
     attributes = dict(netlink.attributes(body, rtnetlink.RTMSG.size))
     index = _index(attributes[_RTA_OIF]) if _RTA_OIF in attributes else 0
     return Route(body[7], body[1], index, not {_RTA_GATEWAY, _RTA_MULTIPATH, _RTA_VIA}.isdisjoint(attributes))
+
+
+def _alone(version: int, via: bytes = b"") -> Iterator[tuple[Address, int]]:
+    """The addresses with a route of their own, and each its interface; via: an attribute that names the only one."""
+    request = rtnetlink.RTMSG.pack(rtnetlink.FAMILIES[version], 0, 0, 0, 0, 0, 0, 0, 0) + via
+    for body in _dump(rtnetlink.GETROUTE, request, strict=bool(via)):
+        attributes = dict(netlink.attributes(body, rtnetlink.RTMSG.size))
+        is_one = body[1] == _ALONE[version] and body[4] == rtnetlink.RT_TABLE_MAIN
+        if is_one and {_RTA_OIF, rtnetlink.RTA_DST} <= {*attributes}:
+            yield ipaddress.ip_address(bytes(attributes[rtnetlink.RTA_DST])), _index(attributes[_RTA_OIF])
 
 
 def _gateways(version: int, index: int) -> set[Address]:

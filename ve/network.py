@@ -3,13 +3,17 @@
 An address is a VE's by two things: a claim (ve/claims.py) for what was asked for as such, and the lease that is its
 host route (ve/leases.py).  Who takes either looks for the other afterwards, and who has leased one of a pool looks
 whether there still is that pool; so of two who meet one always gives way, and it is never both who keep it.
+
+    <run>/network/leading/<TAG>-<VEID>    its interface and addresses, to which something may lead: what a killed
+                                          start or change has left is found by that
 """
 
 import contextlib
+import os
 import time
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from ipaddress import ip_address
 from types import MappingProxyType
 
 from ve import (
@@ -19,22 +23,23 @@ from ve import (
     firewall,
     forwarding,
     leases,
+    leasing,
     linknames,
     pool,
     poolhosts,
     publishing,
     rates,
     venet,
+    wholefile,
     wire,
 )
 from ve.addresses import Address, Wish
-from ve.errors import InUse, InvalidValue
-from ve.facts import Facts, lives
+from ve.errors import InvalidValue
+from ve.facts import Facts
 from ve.ports import port
 from ve.state import State
 
-DYING = 2.0  # seconds within which the kernel takes back the leases of a network namespace that has no process any more
-_MANY = 32  # refusals after which it is cheaper to ask for all leases of the host than for one more
+_SPEED = ("rate", "delay", "loss")
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,10 @@ class Given:
     def held(self) -> list[Address]:
         """The same, without the lengths of their networks."""
         return [each.address for each in self.all() if each.address]
+
+    def only(self, words: Collection[str]) -> "Given":
+        """What it has by these."""
+        return replace(self, addresses=tuple(pair for pair in self.addresses if pair[0] in words))
 
     def noted(self) -> dict[str, str]:
         """As facts keep it."""
@@ -97,7 +106,7 @@ def claim(state: State, veid: int, wishes: Sequence[str]) -> None:
     wanted = [wish.address for wish in asked if wish.address]
     new = [address for address in wanted if not claimant.has(address)]
     for address in wanted:
-        _refuse_taken(claimant, address)
+        leasing.refuse_taken(claimant, address)
     for address in new:
         if why := next(filter(None, (each.refusal(address) for each in pool.pools())), ""):
             raise InvalidValue(f"cannot give {address} to {veid}: {why}")
@@ -116,28 +125,13 @@ def _refuse_lacking(veid: int, asked: Iterable[Wish]) -> None:
             venet.require(version, f"cannot give {wish} to {veid}")
 
 
-def _refuse_taken(claimant: claims.Claimant, address: Address) -> None:
-    """InUse if another VE has this address, or this host itself."""
-    cannot = f"cannot give {address} to {claimant.veid}"
-    claims.refuse_claimed(claimant, address)
-    holder, use = leases.look(address)
-    if holder and not _is_own(claimant, holder):
-        raise InUse(f"{cannot}: {holder.named(claimant.state.path)} has it", claims.HINT)
-    if use:
-        raise InUse(f"{cannot}: {use}", "choose another address")
-
-
 def _await_way(claimant: claims.Claimant, address: Address) -> None:
     """Who leased it while we claimed it gives it back; InUse if that was before, so that it does not."""
-    deadline = time.monotonic() + DYING
-    while (holder := leases.holder(address)) and not _is_own(claimant, holder):
+    deadline = time.monotonic() + leasing.DYING
+    while (holder := leases.holder(address)) and not leasing.is_own(claimant, holder):
         if time.monotonic() > deadline:
-            _refuse_taken(claimant, address)
+            leasing.refuse_taken(claimant, address)
         time.sleep(0.01)
-
-
-def _is_own(claimant: claims.Claimant, holder: leases.Holder) -> bool:
-    return holder.name == linknames.alternative_name(claimant.state.tag, claimant.veid)
 
 
 def _kept(claimant: claims.Claimant, asked: Iterable[Wish]) -> list[Address]:
@@ -148,14 +142,7 @@ def _kept(claimant: claims.Claimant, asked: Iterable[Wish]) -> list[Address]:
     claimed = claimant.claims()
     pools = [pool.get(wish.pool) for wish in asked if wish.sticky] if claimed else []
     of_pools = [address for address in claimed if any(address in each for each in pools)]
-    return [address for address in of_pools if _is_free(claimant, address)]
-
-
-def _is_free(claimant: claims.Claimant, address: Address) -> bool:
-    with contextlib.suppress(InUse):
-        _refuse_taken(claimant, address)
-        return True
-    return False
+    return [address for address in of_pools if leasing.is_free(claimant, address)]
 
 
 # --- a start ------------------------------------------------------------------------------------------------------
@@ -178,34 +165,74 @@ def disconnect(state: State, veid: int, had: Callable[[], Given] = Given) -> Non
     had: what is known that it had besides.  What leads to its addresses goes first, so that it never leads to another.
     """
     known = had()
-    for address in known.held():
-        publishing.forget(address)
+    interface, *held = _led(state, veid) or [known.interface, *map(str, known.held())]
+    for address in held:
+        publishing.forget(ip_address(address), interface)
     venet.disconnect(state.tag, veid)
     bridgeports.release(linknames.alternative_name(state.tag, veid))
-    for address in known.held():
-        _answer_no_more(address)
+    for address in held:
+        _answer_no_more(ip_address(address))
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(_leading(state, veid))
+
+
+def _note_led(state: State, veid: int, given: Given) -> None:
+    """Before anything leads to its addresses that does not go with its interface: facts come late in a start."""
+    path = _leading(state, veid)
+    with wholefile.writing(path, "it is in the run directory: is that on a read-only file system?"):
+        os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
+        wholefile.write_whole(path, "\n".join([given.interface, *map(str, given.held())]).encode(), durable=False)
+
+
+def _led(state: State, veid: int) -> list[str]:
+    """Its interface, and the addresses; nothing if nothing was led there."""
+    return wholefile.read_small(_leading(state, veid)).decode().split()
+
+
+def _leading(state: State, veid: int) -> str:
+    return os.path.join(pool.run_directory(), "leading", linknames.alternative_name(state.tag, veid))
 
 
 # --- changes ------------------------------------------------------------------------------------------------------
 
 
-def add(state: State, veid: int, before: Given, wishes: Sequence[str], pidfd: int, *, ephemeral: bool) -> Given:
-    """Give it these too; of none that it was refused, or all."""
+def add(
+    state: State,
+    veid: int,
+    before: Given,
+    wishes: Sequence[str],
+    pidfd: int,
+    *,
+    ephemeral: bool,
+    going: Collection[Address] = (),
+) -> Given:
+    """Give it these too; of none that it was refused, or all.
+
+    going: what it has by words that it is to lose, and so may have by another.
+    """
+    if not wishes:
+        return before
     now, claimant = before, claims.Claimant(state, veid)
     with contextlib.ExitStack() as undo:
         if not ephemeral:
             undo.callback(claims.claim, state, veid, claimant.claims())
         neighbours = []
         for text in wishes:
-            found = []
-            for wish, address, link in _leased(claimant, before.interface, Wish.parse(text), ephemeral=ephemeral):
+            found, wanted = [], Wish.parse(text)
+            if wanted.address in going:
+                now = replace(now, addresses=(*now.addresses, (text, (wanted,))))
+                continue
+            for wish, address, link in leasing.leased(claimant, before.interface, wanted, ephemeral=ephemeral):
                 undo.callback(_give_back, before.interface, address)
-                publishing.forget(address)  # what led to who had it before
+                publishing.forget_dead(address)  # what led to who came and went while we leased it
                 poolhosts.forget(address)
                 found.append(wish)
                 neighbours += [(link, address)] if link else []
             now = replace(now, addresses=(*now.addresses, (text, tuple(found))))
-        venet.add(pidfd, before.interface, now.all()[len(before.all()) :])
+        _note_led(state, veid, now)
+        new = [each for each in now.all() if each not in before.all()]
+        undo.callback(venet.remove, pidfd, new)
+        venet.add(pidfd, before.interface, new)
         for link, address in neighbours:
             forwarding.answer_on(link, address.version, f"cannot answer for {address} on {link}")
             wire.proxy(link, address)
@@ -224,40 +251,61 @@ def _answer_no_more(address: Address) -> None:
     poolhosts.forget(address, leases.holder)
     if link := wire.uplink(address):
         wire.unproxy(link, address)
+        if leases.holder(address):  # by now; who leases looks for nobody who does this
+            wire.proxy(link, address)
 
 
-def remove(before: Given, wishes: Sequence[str], pidfd: int) -> Given:
-    """Take these from it."""
-    gone = [each for text, given in before.addresses if text in wishes for each in given]
-    venet.remove(pidfd, gone)
-    for each in gone:
-        if each.address:
-            _give_back(before.interface, each.address)
-    return replace(before, addresses=tuple(pair for pair in before.addresses if pair[0] not in wishes))
+def as_it_is(known: Given, pidfd: int) -> Given:
+    """What the kernel says that a running VE has of this; what it has besides, which nobody knows of, is taken from it.
+
+    A change that was killed leaves more than it has noted, or less, or something that leads there still.
+    """
+    held = leases.of(known.interface)
+    if not held and not leases.interface(known.interface):
+        return Given()
+    true = known.only([text for text, given in known.addresses if held.issuperset(each.address for each in given)])
+    strays = tuple(Wish(address, address.max_prefixlen) for address in held.difference(true.held()))
+    narrow(replace(known, addresses=(*known.addresses, ("", strays))), true, pidfd)
+    return true
 
 
-def change(
+def widen(
     state: State,
     veid: int,
-    facts: Facts,
+    before: Given,
+    pid: int,
     pidfd: int,
     wishes: Sequence[str],
     undo: contextlib.ExitStack,
     *,
     ephemeral: bool,
 ) -> Given:
-    """Let a running VE have what it has of these, and the others too, and nothing else."""
-    before = given(facts)
-    had = [text for text, _ in before.addresses]
+    """Let a running VE have these besides what it has, which narrow() takes from it; what it has then."""
     if not before.interface and wishes:
-        before = _linked(state, veid, pidfd, facts.pid)
         undo.callback(disconnect, state, veid)
-    more, less = [text for text in wishes if text not in had], [text for text in had if text not in wishes]
-    between = add(state, veid, before, more, pidfd, ephemeral=ephemeral)
-    undo.callback(remove, between, more, pidfd)
-    after = remove(between, less, pidfd)
-    undo.callback(add, state, veid, after, less, pidfd, ephemeral=ephemeral)
+        disconnect(state, veid)  # what a killed change has left
+        before = _linked(state, veid, pidfd, pid)
+    had = [text for text, _ in before.addresses]
+    going = {*before.held()} - {*before.only(wishes).held()}
+    more = [text for text in wishes if text not in had]
+    after = add(state, veid, before, more, pidfd, ephemeral=ephemeral, going=going)
+    undo.callback(narrow, after, before, pidfd)
     return after
+
+
+def narrow(has: Given, to: Given, pidfd: int) -> None:
+    """Take from it what it has besides; what leads to an address goes before it does."""
+    gone = [each for each in has.all() if each not in to.all()]
+    if not gone:
+        return
+    lost = [each.address for each in gone if each.address and each.address not in to.held()]
+    for address in lost:
+        publishing.forget(address, has.interface)
+    venet.remove(pidfd, gone)
+    with contextlib.suppress(OSError):  # of a VE whose root has taken its network apart
+        venet.add(pidfd, has.interface, to.all())  # with the first of a network the kernel takes all others of it
+    for address in lost:
+        _give_back(has.interface, address)
 
 
 def _linked(state: State, veid: int, pidfd: int, pid: int) -> Given:
@@ -265,137 +313,45 @@ def _linked(state: State, veid: int, pidfd: int, pid: int) -> Given:
         return Given(venet.connect(pidfd, netns.fileno(), state.tag, veid, state.path))
 
 
-# --- leases -------------------------------------------------------------------------------------------------------
-
-
-def _leased(
-    claimant: claims.Claimant, interface: str, wish: Wish, *, ephemeral: bool
-) -> Iterator[tuple[Wish, Address, str | None]]:
-    """The addresses that this wish gets it, each with the link that it is on; a lease before the next is looked for."""
-    if wish.address:
-        yield wish, wish.address, _lease(claimant, interface, wish.address)
-        return
-    if wish.sticky and ephemeral:
-        why = "it is thrown away, and keeps nothing"
-        raise InvalidValue(f"cannot give {wish} to {claimant.veid}: {why}", f"{wish}".removesuffix(":sticky"))
-    source = pool.get(wish.pool)
-    kept = [address for address in claimant.claims() if address in source and claimant.has(address)]
-    for version in source.versions:
-        venet.require(version, f"cannot give {wish} to {claimant.veid}")
-        own = [address for address in kept if address.version == version] if wish.sticky else []
-        if own:
-            address, link = own[0], _lease(claimant, interface, own[0])
-        else:
-            address, link = _any_of(claimant, interface, source, version, sticky=wish.sticky)
-        yield Wish(address, address.max_prefixlen), address, link
-
-
-def _lease(claimant: claims.Claimant, interface: str, address: Address) -> str | None:
-    """This very address, as soon as a VE that has just ended, or has leased it while we claimed it, gives it back.
-
-    The link of the host that it is on, if it is on one.  InUse says who has it.
-    """
-    deadline, link = time.monotonic() + DYING, None
-    while True:
-        with contextlib.suppress(FileExistsError):
-            claims.refuse_claimed(claimant, address)
-            link = wire.uplink(address)  # its own route will be the answer from the next line on
-            venet.lease(interface, address)
-            break
-        holder = leases.holder(address)
-        if holder and holder.interface == interface:
-            raise InUse(f"cannot give {address} to {claimant.veid}: it has that already, by another word")
-        if holder and _is_dead(holder):
-            venet.cut(holder.interface)
-        elif time.monotonic() > deadline:
-            _refuse_taken(claimant, address)
-            raise InUse(f"cannot give {address} to {claimant.veid}: this host has another route to it", claims.HINT)
-        time.sleep(0.01)  # the kernel tells nobody when it has taken a namespace apart
-    with contextlib.ExitStack() as undo:
-        undo.callback(venet.give_back, interface, address)
-        claims.refuse_claimed(claimant, address)
-        _refuse_answered(claimant, link, address)
-        undo.pop_all()
-    return link
-
-
-def _refuse_answered(claimant: claims.Claimant, link: str | None, address: Address) -> None:
-    if link and wire.answers(link, address):
-        raise InUse(f"cannot give {address} to {claimant.veid}: a machine on {link} answers for it", claims.HINT)
-
-
-def _any_of(
-    claimant: claims.Claimant, interface: str, source: pool.Pool, version: int, *, sticky: bool
-) -> tuple[Address, str | None]:
-    """One of a pool that is nobody's, and its link; InUse if none is, not even of VEs that have ended."""
-    for address in _candidates(claimant, source, version):
-        with contextlib.ExitStack() as undo, contextlib.suppress(InUse, FileExistsError):
-            link = wire.uplink(address)
-            venet.lease(interface, address)
-            undo.callback(venet.give_back, interface, address)
-            claims.refuse_claimed(claimant, address)
-            _refuse_answered(claimant, link, address)
-            if not pool.exists(source.name):
-                break
-            if sticky:
-                claims.claim(claimant.state, claimant.veid, [*claimant.claims(), address])
-            undo.pop_all()
-            return address, link
-    pool.get(source.name)
-    why = f"all {source.size(version)} of IPv{version} are taken"
-    raise InUse(f"cannot lease an address of pool {source.name}: {why}", f"ve network show {source.name} says by whom")
-
-
-def _candidates(claimant: claims.Claimant, source: pool.Pool, version: int) -> Iterator[Address]:
-    """Addresses of a pool that look free, from one on that few others begin at."""
-    seed = zlib.crc32(claimant.conf.encode())
-    taken: set[Address] = set()
-    for count, address in enumerate(source.addresses(version, seed)):
-        if count == _MANY:
-            taken = {each for each, _ in leases.all_leases()}
-        if address not in taken and _is_free(claimant, address):
-            yield address
-    for address, holder in leases.all_leases():
-        if address.version == version and address in source and _is_dead(holder):
-            venet.cut(holder.interface)
-            yield address
-
-
-def _is_dead(holder: leases.Holder) -> bool:
-    """Has its VE ended, so that the kernel is about to take back what it had?  No, where we cannot know."""
-    if not holder.state_dir or not holder.veid:
-        return False
-    facts = State(holder.state_dir).read_facts(holder.veid)
-    return bool(facts and facts.extra.get("interface") == holder.interface and not lives(facts))
-
-
 # --- rules, ports, speed ------------------------------------------------------------------------------------------
 
 
 def have_rules() -> None:
-    """The rules that keep every VE to its own addresses; after a boot, what `ve network add --nat` was told as well."""
+    """The rules that keep every VE to its own addresses; after a boot, what `ve network add --nat` was told as well.
+
+    NotSupported if the host cannot forward as it was told, at each start anew.
+    """
     bridgeports.ensure()
-    if firewall.ensure(lambda: [str(each) for source in pool.pools() if source.nat for each in source.networks]):
-        for source in [each for each in pool.pools() if each.nat]:
-            forwarding.turn_on(source.versions, contextlib.ExitStack(), f"cannot let pool {source.name} reach out")
+    firewall.ensure(_masqueraded)
+
+
+def _masqueraded() -> list[str]:
+    """CIDRs, for which the host forwards from now on: that comes before the table, which so is the sign of both."""
+    sources = [each for each in pool.pools() if each.nat]
+    for source in sources:
+        forwarding.turn_on(source.versions, contextlib.ExitStack(), f"cannot let pool {source.name} reach out")
+    return [str(each) for source in sources for each in source.networks]
 
 
 def publish(veid: int, given: Given, words: Sequence[str], before: Sequence[str] = ()) -> None:
-    """Let these ports of the host lead to it, and those before no more.  InvalidValue, Exists, InUse: as before."""
+    """Let these ports of the host lead to it, and those before no more.  InvalidValue, Exists, InUse: as before.
+
+    Those of both are led to what is the first of its addresses now.
+    """
     addresses = given.held()
     if words and not addresses:
         raise InvalidValue(f"cannot publish {words[0]} of {veid}: it has no address", "--ip")
     wanted, had = set(map(port, words)), set(map(port, before))
-    if wanted - had:
-        publishing.publish(sorted(wanted - had), addresses, given.interface, f"VE {veid}")
+    publishing.publish(sorted(wanted), addresses, given.interface, f"VE {veid}")
     if had - wanted:
         publishing.unpublish(had - wanted, addresses)
 
 
 def limit(given: Given, words: Mapping[str, str], before: Mapping[str, str] = MappingProxyType({})) -> None:
     """Let it send and receive as fast, as late and as well as these words say: rate, delay, loss; "" is as it comes."""
-    rate, delay, loss = (words[name] for name in ("rate", "delay", "loss"))
-    if given.interface and rate != before.get("rate", ""):
+    (rate, *faults), (had, *had_faults) = ([each.get(name, "") for name in _SPEED] for each in (words, before))
+    if given.interface and rate != had:
         bandwidth.limit(given.interface, rates.rate(rate) if rate else None)
-    if given.interface and (delay, loss) != (before.get("delay", ""), before.get("loss", "")):
+    if given.interface and faults != had_faults:
+        delay, loss = faults
         bandwidth.impair(given.interface, rates.delay(delay or "0"), rates.loss(loss or "0"))

@@ -51,6 +51,8 @@ class Changes(Options, total=False):
 
     add_addresses: Iterable[str]
     remove_addresses: Iterable[str]  # ["all"]: all that there are
+    add_publish: Iterable[str]
+    remove_publish: Iterable[str]
 
 
 def parsed(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -95,6 +97,10 @@ def _wishes(name: str, values: Any) -> tuple[str, ...]:
     return tuple(str(Wish.parse(each)) for each in _several(name, values))
 
 
+def _ports(name: str, values: Any) -> tuple[str, ...]:
+    return tuple(str(port(each)) for each in _several(name, values))
+
+
 _FIELDS = {"name", "area", *Changes.__annotations__} - {*Words.__annotations__}
 _OF_CONFIG: dict[str, Callable[[str, Any], Any]] = {
     "env": _mapping,
@@ -106,9 +112,11 @@ _OF_CONFIG: dict[str, Callable[[str, Any], Any]] = {
     "on_failure": lambda name, value: triggers.by_resource(triggers.FAILURE, _mapping(name, value)),
     "addresses": _wishes,
     "gateways": _several,
-    "publish": lambda name, values: tuple(str(port(each)) for each in _several(name, values)),
+    "publish": _ports,
     "nameservers": _several,
     "searchdomains": _several,
     "add_addresses": _wishes,
     "remove_addresses": lambda name, values: ("all",) if list(values) == ["all"] else _wishes(name, values),
+    "add_publish": _ports,
+    "remove_publish": _ports,
 }

@@ -1,7 +1,7 @@
 """Pools: networks of this host, each under a name, whose addresses VEs are given.
 
 They are the host's, as its routes are, whatever state dir a VE is in: /var/lib/ve/network/<POOL>.toml, or in the
-directory that VE_NETWORK_DIR names.  Which of its addresses are taken no file says: see ve/claims.py and ve/venet.py.
+directory that VE_NETWORK_DIR names.  Which of its addresses are taken no file says: see ve/claims.py and ve/leases.py.
 """
 
 import contextlib

@@ -1,7 +1,8 @@
 """Ports of the host that lead into VEs: one element of a map each, and a record of it that is written before.
 
 So what leads to an address is known from the address alone, and goes before a VE gets the address that another one had:
-forget().  Nothing of a living VE is ever removed but by itself.
+forget_dead().  The record says by which interface the address was had, as no other start of any VE has that: so nothing
+of a living VE is ever removed but by itself.
 """
 
 from __future__ import annotations
@@ -9,12 +10,12 @@ from __future__ import annotations
 import os
 import socket
 import struct
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 
 from ve import netlink, nftables, wholefile
 from ve.addresses import Address
 from ve.errors import Exists, InUse, InvalidValue, NotSupported
-from ve.firewall import alone, has_route, itself, publishing, read_record, record
+from ve.firewall import Record, alone, has_route, itself, publishing, read_record, record
 from ve.ports import PROTOCOLS, Port
 
 TYPE_CHECKING = False
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 _LISTENS = {"tcp": b"0A", "udp": b"07"}  # TCP_LISTEN, and TCP_CLOSE: of UDP, not connected (net/tcp_states.h)
 # <linux/netfilter/nfnetlink_conntrack.h>
-_CT_GET, _CT_DELETE = 1 << 8 | 1, 1 << 8 | 2  # NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_...
+_CT_GET, _CT_DELETE, _CT_GET_STATS = 1 << 8 | 1, 1 << 8 | 2, 1 << 8 | 5  # NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_...
 _CTA_TUPLE_ORIG, _CTA_TUPLE_REPLY, _CTA_ID, _CTA_FILTER = 1, 2, 12, 25
 _CTA_TUPLE_IP, _CTA_TUPLE_PROTO = 1, 2
 _CTA_IP_SOURCES = (1, 3)  # CTA_IP_V4_SRC, CTA_IP_V6_SRC
@@ -31,17 +32,18 @@ _CTA_PROTO_NUM, _CTA_PROTO_DST_PORT = 1, 3
 _CTA_FILTER_ORIG_FLAGS = 1
 _BY_PROTOCOL, _BY_DESTINATION_PORT = 1 << 3, 1 << 5  # CTA_FILTER_F_CTA_PROTO_NUM, ..._PROTO_DST_PORT
 
-Fresh = list[tuple[Port, Address, "Port | None"]]  # what leads where, and what of its own led there from the same port
+Lead = tuple[Port, Address]  # to where a port of the host leads
+Fresh = list[tuple[Port, Address, "Lead | None"]]  # what leads where, and where of its own the same port led before
 
 
 def publish(ports: Iterable[Port], addresses: Sequence[Address], interface: str, owner: str = "") -> None:
     """Lead these ports of the host to the first IPv4 and the first IPv6 address of a VE, whose interface this is.
 
     From outside, from other VEs and the VE itself, and from the host itself: by 127.0.0.1 too, but not by [::1], which
-    the kernel does not forward.  One that led to another port of the VE's own leads to this one then.  owner is what
-    others are told who want the same.  All of it or, after Exists, InUse (a process of the host listens there) or
-    InvalidValue, none.  After ensure(), when the addresses have their host routes: by these others see that the VE
-    lives, and a dead one's ports can be had.
+    the kernel does not forward.  One that led to another port or address of the VE's own leads to this one then.  owner
+    is what others are told who want the same.  All of it or, after Exists, InUse (a process of the host listens there),
+    InvalidValue or NotSupported, none.  After ensure(), when the addresses have their host routes: by these others see
+    that the VE lives, and a dead one's ports can be had.
     """
     wanted = list(dict.fromkeys(ports))
     targets = [next((each for each in addresses if each.version == version), None) for version in (4, 6)]
@@ -50,33 +52,35 @@ def publish(ports: Iterable[Port], addresses: Sequence[Address], interface: str,
         return
     if not firsts:
         raise InvalidValue(f"cannot publish {wanted[0]}: the VE has no address", "--ip")
-    for port in wanted:
-        if _is_listened_at(port):
-            why = "a process of the host listens there"
-            which = f"ss -ln{port.protocol[0]}p 'sport = :{port.host}'"
-            raise InUse(f"cannot publish port {port.outer}: {why}", f"another port; {which} shows it")
     with alone("what is published"):
-        found = [(port, address, _leads_of_own(port, address)) for address in firsts for port in wanted]
-        fresh = [(port, address, own) for port, address, own in found if own != port]
+        for address in firsts:
+            _forget_dead(address)
+        found = [(port, address, _own_lead(port, address, interface)) for address in firsts for port in wanted]
+        fresh = [(port, address, own) for port, address, own in found if own != (port, address)]
+        for port in dict.fromkeys(port for port, _, own in fresh if not own):
+            _refuse_listened_at(port)
+        if fresh:
+            _refuse_endless()
         before = {address: read_record(address) for address in firsts}
         try:
-            for address, (_, there) in before.items():
-                _write(address, owner, list(dict.fromkeys(there + wanted)))
+            for address, there in before.items():
+                _write(address, Record(interface, owner, tuple(dict.fromkeys((*there.ports, *wanted)))))
             nftables.change(*_changes(fresh), *(itself(address) for address in firsts))
             if targets[0]:
                 _route_localnet(interface)
         except BaseException:
             _undo(fresh, before)
             raise
-        _end_own(fresh, owner)
+        _end_own(fresh)
 
 
-def _end_own(fresh: Fresh, owner: str) -> None:
+def _end_own(fresh: Fresh) -> None:
     """Of what led elsewhere in the VE, its connections and its record."""
-    for _, address, own in fresh:
+    for _, _, own in fresh:
         if own:
-            _end_connections(own, address)
-            _write(address, owner, [port for port in read_record(address)[1] if port != own])
+            port, address = own
+            _end_connections(port, address)
+            _leave(address, [port])
 
 
 def _changes(fresh: Fresh) -> Iterator[nftables.Change]:
@@ -87,14 +91,15 @@ def _changes(fresh: Fresh) -> Iterator[nftables.Change]:
         yield nftables.new("inet", name, key, data)
 
 
-def _undo(fresh: Fresh, before: dict[Address, tuple[str, list[Port]]]) -> None:
+def _undo(fresh: Fresh, before: dict[Address, Record]) -> None:
     for port, address, own in fresh:
         _remove(address, [port])
-        name, key, data = publishing(own or port, address)
-        if own and not nftables.find("inet", name, key):
-            nftables.change(nftables.new("inet", name, key, data))
-    for address, (owner, there) in before.items():
-        _write(address, owner, there)
+        if own:
+            name, key, data = publishing(*own)
+            if not nftables.find("inet", name, key):
+                nftables.change(nftables.new("inet", name, key, data))
+    for address, there in before.items():
+        _write(address, there)
 
 
 def unpublish(ports: Iterable[Port], addresses: Iterable[Address]) -> None:
@@ -102,26 +107,41 @@ def unpublish(ports: Iterable[Port], addresses: Iterable[Address]) -> None:
     unwanted = set(ports)
     with alone("what is published"):
         for address in addresses:
-            owner, there = read_record(address)
-            _remove(address, [port for port in there if port in unwanted])
-            _write(address, owner, [port for port in there if port not in unwanted])
+            _remove(address, [port for port in read_record(address).ports if port in unwanted])
+            _leave(address, unwanted)
 
 
-def forget(address: Address) -> None:
-    """Lead nothing to this address, which nobody has or who has it is about to get it; one lstat where that is so."""
+def forget(address: Address, interface: str) -> None:
+    """Lead nothing to this address that led there while this interface had it; one lstat where nothing leads there."""
     if os.path.lexists(record(address)):
         with alone("what is published"):
-            _forget(address)
+            if read_record(address).interface == interface:
+                _forget(address)
+
+
+def forget_dead(address: Address) -> None:
+    """Lead nothing to this address of an interface that has it no more; one lstat where nothing leads there."""
+    if os.path.lexists(record(address)):
+        with alone("what is published"):
+            _forget_dead(address)
+
+
+def _forget_dead(address: Address) -> None:
+    interface = read_record(address).interface
+    if interface and not has_route(address, interface):
+        _forget(address)
 
 
 def _forget(address: Address) -> None:
-    owner, there = read_record(address)
-    _remove(address, there)
-    _write(address, owner, [])
+    there = read_record(address)
+    try:
+        _remove(address, there.ports)
+    finally:  # what cannot be done now cannot be done at the next look either
+        _write(address, there._replace(ports=()))
 
 
-def _leads_of_own(port: Port, address: Address) -> Port | None:
-    """What leads there from the same port of the host already, perhaps to another port; None if nothing does.
+def _own_lead(port: Port, address: Address, interface: str) -> Lead | None:
+    """Where in the VE of this interface the port leads already; None if nowhere.
 
     Exists when it leads to somebody else who lives.  A dead one's is taken away.
     """
@@ -131,22 +151,23 @@ def _leads_of_own(port: Port, address: Address) -> Port | None:
         return None
     size = len(address.packed)
     other, inside = type(address)(taken.data[:size]), int.from_bytes(taken.data[size : size + 2], "big")
-    if other == address:
-        return Port(port.host, inside, port.protocol)
-    if has_route(other):
-        who = read_record(other)[0]
-        what = f"cannot publish port {port.outer}: it leads to {other} port {inside}" + (f", of {who}" if who else "")
-        raise Exists(what, "another port")
+    there = read_record(other)
+    if other == address or there.interface == interface:
+        return Port(port.host, inside, port.protocol), other
+    if has_route(other, there.interface):
+        what = f"cannot publish port {port.outer}: it leads to {other} port {inside}"
+        raise Exists(what + (f", of {there.owner}" if there.owner else ""), "another port")
     _forget(other)
     if nftables.find("inet", name, key):  # of one without a record
         nftables.change(nftables.gone("inet", name, key))
     return None
 
 
-def _remove(address: Address, ports: list[Port]) -> None:
+def _remove(address: Address, ports: Iterable[Port]) -> None:
     """Those elements that lead there, whatever else is at those ports by now, and the connections by them."""
-    elements = [(port, *publishing(port, address)) for port in ports]
-    found = [(name, key, data, nftables.find("inet", name, key)) for _, name, key, data in elements]
+    ports = list(ports)
+    elements = [publishing(port, address) for port in ports]
+    found = [(name, key, data, nftables.find("inet", name, key)) for name, key, data in elements]
     nftables.change(
         *(nftables.gone("inet", name, key) for name, key, data, there in found if there and there.data == data)
     )
@@ -154,11 +175,18 @@ def _remove(address: Address, ports: list[Port]) -> None:
         _end_connections(port, address)
 
 
-def _write(address: Address, owner: str, ports: list[Port]) -> None:
+def _leave(address: Address, ports: Iterable[Port]) -> None:
+    """Its record, without these."""
+    there, unwanted = read_record(address), {*ports}
+    _write(address, there._replace(ports=tuple(port for port in there.ports if port not in unwanted)))
+
+
+def _write(address: Address, wanted: Record) -> None:
     """What is to be found of it from now on: nothing where there are no ports."""
-    if ports:
+    if wanted.ports:
         os.makedirs(os.path.dirname(record(address)), 0o700, exist_ok=True)
-        lines = [owner, *(f"{port.host} {port.inside} {port.protocol}" for port in ports)]
+        lines = [f"{wanted.interface} {wanted.owner}"]
+        lines += [f"{port.host} {port.inside} {port.protocol}" for port in wanted.ports]
         wholefile.write_whole(record(address), "\n".join(lines).encode(), durable=False)
         return
     change = itself(address)
@@ -166,6 +194,13 @@ def _write(address: Address, owner: str, ports: list[Port]) -> None:
         nftables.change(nftables.gone("inet", change.name, change.element.key))
     with suppress(FileNotFoundError):
         os.unlink(record(address))
+
+
+def _refuse_listened_at(port: Port) -> None:
+    if _is_listened_at(port):
+        which = f"ss -ln{port.protocol[0]}p 'sport = :{port.host}'"
+        why = "a process of the host listens there"
+        raise InUse(f"cannot publish port {port.outer}: {why}", f"another port; {which} shows it")
 
 
 def _is_listened_at(port: Port) -> bool:
@@ -191,6 +226,21 @@ def _route_localnet(interface: str) -> None:
         file.write(b"1")
 
 
+def _refuse_endless() -> None:
+    """NotSupported if nobody could end the connections, so that an address would never be free of them."""
+    with netlink.connect(netlink.NETFILTER) as channel, _needing_tracking("cannot publish ports"):
+        netlink.get(channel, _CT_GET_STATS, bytes(4))
+
+
+@contextmanager
+def _needing_tracking(cannot: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        cure = "use a kernel with CONFIG_NF_CT_NETLINK, from 5.8 on"
+        raise NotSupported(f"{cannot}: the kernel does not tell of connections: {error.strerror}", cure) from error
+
+
 def _end_connections(port: Port, address: Address) -> None:
     """Those that the kernel still leads there: it asks our map for the first packet of each alone.
 
@@ -201,12 +251,9 @@ def _end_connections(port: Port, address: Address) -> None:
     which = netlink.nested(_CTA_FILTER, netlink.attribute(_CTA_FILTER_ORIG_FLAGS, flags))
     head = bytes((socket.AF_INET if address.version == 4 else socket.AF_INET6, 0, 0, 0))
     with netlink.connect(netlink.NETFILTER) as channel:
-        try:
+        with _needing_tracking(f"cannot end the connections to {address} by port {port.outer}"):
             messages = netlink.dump(channel, _CT_GET, head + netlink.nested(_CTA_TUPLE_ORIG, original) + which)
             found = [bytes(message) for message in messages if _answers(message) == address.packed]
-        except OSError as error:
-            why = f"cannot end the connections to {address} by port {port.outer}: {error.strerror}"
-            raise NotSupported(why, "use a kernel with CONFIG_NF_CT_NETLINK, from 5.8 on") from error
         for message in found:
             with suppress(FileNotFoundError):  # it has ended meanwhile
                 netlink.ask(channel, _deletion(memoryview(message)))

@@ -2,13 +2,14 @@
 
 import contextlib
 import os
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from ve import (
     addresses,
     attachment,
+    claims,
     describe,
     enforce,
     hardware,
@@ -18,6 +19,7 @@ from ve import (
     names,
     network,
     outfit,
+    ports,
     ptys,
     quota,
     sharedmemory,
@@ -31,7 +33,9 @@ from ve.instance import Instance
 from ve.model import Config, Status
 
 Undo = contextlib.ExitStack
-_OF_NETWORK = ("addresses", "publish", "rate", "delay", "loss")
+_LIVE_OF_NETWORK = ("addresses", "publish", "rate", "delay", "loss")
+_LISTS = {name: (f"add_{name}", f"remove_{name}") for name in ("addresses", "publish")}  # and what changes one
+_WORDS_OF_LISTS = {word for words in _LISTS.values() for word in words}
 _AT_START = ("nofile", *(name for name, row in BY_NAME.items() if not row.live))  # of limits, for the init's processes
 
 
@@ -47,13 +51,14 @@ def change(instance: Instance, asked: dict[str, Any], save: bool, preset: Iterab
             asked = asked | {"limits": {name: text for name, text in asked["limits"].items() if name not in lost}}
         before, facts = instance.config, init[0] if init else None
         begun = describe.begun_with(facts, before)
-        known = {*before.addresses, *begun["addresses"]}
-        words, asked = asked, _with_addresses(instance.veid, asked, before.addresses, known)
+        known = {name: {*vars(before)[name], *begun[name]} for name in _LISTS}
+        known["addresses"] |= {word for word, _ in network.given(facts).addresses}
+        words, asked = asked, _with_lists(instance.veid, asked, vars(before), known)
         wanted = _changed(before, asked)
         wanted.refuse_idle()
         attachment.check(wanted)
         begun = begun if facts else describe.begun_with(None, wanted)
-        is_live = begun["network"] in ("", "routed")  # what is not routed waits for the next start
+        is_live = {begun["network"], wanted.network} <= {"", "routed"}  # what is not routed waits for the next start
         _refuse_lost(instance.veid, _waiting(asked, facts is not None, is_live), save)
         mounts.check_given(asked.get("mounts", ()), asked.get("devices", ()))
         if asked.keys() & {"limits", "account_only"}:
@@ -62,66 +67,85 @@ def change(instance: Instance, asked: dict[str, Any], save: bool, preset: Iterab
         now = _take(instance, facts, before, begun, asked, undo) if facts else begun
         if {*quota.WORDS} & asked.get("limits", {}).keys():
             _limit_disk(instance, begun["limits"] if facts else before.limits, now["limits"], wanted.account_only, undo)
-        if asked.keys() & {*_OF_NETWORK} and (is_live or not facts):
+        if asked.keys() & {*_LIVE_OF_NETWORK} and (is_live or not facts):
             now, facts = _reconnect(instance, init, words, known, wanted if save else before, now, undo)
-        if facts and now != begun:
+        if init and facts and (now != begun or facts != init[0]):
+            undo.callback(instance.state.write_facts, instance.veid, init[0])
             _note(instance, facts, now)
         if save:
             instance.save(wanted)
         undo.pop_all()
+        if init and facts and is_live:
+            _let_go(instance, facts, init[1], now)
         return sorted([*_late(now, wanted, asked), *lost])
 
 
-def _with_addresses(veid: int, asked: dict[str, Any], before: Sequence[str], known: Container[str]) -> dict[str, Any]:
-    """The same, with addresses in place of the words that add and remove some; known: what may be removed."""
-    others = {name: value for name, value in asked.items() if name not in ("add_addresses", "remove_addresses")}
-    if others == asked:
-        return asked
-    more, less = asked.get("add_addresses", ()), asked.get("remove_addresses", ())
-    kept = [] if less == ("all",) else list(asked.get("addresses", before))
-    for word in () if less == ("all",) else less:
-        if word not in known:
-            raise InvalidValue(f"cannot take {word} from {veid}: it was not given", f"ve status {veid} has addresses")
-    return others | {"addresses": (*(word for word in kept if word not in less), *more)}
+def _with_lists(
+    veid: int, asked: dict[str, Any], before: Mapping[str, Any], known: Mapping[str, Container[str]]
+) -> dict[str, Any]:
+    """The same, with whole lists in place of the words that add and remove some; known: what may be removed."""
+    found = {name: value for name, value in asked.items() if name not in _WORDS_OF_LISTS}
+    for name, (add, remove) in _LISTS.items():
+        if not asked.keys() & {add, remove}:
+            continue
+        more, less = asked.get(add, ()), asked.get(remove, ())
+        kept = [] if less == ("all",) else asked.get(name, before[name])
+        for word in () if less == ("all",) else less:
+            if word not in known[name]:
+                raise InvalidValue(f"cannot take {word} from {veid}: it was not given", f"ve status {veid} has {name}")
+        found[name] = (*(word for word in kept if word not in less), *more)
+    return found
 
 
 def _reconnect(
     instance: Instance,
     init: tuple[Facts, int] | None,
     words: dict[str, Any],
-    known: Container[str],
+    known: Mapping[str, Container[str]],
     kept: Config,
     now: dict[str, Any],
     undo: Undo,
 ) -> tuple[dict[str, Any], Facts | None]:
-    """Claim what is kept, and give a running VE the network that was asked for; what it has, and its facts, then."""
+    """Claim what is kept, and give a running VE the network that was asked for; what it has, and its facts, then.
+
+    What it is to lose it has still: _let_go() takes that, when nothing can be refused any more.
+    """
     state, veid = instance.state, instance.veid
-    asked = _with_addresses(veid, words, now["addresses"], known).get("addresses", now["addresses"]) if init else ()
+    lists = _with_lists(veid, words, now, known)
+    asked = tuple(dict.fromkeys(lists.get("addresses", now["addresses"]))) if init else ()
     addresses.check(asked)
     if not instance.ephemeral:
-        undo.callback(network.claim, state, veid, instance.config.addresses)
+        undo.callback(claims.claim, state, veid, claims.Claimant(state, veid).claims())
         network.claim(state, veid, list(dict.fromkeys([*kept.addresses, *asked])))
     if not init:
         return now, None
     facts, pidfd = init
-    wanted = now | {name: words[name] for name in _OF_NETWORK if name in words} | {"addresses": asked}
+    wanted = now | {name: lists[name] for name in _LIVE_OF_NETWORK if name in lists} | {"addresses": asked}
+    wanted["publish"] = list(dict.fromkeys(wanted["publish"]))
+    ports.check(wanted["publish"])
     if asked:
         network.have_rules()
-    had = network.given(facts)
-    known = [now["hostname"], instance.config.name]
-    undo.callback(names.tell_others, now["addresses"], had.held(), known)
-    given = network.change(state, veid, facts, pidfd, asked, undo, ephemeral=instance.ephemeral)
-    names.tell_others(asked, given.held(), known)
-    if given.all() != had.all():  # what is published leads to the first of each family
-        undo.callback(network.publish, veid, had, now["publish"])
-        network.publish(veid, had, (), now["publish"])
-        now["publish"] = []
-    undo.callback(network.publish, veid, given, now["publish"], wanted["publish"])
-    network.publish(veid, given, wanted["publish"], now["publish"])
-    undo.callback(network.limit, given, now, wanted)
-    network.limit(given, wanted, now)
-    lists = {name: list(wanted[name]) for name in ("publish", "addresses")}
-    return wanted | lists, replace(facts, extra=facts.extra | given.noted())
+    had = network.as_it_is(network.given(facts), pidfd)
+    given = network.widen(state, veid, had, facts.pid, pidfd, asked, undo, ephemeral=instance.ephemeral)
+    called = [now["hostname"], instance.config.name]
+    undo.callback(names.tell_others, now["addresses"], had.held(), called)
+    names.tell_others(asked, given.only(asked).held(), called)
+    led = now["publish"] if had.held() else []
+    undo.callback(network.publish, veid, had, led, wanted["publish"])
+    network.publish(veid, given.only(asked), wanted["publish"], led)
+    slow = now if given.interface == had.interface else {}  # a new interface is as fast as it comes
+    undo.callback(network.limit, given, slow, wanted)
+    network.limit(given, wanted, slow)
+    return wanted | {name: list(wanted[name]) for name in _LISTS}, replace(facts, extra=facts.extra | given.noted())
+
+
+def _let_go(instance: Instance, facts: Facts, pidfd: int, now: dict[str, Any]) -> None:
+    """Take from a running VE what it has and is not to have any more: a killed one's facts say all that it had."""
+    has = network.given(facts)
+    kept = has.only(now["addresses"])
+    if kept != has:
+        network.narrow(has, kept, pidfd)
+        _note(instance, replace(facts, extra=facts.extra | kept.noted()), now)
 
 
 def _changed(before: Config, asked: Mapping[str, Any]) -> Config:
@@ -137,7 +161,7 @@ def _waiting(asked: Mapping[str, Any], running: bool, is_live: bool) -> list[str
     if not running:
         return sorted({*asked} - {"limits"} | {*asked.get("limits", ())})
     at_start = [name for name in asked.get("limits", ()) if limits.canonical(name) in _AT_START]
-    live = {"hostname", "limits", "account_only", *(_OF_NETWORK if is_live else ())}
+    live = {"hostname", "limits", "account_only", *(_LIVE_OF_NETWORK if is_live else ())}
     return sorted([*(asked.keys() - live), *at_start])
 
 

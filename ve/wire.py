@@ -16,7 +16,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from ipaddress import ip_address
 
 from ve import leases, netlink, rtnetlink
 from ve.addresses import Address
@@ -191,21 +190,6 @@ def unproxy(interface: str, address: Address) -> None:
     except OSError as error:
         if error.errno not in (errno.ENOENT, errno.ENODEV):
             raise
-
-
-def proxied() -> list[tuple[str, Address]]:
-    """Where we answer for what: also for VEs that have ended without us.  Not what an admin has added."""
-    names = dict(socket.if_nameindex())
-    found = []
-    for family in rtnetlink.FAMILIES.values():
-        wanted = rtnetlink.NDMSG.pack(family, 0, 0, _NTF_PROXY, 0)
-        with netlink.connect(socket.NETLINK_ROUTE) as channel:
-            for body in netlink.whole(channel, rtnetlink.GETNEIGH, wanted):
-                index = rtnetlink.NDMSG.unpack_from(body)[1]
-                about = {kind: bytes(value) for kind, value in netlink.attributes(body, rtnetlink.NDMSG.size)}
-                if about.get(_NDA_PROTOCOL) == bytes([_OURS]) and index in names:
-                    found.append((names[index], ip_address(about[_NDA_DST])))
-    return found
 
 
 def _entry(interface: str, address: Address) -> bytes:

@@ -192,7 +192,7 @@ def test_what_a_dead_ve_has_is_taken_from_it(hostnet: HostNet, new: New, tmp_pat
     with open(f"/proc/{dead.init}/ns/net"):
         note_as_running(State(tmp_path / "state"), dead, its["interface"])
         third.ask("auto")
-        assert "all 2 of IPv4 are taken" in third.answer()["refused"]
+        assert "none of 2 of IPv4 is free" in third.answer()["refused"]
         dead.kill()
         third.ask("auto")
         given = third.answer()
@@ -261,7 +261,7 @@ def test_a_full_pool(hostnet: HostNet, new: New) -> None:
         each.ask("auto")
     given = [each.answer() for each in lessees[:6]]
     lessees[6].ask("auto")
-    assert lessees[6].answer() == {"refused": "cannot lease an address of pool default: all 6 of IPv4 are taken"}
+    assert lessees[6].answer() == {"refused": "cannot lease an address of pool default: none of 6 of IPv4 is free"}
     lessees[0].release()
     lessees[0].answer()
     for each in lessees[6:]:
@@ -277,7 +277,7 @@ def test_254_of_a_24(hostnet: HostNet, many: Many) -> None:
     taken = [many.lease(veid) for veid in range(101, 355)]
     assert {address for address, _ in taken} == {f"10.9.0.{number}" for number in range(1, 255)}
     assert {f"10.9.0.{number}" for number in range(1, 255)} <= truth(hostnet).keys()
-    with pytest.raises(errors.InUse, match="all 254 of IPv4 are taken"):
+    with pytest.raises(errors.InUse, match="none of 254 of IPv4 is free"):
         many.lease(355)
 
 

@@ -17,13 +17,14 @@ from tests.hostnet import HostNet
 from tests.kernel.netns import PATIENCE, StandIn, routed
 from tests.kernel.test_firewall import BLUE, HOST, OUTSIDE, RED, blue, elements, net, nothing, red
 from ve import firewall, publishing
-from ve.errors import Exists, InUse, InvalidValue
+from ve.errors import Exists, InUse, InvalidValue, NotSupported
 from ve.ports import Port
 
 __all__ = ["blue", "net", "red"]
 
 WEB, WEB_UDP = Port(8080, 80), Port(8080, 80, "udp")
 REDS, BLUES = [ip_address(each) for each in RED], [ip_address(each) for each in BLUE]
+LACKING = 0x20 << 8 | 1  # a subsystem of netfilter's that no kernel has
 Where = Callable[..., Any]
 
 
@@ -212,13 +213,50 @@ def test_a_published_port_never_reaches_a_stranger(net: HostNet, six: bool) -> N
             server.bind(("", 80))
             client.sendto(b"for the first", (HOST[six], 8080))
             assert server.recv(100) == b"for the first"
-        net.call(publishing.forget, REDS[six])
+        net.call(publishing.forget_dead, REDS[six])
         with routed(net, 102, RED[six]) as second, second.call(socket.socket, family, socket.SOCK_DGRAM) as server:
             server.settimeout(PATIENCE)
             server.bind(("", 80))
             client.sendto(b"for the first", (HOST[six], 8080))
             client.sendto(b"for the second", (RED[six], 80))
             assert server.recv(100) == b"for the second"
+
+
+def test_of_two_that_had_an_address_the_dead_one_takes_nothing(net: HostNet) -> None:
+    with routed(net, 101, RED[0]) as dead:
+        net.call(publishing.publish, [WEB, Port(8081, 81)], REDS[:1], dead.name)
+    with routed(net, 102, RED[0]) as second:
+        net.call(publishing.publish, [WEB], REDS[:1], second.name)
+        net.call(publishing.forget, REDS[0], dead.name)
+        net.call(publishing.forget_dead, REDS[0])
+        four = {tuple(key["concat"]): value["concat"] for key, value in elements(net, "published4")}
+        assert four == {("tcp", 8080): [RED[0], 80]}
+        assert elements(net, "itself4") == [{"concat": [RED[0], RED[0]]}]
+    net.call(publishing.forget_dead, REDS[0])
+    assert elements(net, "published4") == elements(net, "itself4") == []
+
+
+def test_a_port_moves_within_its_ve(net: HostNet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From one address to another, at once or not at all."""
+
+    def fail(_: str) -> None:
+        raise OSError("no")
+
+    with routed(net, 101, RED[0], BLUE[0]) as red:
+        net.call(publishing.publish, [WEB, Port(8081, 81)], REDS[:1], red.name)
+        net.call(publishing.publish, [WEB], BLUES[:1], red.name)
+        four = {tuple(key["concat"]): value["concat"] for key, value in elements(net, "published4")}
+        assert four == {("tcp", 8080): [BLUE[0], 80], ("tcp", 8081): [RED[0], 81]}
+        with monkeypatch.context() as patch, pytest.raises(OSError, match="no"):
+            patch.setattr(publishing, "_route_localnet", fail)
+            net.call(publishing.publish, [Port(8081, 81), Port(8082, 82)], BLUES[:1], red.name)
+        assert {key["concat"][1]: value["concat"] for key, value in elements(net, "published4")} == {
+            8080: [BLUE[0], 80],
+            8081: [RED[0], 81],
+        }
+        net.call(publishing.forget, REDS[0], red.name)
+        four = {tuple(key["concat"]): value["concat"] for key, value in elements(net, "published4")}
+        assert four == {("tcp", 8080): [BLUE[0], 80]}
 
 
 def test_forgetting_costs_a_look_where_there_is_nothing(
@@ -231,13 +269,33 @@ def test_forgetting_costs_a_look_where_there_is_nothing(
 
     with monkeypatch.context() as patch:
         patch.setattr(publishing, "alone", never)
-        net.call(publishing.forget, BLUES[0])
+        net.call(publishing.forget, BLUES[0], red.name)
         with pytest.raises(AssertionError):
-            net.call(publishing.forget, REDS[0])
+            net.call(publishing.forget, REDS[0], red.name)
     for each in REDS:
-        net.call(publishing.forget, each)
-        net.call(publishing.forget, each)
+        net.call(publishing.forget, each, red.name)
+        net.call(publishing.forget, each, red.name)
     assert published(net) == {}
+
+
+def test_a_kernel_that_does_not_tell_of_connections(
+    net: HostNet, red: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is published then; where it was before, it goes all the same."""
+    with monkeypatch.context() as patch, pytest.raises(NotSupported, match="does not tell of connections") as refused:
+        patch.setattr(publishing, "_CT_GET_STATS", LACKING)
+        net.call(publishing.publish, [WEB], REDS, red.name)
+    assert "CONFIG_NF_CT_NETLINK" in refused.value.hint
+    assert published(net) == {} and not os.path.exists(firewall.record(REDS[0]))
+    net.call(publishing.publish, [WEB], REDS, red.name)
+    with monkeypatch.context() as patch:
+        patch.setattr(publishing, "_CT_GET", LACKING)
+        for each in REDS:
+            with pytest.raises(NotSupported):
+                net.call(publishing.forget, each, red.name)
+            net.call(publishing.forget, each, red.name)
+    assert published(net) == {}
+    assert os.listdir(os.path.dirname(firewall.record(REDS[0]))) == []
 
 
 @pytest.mark.parametrize("point", ("_write", "_route_localnet"))
@@ -258,7 +316,7 @@ publishing.publish([Port(8080, 80)], [ip_address(each) for each in {RED!r}], {re
     done = net.run(sys.executable, "-c", program, check=False)
     assert done.returncode == -9, done.stderr
     for each in REDS:
-        net.call(publishing.forget, each)
+        net.call(publishing.forget, each, red.name)
     assert published(net) == {}
     assert elements(net, "itself4") == elements(net, "itself6") == []
     net.call(publishing.publish, [WEB], REDS, red.name)
@@ -276,7 +334,7 @@ def test_a_port_that_leads_elsewhere_in_the_same_ve(net: HostNet, red: StandIn) 
     with serving(red, b"red", 90) as server:
         assert answered(outside(net), HOST[0], 8080, server) == OUTSIDE[0]
     for each in REDS:
-        net.call(publishing.forget, each)
+        net.call(publishing.forget, each, red.name)
     assert published(net) == {}
 
 

@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from ipaddress import ip_address
+from typing import Any
 
 import pytest
 
@@ -181,7 +182,7 @@ def test_neighbours_are_answered(hostnet: HostNet, address: str) -> None:
         hostnet.run("ip", "neigh", "add", "proxy", "192.0.2.70", "dev", "eth0")  # of an admin
         hostnet.call(wire.proxy, "eth0", ip_address(address))
         hostnet.call(wire.proxy, "eth0", ip_address(address))
-        assert hostnet.call(wire.proxied) == [("eth0", ip_address(address))]
+        assert address in {each["dst"] for each in shown_proxies(hostnet)}
         hostnet.outside("ping", "-c1", "-W1", address, check=False)
         known = json.loads(hostnet.outside("ip", "-j", "neigh", "show", address).stdout)
         [mac] = [each["address"] for each in json.loads(hostnet.run("ip", "-j", "link", "show", "eth0").stdout)]
@@ -189,7 +190,9 @@ def test_neighbours_are_answered(hostnet: HostNet, address: str) -> None:
 
         hostnet.call(wire.unproxy, "eth0", ip_address(address))
         hostnet.call(wire.unproxy, "eth0", ip_address(address))
-        assert hostnet.call(wire.proxied) == []
-        family = "-6" if ":" in address else "-4"
-        shown = json.loads(hostnet.run("ip", "-j", family, "neigh", "show", "proxy").stdout)
-        assert [each["dst"] for each in shown] == (["192.0.2.70"] if family == "-4" else [])
+        assert [each["dst"] for each in shown_proxies(hostnet)] == ["192.0.2.70"]
+
+
+def shown_proxies(hostnet: HostNet) -> list[dict[str, Any]]:
+    shown = [hostnet.run("ip", "-j", family, "neigh", "show", "proxy").stdout for family in ("-4", "-6")]
+    return [each for text in shown for each in json.loads(text or "[]")]

@@ -49,6 +49,29 @@ def works(hostnet: HostNet, host_dir: Path, veid: int) -> None:
     hostnet.output(host_dir, "stop", "--fast", veid)
 
 
+@pytest.mark.parametrize("verb", ["destroy", "start"])
+def test_nothing_leads_to_what_a_killed_start_had(
+    hostnet: HostNet, host: "ve.Host", host_dir: Path, veid: int, tmp_path: Path, verb: str
+) -> None:
+    """Neither neighbours, who were answered for it, nor ports; the next command knows other addresses, or none."""
+    hostnet.output(host_dir, "network", "add", "default", "--cidr", "10.9.1.0/24")
+    env = host.create(veid, template="busybox", publish=["8080:80"], addresses=["192.0.2.77", "2001:db8::77"])
+    words = [*hostnet.words, *commandline.words(host_dir, "start", veid)]
+    with commandline.Process(words, env={**os.environ, "VE_FAULT": "facts:kill"}) as process:
+        process.wait(commandline.PATIENCE)
+    assert "192.0.2.77 dev eth0" in hostnet.run("ip", "neighbour", "show", "proxy").stdout
+    assert "192.0.2.77" in hostnet.run("nft", "list", "ruleset").stdout
+    hostnet.call(env.set, addresses=["10.9.1.9"], publish=[], save=True)
+    hostnet.output(host_dir, verb, veid)
+    assert hostnet.run("ip", "-4", "neighbour", "show", "proxy").stdout == ""
+    assert hostnet.run("ip", "-6", "neighbour", "show", "proxy").stdout == ""
+    assert ".77" not in hostnet.run("nft", "list", "ruleset").stdout
+    assert list((tmp_path / "network/run/published").iterdir()) == []
+    if verb == "start":
+        hostnet.output(host_dir, "stop", "--fast", veid)
+    assert list((tmp_path / "network/run/leading").iterdir()) == []
+
+
 @pytest.mark.parametrize("step", STEPS)
 def test_a_step_that_fails(hostnet: HostNet, host_dir: Path, env: "ve.Environment", step: str) -> None:
     works(hostnet, host_dir, env.veid)

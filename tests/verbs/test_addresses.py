@@ -1,9 +1,13 @@
 """VEs with addresses: on a network namespace that plays the host, judged by ping and ip, and from outside."""
 
+import errno
 import json
 import os
+import select
 import signal
+import socket
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,6 +17,8 @@ import ve
 from tests import lacking
 from tests.hostnet import HostNet
 from tests.verbs import commandline
+from ve import rtnetlink, venet, wire
+from ve.addresses import Address
 
 
 @pytest.fixture
@@ -182,6 +188,285 @@ def test_a_port_is_published_from_the_start_and_not_twice(
         other.destroy()
 
 
+# --- ports of those that died ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.any_kernel
+@pytest.mark.parametrize("verb", [("destroy",), ("start",)], ids=" ".join)
+def test_clearing_a_dead_ve_leaves_another_its_ports(
+    forwarding: HostNet, host: "ve.Host", host_dir: Path, veid: int, verb: tuple[str, ...]
+) -> None:
+    """One dies, and what it had been leased another is given, who publishes by it: the port is the living one's."""
+    forwarding.output(host_dir, "network", "add", "default", "--cidr", "10.9.1.0/29")
+    dead = host.create(veid, template="busybox", addresses=["auto"], publish=["8080:80"])
+    forwarding.output(host_dir, "start", veid)
+    about = json.loads(forwarding.output(host_dir, "status", "--json", veid))
+    kill(about["pid"])
+    [address] = about["addresses"]
+    other = host.create(veid + 5000, template="busybox", addresses=[address], publish=["8080:80"])
+    try:
+        forwarding.output(host_dir, "start", other.veid)
+        serve(forwarding, host_dir, other.veid)
+        assert fetch(forwarding.outside, "http://192.0.2.1:8080/") == str(other.veid)
+        forwarding.ve(host_dir, *verb, dead.veid)
+        assert fetch(forwarding.outside, "http://192.0.2.1:8080/") == str(other.veid)
+    finally:
+        for each in (host.get(veid) for veid in host.state.veids()):
+            if each.pid:
+                forwarding.output(host_dir, "stop", "--fast", each.veid)
+        other.destroy()
+
+
+def kill(pid: int) -> None:
+    """The init of a VE; it has ended when this returns."""
+    pidfd = os.pidfd_open(pid)
+    try:
+        os.kill(pid, signal.SIGKILL)
+        select.select([pidfd], [], [])
+    finally:
+        os.close(pidfd)
+
+
+# --- changes that are refused, and in which order they are made -----------------------------------------------------
+
+
+def routes(forwarding: HostNet) -> str:
+    """By which the host leads to VEs."""
+    shown = [forwarding.run("ip", family, "route").stdout for family in ("-4", "-6")]
+    return "".join(line for line in "".join(shown).splitlines(keepends=True) if "dev venet" in line)
+
+
+@pytest.mark.any_kernel
+def test_a_refused_change_leaves_ports_addresses_and_claims(
+    forwarding: HostNet, host: "ve.Host", host_dir: Path, veid: int, tmp_path: Path
+) -> None:
+    forwarding.output(host_dir, "network", "add", "default", "--cidr", "10.9.1.0/24")
+    env = host.create(veid, template="busybox", addresses=["auto", "fd00:9::5"], publish=["8080:80"])
+    forwarding.output(host_dir, "start", veid)
+    serve(forwarding, host_dir, veid)
+    forwarding.output(host_dir, "set", veid, "--ip-add", "10.9.0.7")
+    before = routes(forwarding), env.addresses
+    with forwarding.call(socket.create_server, ("192.0.2.1", 9022)):
+        words = ("--ip", "10.9.0.6", "--ip", "fd00:9::6", "--publish", "9022:22", "--rate", "10mbit")
+        refused = forwarding.ve(host_dir, "set", veid, *words)
+    assert refused.stderr.startswith("ve: cannot publish port 9022/tcp: a process of the host listens there\n")
+    assert (routes(forwarding), env.addresses) == before
+    assert (tmp_path / "network/address/10.9.0.7").readlink() == host_dir / f"conf/{veid}.toml"
+    for url in ("http://192.0.2.1:8080/", "http://[2001:db8::1]:8080/"):
+        assert fetch(forwarding.outside, url) == str(veid)
+    forwarding.output(host_dir, "stop", "--fast", veid)
+
+
+@pytest.mark.any_kernel
+def test_ports_go_before_their_address(
+    forwarding: HostNet, host: "ve.Host", host_dir: Path, web: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the address is given back, nothing leads to it any more, but to its VE's other one."""
+    forwarding.output(host_dir, "set", web, "--publish", "8080:80")
+    shown, give_back = [], venet.give_back
+
+    def given_back(name: str, address: Address) -> None:
+        shown.append(forwarding.run("nft", "list", "map", "inet", "ve", "published4").stdout)
+        give_back(name, address)
+
+    monkeypatch.setattr(venet, "give_back", given_back)
+    forwarding.call(host.get(web).set, add_addresses=["10.9.0.6"], remove_addresses=["10.9.0.5"])
+    assert len(shown) == 1 and "tcp . 8080 : 10.9.0.6 . 80" in shown[0] and "10.9.0.5" not in shown[0]
+
+
+@pytest.mark.any_kernel
+def test_an_address_gets_another_length_or_word(
+    forwarding: HostNet, host: "ve.Host", host_dir: Path, web: int, tmp_path: Path
+) -> None:
+    forwarding.output(host_dir, "network", "add", "default", "--cidr", "10.9.1.0/24")
+    before = routes(forwarding)
+    forwarding.output(host_dir, "set", web, "--ip", "10.9.0.5/24", "--ip", "fd00:9::5/64", "--save")
+    shown = forwarding.output(host_dir, "exec", web, "ip", "address", "show", "dev", "venet0")
+    assert [line.split()[1] for line in shown.splitlines() if " global" in line] == ["10.9.0.5/24", "fd00:9::5/64"]
+    assert routes(forwarding) == before
+    forwarding.outside("ping", "-c1", "-W5", "10.9.0.5")
+    forwarding.outside("ping", "-c1", "-W5", "fd00:9::5")
+
+    forwarding.output(host_dir, "set", web, "--ip", "auto")
+    before, [auto] = routes(forwarding), host.get(web).addresses
+    refused = forwarding.ve(host_dir, "set", web, "--ip-add", auto)
+    assert refused.stderr.startswith(f"ve: cannot give {auto} to {web}: it has that already, by another word\n")
+    forwarding.output(host_dir, "set", web, "--ip", auto, "--save")
+    assert routes(forwarding) == before
+    assert host.get(web).addresses == [auto]
+    assert (tmp_path / "network/address" / auto).readlink() == host_dir / f"conf/{web}.toml"
+    forwarding.outside("ping", "-c1", "-W5", auto)
+
+
+@pytest.mark.any_kernel
+def test_of_two_of_a_network_the_second_stays_when_the_first_goes(
+    forwarding: HostNet, host_dir: Path, web: int
+) -> None:
+    """The kernel takes both, as the one is secondary to the other."""
+    forwarding.output(host_dir, "set", web, "--ip", "10.9.0.7/24", "--ip", "10.9.0.8/24")
+    forwarding.output(host_dir, "set", web, "--ip-del", "10.9.0.7/24")
+    forwarding.outside("ping", "-c1", "-W5", "10.9.0.8")
+
+
+# --- changes that are killed ----------------------------------------------------------------------------------------
+
+
+def set_killed(forwarding: HostNet, host_dir: Path, veid: int, point: str, turn: int = 1, **asked: list[str]) -> None:
+    """Who changes it is killed when it comes to this function for the so-many-th time."""
+    program = f"""
+import itertools, os, signal
+import ve
+from ve import network, rtnetlink, settings, venet
+work, turns = {point}, itertools.count(1)
+def killed(*words, **options):
+    if next(turns) == {turn}:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return work(*words, **options)
+{point} = killed
+ve.Host({str(host_dir)!r}).get({veid}).set(**{asked!r})
+"""
+    done = forwarding.run(sys.executable, "-c", program, check=False)
+    assert done.returncode == -9, done.stderr
+
+
+@pytest.mark.any_kernel
+@pytest.mark.parametrize("point", ["rtnetlink.no_own_address", "network.add", "settings._note"])
+def test_a_first_address_that_was_killed_is_given_anew(
+    forwarding: HostNet, host: "ve.Host", host_dir: Path, veid: int, point: str
+) -> None:
+    env = host.create(veid, template="busybox")
+    forwarding.output(host_dir, "start", veid)
+    set_killed(forwarding, host_dir, veid, point, add_addresses=["10.9.0.5"])
+    forwarding.output(host_dir, "set", veid, "--ip-add", "10.9.0.6")
+    forwarding.run("ping", "-c1", "-W5", "10.9.0.6")
+    assert env.addresses == ["10.9.0.6"]
+    assert [line.split()[0] for line in routes(forwarding).splitlines() if "10.9" in line] == ["10.9.0.6"]
+    forwarding.output(host_dir, "stop", "--fast", veid)
+
+
+@pytest.mark.any_kernel
+def test_a_first_address_that_fails_leaves_no_interface(
+    forwarding: HostNet, host: "ve.Host", host_dir: Path, veid: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    env = host.create(veid, template="busybox")
+    forwarding.output(host_dir, "start", veid)
+
+    def fail(index: int) -> bytes:
+        raise OSError(errno.ENOMEM, "no")
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="no"):
+        patch.setattr(rtnetlink, "up", fail)
+        forwarding.call(env.set, add_addresses=["10.9.0.5"])
+    assert "venet" not in forwarding.run("ip", "link").stdout
+    forwarding.output(host_dir, "set", veid, "--ip-add", "10.9.0.5")
+    forwarding.run("ping", "-c1", "-W5", "10.9.0.5")
+    forwarding.output(host_dir, "stop", "--fast", veid)
+
+
+@pytest.mark.any_kernel
+@pytest.mark.parametrize("turn", [1, 2], ids=["given, not noted", "taken, not noted"])
+def test_a_killed_change_of_addresses_is_made_anew(
+    forwarding: HostNet, host: "ve.Host", host_dir: Path, web: int, turn: int
+) -> None:
+    asked = {"add_addresses": ["10.9.0.6"], "remove_addresses": ["10.9.0.5"]}
+    set_killed(forwarding, host_dir, web, "settings._note", turn, **asked)
+    forwarding.output(host_dir, "set", web, "--ip", "10.9.0.5", "--ip", "10.9.0.7", "--ip", "fd00:9::5")
+    for address in ("10.9.0.5", "10.9.0.7"):
+        forwarding.run("ping", "-c1", "-W5", address)
+    shown = sorted(line.split()[0] for line in routes(forwarding).splitlines() if "10.9" in line)
+    assert shown == ["10.9.0.5", "10.9.0.7"]
+    assert sorted(host.get(web).addresses) == ["10.9.0.5", "10.9.0.7", "fd00:9::5"]
+
+
+@pytest.mark.any_kernel
+def test_an_address_that_was_taken_by_half_is_answered_for_no_more(
+    forwarding: HostNet, host_dir: Path, web: int
+) -> None:
+    forwarding.output(host_dir, "set", web, "--ip-add", "192.0.2.77")
+    set_killed(forwarding, host_dir, web, "network.wire.unproxy", remove_addresses=["192.0.2.77"])
+    assert "192.0.2.77" in forwarding.run("ip", "neighbour", "show", "proxy").stdout
+    forwarding.output(host_dir, "set", web, "--ip-add", "10.9.0.6")
+    assert forwarding.run("ip", "neighbour", "show", "proxy").stdout == ""
+
+
+@pytest.mark.any_kernel
+def test_a_change_that_fails_late_leaves_no_address_inside(
+    forwarding: HostNet, host: "ve.Host", host_dir: Path, web: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(link: str, address: Address) -> None:
+        raise OSError(errno.ENOMEM, "no")
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="no"):
+        patch.setattr(wire, "announce", fail)
+        forwarding.call(host.get(web).set, add_addresses=["192.0.2.77"])
+    assert "192.0.2.77" not in forwarding.output(host_dir, "exec", web, "ip", "address")
+    assert forwarding.run("ip", "neighbour", "show", "proxy").stdout == ""
+
+
+@pytest.mark.any_kernel
+def test_another_interface_is_as_fast(forwarding: HostNet, host_dir: Path, web: int) -> None:
+    """Its root, or the admin, has deleted the one that was."""
+    forwarding.output(host_dir, "set", web, "--rate", "10mbit")
+    [name] = {line.split()[2] for line in routes(forwarding).splitlines()}
+    forwarding.run("ip", "link", "delete", name)
+    forwarding.output(host_dir, "set", web, "--ip-add", "10.9.0.6")
+    for address in ("10.9.0.5", "10.9.0.6"):
+        forwarding.run("ping", "-c1", "-W5", address)
+    shown = forwarding.run("tc", "qdisc", "show").stdout
+    assert shown.count("rate 10Mbit") == 2 and name not in shown
+
+
+@pytest.mark.any_kernel
+def test_a_rate_waits_for_the_first_address(forwarding: HostNet, host: "ve.Host", host_dir: Path, veid: int) -> None:
+    host.create(veid, template="busybox")
+    forwarding.output(host_dir, "start", veid)
+    forwarding.output(host_dir, "set", veid, "--rate", "10mbit")
+    forwarding.output(host_dir, "set", veid, "--ip-add", "10.9.0.5")
+    assert forwarding.run("tc", "qdisc", "show").stdout.count("rate 10Mbit") == 2
+    forwarding.run("ping", "-c1", "-W5", "10.9.0.5")
+    forwarding.output(host_dir, "stop", "--fast", veid)
+
+
+@pytest.mark.any_kernel
+def test_another_shape_waits_for_the_next_start(bridged: HostNet, host: "ve.Host", host_dir: Path, veid: int) -> None:
+    """With it its addresses, which are no routed VE's."""
+    env = host.create(veid, template="busybox", addresses=["10.9.0.5"])
+    bridged.output(host_dir, "start", veid)
+    before = routes(bridged)
+    asked = ("--network", "bridge:br0", "--ip", "192.0.2.50/24")
+    refused = bridged.ve(host_dir, "set", veid, *asked)
+    assert refused.stderr.startswith(f"ve: cannot set addresses, network of {veid} without --save")
+    bridged.output(host_dir, "set", veid, *asked, "--save")
+    assert (routes(bridged), env.addresses) == (before, ["10.9.0.5"])
+    bridged.output(host_dir, "restart", "--fast", veid)
+    assert (routes(bridged), env.addresses) == ("", ["192.0.2.50/24"])
+    bridged.outside("ping", "-c1", "-W10", "192.0.2.50")
+    bridged.output(host_dir, "stop", "--fast", veid)
+
+
+# --- what a start finds after a boot --------------------------------------------------------------------------------
+
+
+@pytest.mark.any_kernel
+def test_a_host_that_cannot_forward_is_asked_at_each_start(
+    hostnet: HostNet, host: "ve.Host", host_dir: Path, veid: int
+) -> None:
+    """As after a boot, where the first start makes what `ve network add --nat` made."""
+    hostnet.output(host_dir, "network", "add", "default", "--cidr", "fd00:9::/64", "--nat")
+    host.create(veid, template="busybox", addresses=["auto"])
+    hostnet.run("nft", "flush", "ruleset")
+    hostnet.run("sysctl", "-qw", "net.ipv6.conf.all.forwarding=0", "net.ipv6.conf.eth0.accept_ra=1")
+    hostnet.run("ip", "-6", "route", "replace", "default", "via", "2001:db8::9", "dev", "eth0", "proto", "ra")
+    for _ in range(2):
+        refused = hostnet.ve(host_dir, "start", veid)
+        assert "cannot let pool default reach out: a host that forwards IPv6 loses" in refused.stderr
+    hostnet.run("sysctl", "-qw", "net.ipv6.conf.eth0.accept_ra=2")
+    hostnet.output(host_dir, "start", veid)
+    assert hostnet.run("sysctl", "-n", "net.ipv6.conf.all.forwarding").stdout == "1\n"
+    assert hostnet.output(host_dir, "exec", veid, "ping", "-c1", "-W5", "2001:db8::9")
+    hostnet.output(host_dir, "stop", "--fast", veid)
+
+
 # --- its own addresses only -----------------------------------------------------------------------------------------
 
 
@@ -260,6 +545,32 @@ def test_a_program_changes_its_network(forwarding: HostNet, host: "ve.Host", hos
     assert fetch(forwarding.outside, "http://192.0.2.1:8080/") == ""
     forwarding.call(env.network.remove_address, "10.9.0.60")
     assert forwarding.run("ip", "route", "show", "10.9.0.60").stdout == ""
+    with pytest.raises(ve.errors.InvalidValue, match="it was not given"):
+        forwarding.call(env.network.unpublish, "8080:80")
+
+
+@pytest.mark.any_kernel
+def test_a_port_is_saved_without_others(forwarding: HostNet, host: "ve.Host", host_dir: Path, web: int) -> None:
+    """And two programs that publish lose neither: each says what it adds, and not what there is to be."""
+    env = host.get(web)
+    forwarding.call(env.publish, "8080:80")
+    forwarding.call(env.publish, "8081:80", save=True)
+    assert env.config.publish == ("8081:80",)
+    forwarding.call(env.publish, "8080:80", save=True)
+    with pytest.raises(ve.errors.InvalidValue, match="8080:80 has port 8080/tcp already"):
+        forwarding.call(env.publish, "8080:90")
+    words = ["import sys, ve", f"ve.Host({str(host_dir)!r}).get({web}).publish(sys.argv[1])"]
+    programs = [
+        subprocess.Popen([*forwarding.words, sys.executable, "-c", "\n".join(words), f"{number}:80"])
+        for number in range(9001, 9007)
+    ]
+    assert [each.wait() for each in programs] == [0] * 6
+    forwarding.call(env.network.unpublish, "8081:80", save=True)
+    assert env.config.publish == ("8080:80",)
+    serve(forwarding, host_dir, web)
+    for number in (8080, *range(9001, 9007)):
+        assert fetch(forwarding.outside, f"http://192.0.2.1:{number}/") == str(web)
+    assert fetch(forwarding.outside, "http://192.0.2.1:8081/") == ""
 
 
 @pytest.mark.any_kernel

@@ -125,7 +125,7 @@ def test_sticky_stays(site: Site) -> None:
     site.done("start", *others)
     assert len(set.union(*map(site.inside, others)) - {address}) == 5
     refused = site.ve("run", "busybox", "--ip", "auto", "--", "true")
-    assert "cannot lease an address of pool default: all 6 of IPv4 are taken" in refused.stderr
+    assert "cannot lease an address of pool default: none of 6 of IPv4 is free" in refused.stderr
     site.done("start", one)
     assert site.inside(one) == {address}
     site.done("stop", "--fast", one)
