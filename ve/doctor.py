@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
-from ve import cgroups, ledger, looparea
+from ve import cgroups, leases, ledger, linknames, looparea, pool
 from ve.errors import BrokenConfig, Error, Locked
 from ve.instance import Instance
 from ve.model import VEID_MAX
@@ -30,7 +30,15 @@ _KEPT = {
     "ubc": "a ledger",
     "traffic": "counted traffic",
 }
-_OF_THIS_BOOT = {"": "facts", "lease": "host ids of this boot", "inside": "beancounters to be seen inside"}
+_OF_THIS_BOOT = {
+    "": "facts",
+    "lease": "host ids of this boot",
+    "inside": "beancounters to be seen inside",
+    "device": "a device of the host's",
+}
+# What is named by the alternative names of interfaces, below the networks' run directory.
+_OF_NETWORK = {"leading": "what leads to its addresses", "guarded": "a port of a bridge"}
+_OF_A_RUN = {"a cgroup", *_OF_THIS_BOOT.values(), *_OF_NETWORK.values()}
 _WRITTEN = ("conf", "ubc", "traffic")
 
 
@@ -130,8 +138,12 @@ def _misnamed(instance: Instance) -> Iterator[_Finding]:
 
 def _ended(instance: Instance, left: list[str]) -> Iterator[_Finding]:
     """What the kernel and the run dir have of a VE that does not run."""
-    of_a_run = [what for what in left if what in ("a cgroup", *_OF_THIS_BOOT.values())]
-    if of_a_run and instance.pid is None and not instance.ephemeral:
+    if instance.pid is not None or instance.ephemeral:
+        return
+    of_a_run = [what for what in left if what in _OF_A_RUN]
+    if leases.interface(linknames.alternative_name(instance.state.tag, instance.veid)):
+        of_a_run.append("an interface")
+    if of_a_run:
         yield _Finding(f"it does not run, and left of it is: {', '.join(of_a_run)}", mend=instance.clear)
 
 
@@ -156,6 +168,10 @@ def _remains(state: State) -> dict[int, list[str]]:
     for name, what in _OF_THIS_BOOT.items():
         note(_entries(os.path.join(state.run_dir, name)), what)
     note(_entries(os.path.join(cgroups.home(), state.tag)), "a cgroup")
+    ours = linknames.alternative_name(state.tag, 0).removesuffix("0")
+    for name, what in _OF_NETWORK.items():
+        names = _entries(os.path.join(pool.run_directory(), name))
+        note([each.removeprefix(ours) for each in names if each.startswith(ours)], what)
     links = os.path.join(state.path, "name")
     note([os.readlink(os.path.join(links, name)) for name in _entries(links)], "a name")
     return found

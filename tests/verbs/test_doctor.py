@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import ve
+from tests.hostnet import HostNet
 from tests.verbs import commandline, witness
 from tests.verbs.conftest import Make
 
@@ -195,3 +196,22 @@ def test_sentences_for_people(host_dir: Path, make: Make) -> None:
     assert done.stderr == "1 left to be mended\n"
     done = commandline.run(host_dir, "doctor", "--fix")
     assert (done.returncode, done.stdout) == (0, f"{line.replace('trouble ', 'mended  ')}\n")
+
+
+@pytest.mark.any_kernel
+def test_what_leads_to_the_addresses_of_a_killed_start(
+    hostnet: HostNet, host: "ve.Host", host_dir: Path, veid: int
+) -> None:
+    host.create(veid, template="busybox", publish=["8080:80"], addresses=["10.9.0.77"])
+    words = [*hostnet.words, *commandline.words(host_dir, "start", veid)]
+    with commandline.Process(words, env={**os.environ, "VE_FAULT": "facts:kill"}) as process:
+        process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    assert "10.9.0.77 . 80" in hostnet.run("nft", "list", "map", "inet", "ve", "published4").stdout
+    done = hostnet.ve(host_dir, "doctor")
+    assert done.returncode == 1
+    assert f"{veid}: it does not run, and left of it is: " in done.stdout
+    assert "what leads to its addresses" in done.stdout
+    assert hostnet.ve(host_dir, "doctor", "--fix").returncode == 0
+    assert "10.9.0.77" not in hostnet.run("nft", "list", "map", "inet", "ve", "published4").stdout
+    assert hostnet.ve(host_dir, "doctor").returncode == 0
