@@ -95,8 +95,9 @@ test-vm: setup-vm ## what depends on the kernel on a stock one, emulated and slo
 	@$(BIN)/python -m tests.vm $(KERNEL) $(PYTEST_ARGS)
 
 .PHONY: test-faults
-test-faults: setup-test ## every verb, broken at each of its effects in each way: make test takes some, by chance
-	@VE_TEST_FAULTS=$${VE_TEST_FAULTS:-all} $(BIN)/python -m pytest tests/faults -s -o timeout=3600 $(PYTEST_ARGS)
+test-faults: setup-test ## every verb broken at each of its effects, twenty at once, a thousand cycles: make test takes some
+	@VE_TEST_FAULTS=$${VE_TEST_FAULTS:-all} VE_TEST_OPERATIONS=$${VE_TEST_OPERATIONS:-600} VE_TEST_CYCLES=1000 \
+		$(BIN)/python -m pytest tests/faults -s -o timeout=3600 $(PYTEST_ARGS)
 
 .PHONY: test-long
 test-long: setup-vm ## what takes so long that make test leaves it out: some on this kernel, the rest on the stock one

@@ -30,6 +30,7 @@ PLACES = ("init", "exec")  # what is below a VE's own
 LEAF = "ve-host"  # where the processes go that were in the root of a container
 UNIT = "ve-host.service"
 PATIENCE = 10.0  # seconds for the kernel to stop what it freezes
+_TRIES = 100  # to remove a cgroup that others come into: each does so once
 WAITING = (  # what is to be done about a process that no signal reaches
     "they wait for a device or a file system (state D in ps); a FUSE file system that does not answer is ended by "
     "echo 1 >/sys/fs/fuse/connections/N/abort, N being its minor device number"
@@ -367,9 +368,20 @@ def _move_to_leaf(path: str) -> None:
 
 
 def remove(tag: str, veid: int) -> None:
-    """Remove the cgroup of a VE, and the one above when this was the last; OSError (EBUSY) if a process is left."""
+    """Remove the cgroup of a VE that has ended, and the one above when this was the last.
+
+    Whoever was about to run a command in it is killed; OSError (EBUSY) if a process is left all the same.
+    """
     group = cgroup(tag, veid)
-    group.remove()
+    for tries_left in reversed(range(_TRIES)):
+        try:
+            group.remove()
+            break
+        except OSError as error:
+            if error.errno != errno.EBUSY or not tries_left:
+                raise
+        group.kill()
+        group.wait_empty(PATIENCE)
     with contextlib.suppress(OSError):  # ENOTEMPTY: there are others
         os.rmdir(os.path.dirname(group.path))
 
