@@ -109,8 +109,9 @@ def set_(
 ) -> None:
     """Change a VE, running or stopped.
 
-    --hostname, --ip and limits change a running one at once, and for good only with --save.  --userpasswd and --ssh-key
-    edit the VE's own files.  All else needs --save; what can be repeated replaces all there was, and "" takes it away.
+    --hostname, limits and what a routed network has (--ip, --publish, --rate, --delay, --loss) change a running one at
+    once, and for good only with --save.  --userpasswd and --ssh-key edit the VE's own files.  All else needs --save.
+    What can be repeated replaces all there was, and "" takes it away.
     """
     target, say = ctx.obj.get(key), ctx.obj.say
     if not asked and userpasswd is None and ssh_key is None:

@@ -13,7 +13,7 @@ Addresses = Annotated[
     typer.Option(
         "--ip",
         metavar="ADDRESS",
-        help="An address, or auto[:POOL][:sticky] for one of a pool, while it runs or for good; repeatable.",
+        help="An address; auto[:POOL] for one of a pool while it runs, auto:POOL:sticky for good; repeatable.",
         autocompletion=complete_address,
     ),
 ]

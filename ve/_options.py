@@ -286,7 +286,7 @@ Password = Annotated[
     Text, typer.Option(metavar="USER:PASSWORD", help="Set a user's password; USER:- reads it from stdin.")
 ]
 SshKey = Annotated[Text, typer.Option(metavar="KEY|@FILE", help="Let this public key log in as root.")]
-Save = Annotated[bool, typer.Option("--save", help="Keep it in the conf file: all but a hostname needs that.")]
+Save = Annotated[bool, typer.Option("--save", help="Keep it in the conf file, for the next starts too.")]
 
 User = Annotated[
     Text, typer.Option("--user", "-u", metavar="USER[:GROUP]", help="Run as this user, by the VE's passwd.")

@@ -63,7 +63,9 @@ def bridge(netns: int, name: str, outside: str, inside: str, mac: str) -> None:
     shape = f"bridge:{name}"
     there = _look(shape, name)
     if there.kind != "bridge":
-        raise InvalidValue(f"cannot use network {shape}: it is not a bridge", f"ip link add {name} type bridge")
+        raise InvalidValue(
+            f"cannot use network {shape}: it is not a bridge", "ip link show type bridge has those that are"
+        )
     with _refused(shape), contextlib.ExitStack() as undo:
         rtnetlink.ask(rtnetlink.new_pair(outside, inside, netns, _port_mac(mac), peer_mac=mac))
         index = socket.if_nametoindex(outside)

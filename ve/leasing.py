@@ -77,7 +77,7 @@ def _take(interface: str, address: Address) -> None:
 
 def _refuse_answered(claimant: claims.Claimant, link: str | None, address: Address) -> None:
     if link and wire.answers(link, address):
-        raise InUse(f"cannot give {address} to {claimant.veid}: a machine on {link} answers for it", claims.HINT)
+        raise InUse(f"cannot give {address} to {claimant.veid}: a machine on {link} answers for it", "choose another")
 
 
 def _any_of(

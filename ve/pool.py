@@ -116,7 +116,11 @@ def get(name: str) -> Pool:
     if pool := _find(name):
         return pool
     names = [pool.name for pool in pools()]
-    hint = nearest(name, names) if names else f"ve network add {name} --cidr 10.9.0.0/24 --nat"
+    hint = (
+        (nearest(name, names) or "ve network list shows all")
+        if names
+        else f"ve network add {name} --cidr 10.9.0.0/24 --nat"
+    )
     raise NotFound(f"cannot find pool {name}: there is none", hint)
 
 
