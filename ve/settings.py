@@ -77,6 +77,8 @@ def change(instance: Instance, asked: dict[str, Any], save: bool, preset: Iterab
         undo.pop_all()
         if init and facts and is_live:
             _let_go(instance, facts, init[1], now)
+        if init and is_live:  # it has these; its conf file may be without what was not saved before
+            asked = {name: value for name, value in asked.items() if name not in _LIVE_OF_NETWORK}
         return sorted([*_late(now, wanted, asked), *lost])
 
 

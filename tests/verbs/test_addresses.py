@@ -98,6 +98,14 @@ def test_what_is_not_saved_ends_with_a_restart(forwarding: HostNet, host_dir: Pa
 
 
 @pytest.mark.any_kernel
+def test_nothing_waits_of_a_change_after_one_that_was_not_saved(forwarding: HostNet, host_dir: Path, web: int) -> None:
+    for words in (("--ip-add", "10.9.0.7"), ("--ip-add", "10.9.0.8"), ("--ip-del", "10.9.0.7")):
+        said = forwarding.ve(host_dir, "set", web, *words)
+        assert (said.returncode, said.stderr) == (0, f"{web}: addresses are set\n")
+    forwarding.run("ping", "-c1", "-W5", "10.9.0.8")
+
+
+@pytest.mark.any_kernel
 def test_one_without_gets_its_first_address_while_it_runs(
     forwarding: HostNet, host: "ve.Host", host_dir: Path, veid: int
 ) -> None:
