@@ -56,9 +56,10 @@ class Given:
         """The same, without the lengths of their networks."""
         return [each.address for each in self.all() if each.address]
 
-    def only(self, words: Collection[str]) -> "Given":
-        """What it has by these."""
-        return replace(self, addresses=tuple(pair for pair in self.addresses if pair[0] in words))
+    def only(self, words: Sequence[str]) -> "Given":
+        """What it has by these, in their order: a start would give it the same first."""
+        had = dict(self.addresses)
+        return replace(self, addresses=tuple((word, had[word]) for word in words if word in had))
 
     def noted(self) -> dict[str, str]:
         """As facts keep it."""

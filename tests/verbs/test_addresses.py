@@ -178,6 +178,20 @@ def test_a_published_port_follows_a_change_of_address(forwarding: HostNet, host_
 
 
 @pytest.mark.any_kernel
+def test_a_published_port_leads_to_what_was_named_first(
+    forwarding: HostNet, host: "ve.Host", host_dir: Path, veid: int
+) -> None:
+    env = host.create(veid, template="busybox", addresses=["10.9.0.5"], publish=["8080:80"])
+    forwarding.output(host_dir, "start", veid)
+    forwarding.output(host_dir, "set", veid, "--ip", "10.9.0.6", "--ip", "10.9.0.5", "--save")
+    for _ in range(2):
+        assert "8080 : 10.9.0.6 . 80" in forwarding.run("nft", "list", "map", "inet", "ve", "published4").stdout
+        assert env.addresses == ["10.9.0.6", "10.9.0.5"]
+        forwarding.output(host_dir, "restart", "--fast", veid)
+    forwarding.output(host_dir, "stop", "--fast", veid)
+
+
+@pytest.mark.any_kernel
 def test_a_port_is_published_from_the_start_and_not_twice(
     forwarding: HostNet, host: "ve.Host", host_dir: Path, web: int
 ) -> None:
