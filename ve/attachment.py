@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from ipaddress import ip_address
 
-from ve import bridgeports, interfaces, linknames, network, rtnetlink, venet
+from ve import addresses, bridgeports, interfaces, linknames, network, rtnetlink, venet
 from ve.addresses import Wish
 from ve.errors import Error, InUse, InvalidValue
 from ve.facts import boot_id
@@ -45,6 +45,7 @@ def check(config: Config) -> None:
     ):
         if is_asked and kind not in kinds:
             raise InvalidValue(f"cannot {what}: {why}")
+    addresses.check_reachable(config.gateways, config.addresses)
     if not config.addresses:
         _check_without(config, kind)
 

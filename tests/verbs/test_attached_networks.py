@@ -115,6 +115,8 @@ def test_what_is_not_there_is_said_at_the_start(
         (("--network", "device:eth0", "--publish", "80:80"), "its host does not route to it"),
         (("--network", "host", "--ip", "10.9.0.5"), "it has no interface"),
         (("--ip", "10.9.0.5", "--gateway", "10.9.0.1"), "its way out is its host"),
+        (("--network", "macvlan:eth0", "--gateway", "192.0.2.9"), "it is in no network of its addresses"),
+        (("--network", "macvlan:eth0", "--gateway", "fe80::1%eth0"), "it names an interface"),
         (("--network", "brigde:br0"), "there is no such kind"),
         (("--network", "host", "--publish", "80:80"), "its host does not route to it"),
         (("--publish", "80:80"), "cannot publish 80:80 of {veid}: it has no address"),
