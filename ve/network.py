@@ -34,7 +34,7 @@ from ve import (
     wire,
 )
 from ve.addresses import Address, Wish
-from ve.errors import InvalidValue
+from ve.errors import InUse, InvalidValue
 from ve.facts import Facts
 from ve.ports import port
 from ve.state import State
@@ -281,7 +281,10 @@ def widen(
     *,
     ephemeral: bool,
 ) -> Given:
-    """Let a running VE have these besides what it has, which narrow() takes from it; what it has then."""
+    """Let a running VE have these besides what it has, which narrow() takes from it; what it has then.
+
+    InUse if its root has made something else of its interface.
+    """
     if not before.interface and wishes:
         undo.callback(disconnect, state, veid)
         disconnect(state, veid)  # what a killed change has left
@@ -289,7 +292,11 @@ def widen(
     had = [text for text, _ in before.addresses]
     going = {*before.held()} - {*before.only(wishes).held()}
     more = [text for text in wishes if text not in had]
-    after = add(state, veid, before, more, pidfd, ephemeral=ephemeral, going=going)
+    try:
+        after = add(state, veid, before, more, pidfd, ephemeral=ephemeral, going=going)
+    except venet.Refused as error:
+        why = f"its {venet.INSIDE} is not as it was given ({error.strerror})"
+        raise InUse(f"cannot give {', '.join(more)} to {veid}: {why}", f"ve restart {veid}") from error
     undo.callback(narrow, after, before, pidfd)
     return after
 

@@ -142,6 +142,41 @@ def test_a_refusal_changes_nothing(
     assert json.loads(forwarding.output(host_dir, "status", "--json", web))["addresses"] == ["10.9.0.5", "fd00:9::5"]
 
 
+def by_its_root(forwarding: HostNet, host_dir: Path, veid: int, script: str) -> None:
+    """In its network, as one with net_admin could."""
+    pid = json.loads(forwarding.output(host_dir, "status", "--json", veid))["pid"]
+    forwarding.run("nsenter", f"--net=/proc/{pid}/ns/net", "sh", "-ec", script)
+
+
+def test_an_interface_that_is_down_comes_up(forwarding: HostNet, host_dir: Path, web: int) -> None:
+    by_its_root(forwarding, host_dir, web, "ip link set venet0 down")
+    forwarding.output(host_dir, "set", web, "--ip-add", "10.9.0.6", "--ip-add", "fd00:9::6")
+    for address in ("10.9.0.6", "fd00:9::6"):
+        forwarding.outside("ping", "-c1", "-W5", address)
+
+
+@pytest.mark.any_kernel
+@pytest.mark.parametrize(
+    ("script", "why"),
+    [
+        ("ip link set venet0 down name other0", "no interface with this name"),
+        ("ip link set venet0 mtu 1000", "Invalid argument"),
+        ("echo 1 >/proc/sys/net/ipv6/conf/venet0/disable_ipv6", "Permission denied"),
+    ],
+)
+def test_an_interface_that_is_another_takes_no_address(
+    forwarding: HostNet, host_dir: Path, web: int, script: str, why: str
+) -> None:
+    by_its_root(forwarding, host_dir, web, script)
+    before = routes(forwarding)
+    refused = forwarding.ve(host_dir, "set", web, "--ip-add", "fd00:9::6")
+    said = f"ve: cannot give fd00:9::6 to {web}: its venet0 is not as it was given ({why})\nhint: ve restart {web}\n"
+    assert (refused.returncode, refused.stderr) == (51, said)
+    assert routes(forwarding) == before
+    forwarding.output(host_dir, "set", web, "--ip-del", "fd00:9::5")
+    assert "fd00:9::5" not in routes(forwarding)
+
+
 # --- ports of the host ----------------------------------------------------------------------------------------------
 
 
