@@ -176,6 +176,31 @@ def test_what_a_device_was_outlives_who_started_it(
     assert os.listdir(host_dir / "run/device") == []
 
 
+NESTED = """
+mkfifo /made
+unshare -n sh -c 'echo >/made; exec sleep 300' >/dev/null 2>&1 &
+read made </made
+ip link set spare0 netns $!
+"""
+
+
+@pytest.mark.parametrize("script", ["ip link delete spare0", NESTED], ids=["deleted", "moved"])
+def test_a_device_that_is_lost_is_said_to_be(
+    hostnet: HostNet, host: "ve.Host", host_dir: Path, veid: int, script: str
+) -> None:
+    spare(hostnet)
+    rights = {"capabilities": {"net_admin": "on", "sys_admin": "on"}}
+    host.create(veid, template="busybox", network="device:spare0", device_lost_ok=True, **rights)  # type: ignore[arg-type]
+    hostnet.output(host_dir, "start", veid)
+    hostnet.output(host_dir, "exec", veid, "sh", "-c", script)
+    stopped = hostnet.ve(host_dir, "stop", "--fast", veid)
+    why = f"cannot give spare0 back: {veid} is stopped, and its root had moved or deleted it"
+    assert stopped.stderr == f"ve: {why}\nhint: only with net_admin can its root do so\n"
+    assert stopped.returncode == 51
+    assert not commandline.cgroup(host_dir, veid).exists()
+    assert os.listdir(host_dir / "run/device") == []
+
+
 def test_a_device_whose_name_is_taken_comes_back_by_another(
     hostnet: HostNet, host: "ve.Host", host_dir: Path, veid: int
 ) -> None:
