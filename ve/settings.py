@@ -116,9 +116,9 @@ def _reconnect(
     lists = _with_lists(veid, words, now, known)
     asked = tuple(dict.fromkeys(lists.get("addresses", now["addresses"]))) if init else ()
     addresses.check(asked)
-    if not instance.ephemeral:
+    if not instance.ephemeral and "addresses" in lists:
         undo.callback(claims.claim, state, veid, claims.Claimant(state, veid).claims())
-        network.claim(state, veid, list(dict.fromkeys([*kept.addresses, *asked])))
+        network.claim(state, veid, list(dict.fromkeys([*kept.addresses, *asked])), known["addresses"])
     if not init:
         return now, None
     facts, pidfd = init

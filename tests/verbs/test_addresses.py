@@ -177,6 +177,25 @@ def test_an_interface_that_is_another_takes_no_address(
     assert "fd00:9::5" not in routes(forwarding)
 
 
+@pytest.mark.any_kernel
+def test_a_pool_that_somebody_has_removed_stops_no_other_change(
+    forwarding: HostNet, host: "ve.Host", host_dir: Path, veid: int, tmp_path: Path
+) -> None:
+    forwarding.output(host_dir, "network", "add", "default", "--cidr", "10.9.1.0/24")
+    env = host.create(veid, template="busybox", addresses=["auto:sticky"])
+    forwarding.output(host_dir, "start", veid)
+    [address] = env.addresses
+    [kept] = tmp_path.glob("network/**/default*")
+    kept.unlink()
+    forwarding.output(host_dir, "set", veid, "--rate", "1mbit")
+    forwarding.output(host_dir, "set", veid, "--ip-add", "10.9.0.7")
+    assert env.addresses == [address, "10.9.0.7"]
+    refused = forwarding.ve(host_dir, "set", veid, "--ip-add", "auto:web")
+    assert (refused.returncode, "cannot find pool web" in refused.stderr) == (43, True)
+    forwarding.output(host_dir, "stop", "--fast", veid)
+    assert "cannot find pool default: there is none" in forwarding.ve(host_dir, "start", veid).stderr
+
+
 # --- ports of the host ----------------------------------------------------------------------------------------------
 
 
