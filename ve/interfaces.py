@@ -93,6 +93,8 @@ def macvlan(netns: int, name: str, inside: str, mac: str) -> None:
     """A macvlan of the interface name, of mode bridge, born in the VE; who has it never reaches the host by it."""
     shape = f"macvlan:{name}"
     there = _look(shape, name)
+    if there.flags & _IFF_LOOPBACK:
+        raise InvalidValue(f"cannot use network {shape}: nobody is on a loopback", "macvlan:IF of an Ethernet device")
     mode = netlink.attribute(_MACVLAN_MODE, struct.pack("=I", _MACVLAN_MODE_BRIDGE))
     info = netlink.attribute(rtnetlink.IFLA_INFO_KIND, b"macvlan\0") + netlink.attribute(_INFO_DATA, mode)
     body = rtnetlink.IFINFOMSG.pack(0, 0, 0, 0, 0)
