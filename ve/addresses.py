@@ -167,5 +167,7 @@ def check(words: Sequence[str]) -> None:
     """InvalidValue for one that is none, or that is there twice."""
     wishes = [Wish.parse(word) for word in words]
     for index, wish in enumerate(wishes):
-        if any((wish.address, wish.pool) == (other.address, other.pool) for other in wishes[:index]):
-            raise InvalidValue(f"cannot use address {words[index]!r}: it is there twice")
+        for word, other in zip(words, wishes[:index], strict=False):
+            if (wish.address, wish.pool) == (other.address, other.pool):
+                why = "it is there twice" if word == words[index] else f"it is there as {word} already"
+                raise InvalidValue(f"cannot use address {words[index]!r}: {why}")

@@ -115,9 +115,16 @@ def test_networks(text: str) -> None:
     assert str(refused.value).startswith(f"cannot use network {text!r}: {NETWORKS[text]}")
 
 
-@pytest.mark.parametrize("words", [["auto", "auto:default"], ["10.9.0.5", "10.9.0.5/24"], ["auto", "auto:sticky"]])
-def test_the_same_twice(words: list[str]) -> None:
-    with pytest.raises(InvalidValue, match="it is there twice"):
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["auto", "auto"], "twice"),
+        (["10.9.0.5", "10.9.0.5/24"], "as 10.9.0.5 already"),
+        (["auto:sticky", "auto"], "as auto:sticky already"),
+    ],
+)
+def test_the_same_twice(words: list[str], why: str) -> None:
+    with pytest.raises(InvalidValue, match=f"^cannot use address '{words[1]}': it is there {why}$"):
         addresses.check(words)
 
 
