@@ -103,6 +103,39 @@ def plain(text: str, what: str) -> Address:
         raise InvalidValue(f"cannot use {what} {text!r}: it is not an address") from None
 
 
+def check_gateways(words: Sequence[str]) -> None:
+    """InvalidValue for what can be nobody's way out, or for two of one family."""
+    seen: dict[int, str] = {}
+    for word in words:
+        address, cannot = plain(word, "gateway"), f"cannot use gateway {word!r}"
+        if "%" in word:
+            raise InvalidValue(
+                f"{cannot}: it names an interface", "without %: a gateway is reached by its own interface"
+            )
+        for special, means in _SPECIAL.items():
+            if address in special and not address.is_link_local:
+                raise InvalidValue(f"{cannot}: {means}")
+        if other := seen.get(address.version):
+            raise InvalidValue(f"{cannot}: {other} is its way out of IPv{address.version} already")
+        seen[address.version] = word
+
+
+def check_reachable(gateways: Sequence[str], words: Sequence[str]) -> None:
+    """InvalidValue for a gateway that is on no network of these addresses; of IPv6 one may also be of the link."""
+    own = [each for each in map(Wish.parse, words) if each.address]
+    around = [ipaddress.ip_network((each.address, each.length), strict=False) for each in own if each.address]
+    for word in gateways:
+        address, cannot = plain(word, "gateway"), f"cannot use gateway {word!r}"
+        if any(each.address == address for each in own):
+            raise InvalidValue(f"{cannot}: it is an address of its own")
+        near = [each for each in around if address in each]
+        if not near and not (address.version == 6 and address.is_link_local):
+            raise InvalidValue(f"{cannot}: it is in no network of its addresses", "--ip with a length: 192.0.2.50/24")
+        for each in near:
+            if address.version == 4 and address in (each.network_address, each.broadcast_address):
+                raise InvalidValue(f"{cannot}: {each} has it for itself or for all")
+
+
 def check_usable(address: Address, text: str) -> Address:
     """InvalidValue for what no VE can have."""
     for special, means in _SPECIAL.items():
@@ -134,5 +167,7 @@ def check(words: Sequence[str]) -> None:
     """InvalidValue for one that is none, or that is there twice."""
     wishes = [Wish.parse(word) for word in words]
     for index, wish in enumerate(wishes):
-        if any((wish.address, wish.pool) == (other.address, other.pool) for other in wishes[:index]):
-            raise InvalidValue(f"cannot use address {words[index]!r}: it is there twice")
+        for word, other in zip(words, wishes[:index], strict=False):
+            if (wish.address, wish.pool) == (other.address, other.pool):
+                why = "it is there twice" if word == words[index] else f"it is there as {word} already"
+                raise InvalidValue(f"cannot use address {words[index]!r}: {why}")

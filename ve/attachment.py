@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from ipaddress import ip_address
 
-from ve import bridgeports, interfaces, linknames, network, rtnetlink, venet
+from ve import addresses, bridgeports, interfaces, linknames, network, rtnetlink, venet
 from ve.addresses import Wish
 from ve.errors import Error, InUse, InvalidValue
 from ve.facts import boot_id
@@ -45,6 +45,7 @@ def check(config: Config) -> None:
     ):
         if is_asked and kind not in kinds:
             raise InvalidValue(f"cannot {what}: {why}")
+    addresses.check_reachable(config.gateways, config.addresses)
     if not config.addresses:
         _check_without(config, kind)
 
@@ -141,24 +142,41 @@ def coming_back(state: State, veid: int, pid: int) -> Iterator[list[Error]]:
             name = interfaces.give_back(netns, device)
         except Error as error:
             told.append(error)
+            name = device.kind  # a physical one the kernel gives back yet, when the namespace is gone
         else:
             if name not in ("", device.name):
                 why = f"another interface has its name by now; it is {name}"
                 told.append(InUse(f"cannot give {device.name} back: {why}", f"ip link set {name} name {device.name}"))
-        _forget(state, veid)
+        if name:
+            _forget(state, veid)
+            return
     finally:
         os.close(netns)
+    try:
+        if look_after(state, veid):
+            told.clear()
+            return
+        why = f"{veid} is stopped, and its root had moved or deleted it"
+        told.append(InUse(f"cannot give {device.name} back: {why}", "only with net_admin can its root do so"))
+    except Error as error:
+        told.append(error)
 
 
-def look_after(state: State, veid: int) -> None:
-    """Make the device of a VE that has ended by itself what it was, where the kernel gives it back."""
+def look_after(state: State, veid: int) -> bool:
+    """Make the device of a VE that has ended what it was, where the kernel gives it back; False if it is lost.
+
+    InUse is what the kernel refuses of it; whoever comes later is not told again.
+    """
     device = _noted(state, veid)
     if not device:
-        return
+        return True
     deadline = time.monotonic() + _DYING
-    while not interfaces.give_back(None, device) and not device.kind and time.monotonic() < deadline:
-        time.sleep(0.01)  # the kernel tells nobody when it has taken a namespace apart
-    _forget(state, veid)
+    try:
+        while not (name := interfaces.give_back(None, device)) and not device.kind and time.monotonic() < deadline:
+            time.sleep(0.01)  # the kernel tells nobody when it has taken a namespace apart
+    finally:
+        _forget(state, veid)
+    return bool(name)
 
 
 def _note(state: State, veid: int, device: interfaces.Device) -> None:

@@ -139,7 +139,7 @@ def _other_firewall() -> Missing:
     return 0, f"{chains} drops what VEs send and get", "; ".join(each.cure for each in found)
 
 
-_NOTES = {"no security module": _security_module, "no other firewall": _other_firewall}
+_NOTES = {"no security module": _security_module, "no firewall that drops by default": _other_firewall}
 
 
 def _has(program: str) -> bool:

@@ -117,7 +117,7 @@ class Environment(Instance):
         """Shut it down through its own init, and kill it timeout seconds later, or at once if fast.
 
         True if it went by itself.  A frozen one is thawed first.  NotRunning, StopFailed.  ActionFailed if an action
-        script failed, InUse if its device has another name on the host now: it is stopped all the same.
+        script failed, InUse if its device is lost, or not as it was on the host: it is stopped all the same.
         """
         with self.locked():
             return self._stop(timeout, fast)

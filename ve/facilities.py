@@ -166,7 +166,7 @@ NOTES = (
         "in a container: --security-opt apparmor=unconfined --security-opt label=disable; else see its audit log",
     ),
     Row(
-        *("no other firewall", (), "networks of VEs beyond the host: it may drop what is forwarded"),
+        *("no firewall that drops by default", (), "networks of VEs beyond the host: it may drop what is forwarded"),
         "a rule that accepts venet*, in both directions",
     ),
 )

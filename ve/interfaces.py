@@ -12,12 +12,13 @@ import ipaddress
 import os
 import socket
 import struct
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 
 from ve import netlink, rtnetlink
 from ve.errand import inside
-from ve.errors import InvalidValue, NotSupported, nearest
+from ve.errors import InUse, InvalidValue, NotSupported, nearest
 
 # <linux/if_link.h>, <linux/rtnetlink.h>, <linux/if_bridge.h>, <linux/neighbour.h>
 _IFADDRMSG = struct.Struct("=4BI")
@@ -27,6 +28,9 @@ _INFO_DATA, _INFO_SLAVE_KIND, _INFO_SLAVE_DATA = 2, 4, 5
 _MACVLAN_MODE, _MACVLAN_MODE_BRIDGE = 1, 4
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS, _IFA_F_PERMANENT = 1, 2, 8, 0x80
 _IFF_UP, _IFF_LOOPBACK = 0x1, 0x8
+_FLAGS = 0x4 | 0x20 | 0x80 | 0x100 | 0x200 | 0x1000 | 0x2000 | 0x4000 | 0x8000  # IFF_NOARP and others that one may set
+_DELLINKPROP = 109
+_IFLA_MTU, _IFLA_TXQLEN, _IFLA_IFALIAS, _IFLA_PROP_LIST = 4, 13, 20, 52
 _SCOPE_LINK, _AF_BRIDGE = 253, 7
 _NUD_STATIC, _NTF_MASTER, _NDA_LLADDR = 0x40 | 0x02, 0x04, 2
 # Of a port, IFLA_BRPORT_*: whether a bridge protocol data unit from it closes it; whether addresses are learnt from
@@ -45,6 +49,10 @@ class Link:
     mac: str
     kind: str
     master: int
+    mtu: int
+    queue: int
+    alias: str
+    others: bytes  # alternative names, as the kernel has them
 
 
 def mac(tag: str, veid: int) -> str:
@@ -87,6 +95,8 @@ def macvlan(netns: int, name: str, inside: str, mac: str) -> None:
     """A macvlan of the interface name, of mode bridge, born in the VE; who has it never reaches the host by it."""
     shape = f"macvlan:{name}"
     there = _look(shape, name)
+    if there.flags & _IFF_LOOPBACK:
+        raise InvalidValue(f"cannot use network {shape}: nobody is on a loopback", "macvlan:IF of an Ethernet device")
     mode = netlink.attribute(_MACVLAN_MODE, struct.pack("=I", _MACVLAN_MODE_BRIDGE))
     info = netlink.attribute(rtnetlink.IFLA_INFO_KIND, b"macvlan\0") + netlink.attribute(_INFO_DATA, mode)
     body = rtnetlink.IFINFOMSG.pack(0, 0, 0, 0, 0)
@@ -115,6 +125,11 @@ class Device:
     kind: str  # "" of a physical one
     up: bool
     addresses: tuple[str, ...]  # with their lengths
+    mtu: int
+    queue: int  # packets
+    flags: int  # of _FLAGS
+    alias: str
+    others: tuple[str, ...]  # alternative names
     index: int = 0
 
     def noted(self) -> str:
@@ -128,7 +143,7 @@ class Device:
         import json
 
         about = json.loads(noted)
-        return cls(**about | {"addresses": tuple(about["addresses"])})
+        return cls(**about | {name: tuple(about[name]) for name in ("addresses", "others")})
 
 
 def device(name: str, *, lost_ok: bool = False) -> Device:
@@ -147,7 +162,18 @@ def device(name: str, *, lost_ok: bool = False) -> Device:
     if there.kind and not lost_ok:
         why = f"it is virtual ({there.kind}), and would be lost if the VE ended by itself"
         raise NotSupported(f"cannot use network {shape}: {why}", "--device-lost-ok, or macvlan:IF or bridge:BR")
-    return Device(name, there.mac, there.kind, bool(there.flags & _IFF_UP), tuple(_addresses(there.index)))
+    return Device(
+        name,
+        there.mac,
+        there.kind,
+        bool(there.flags & _IFF_UP),
+        tuple(_addresses(there.index)),
+        there.mtu,
+        there.queue,
+        there.flags & _FLAGS,
+        there.alias,
+        tuple(bytes(each).rstrip(b"\0").decode() for _, each in netlink.attributes(memoryview(there.others))),
+    )
 
 
 def take(netns: int, device: Device) -> Device:
@@ -166,21 +192,22 @@ def give_back(netns: int | None, device: Device) -> str:
     """Have the device on the host again as it was, with its addresses but for routes: its name, and "" if it is lost.
 
     The name is another than before only where one has that by now.  netns is None of a VE that has ended by itself:
-    then it is looked for where the kernel puts it.  InvalidValue is what the kernel refuses.
+    then it is looked for where the kernel puts it.  InUse is what the kernel refuses; all else is as it was then.
     """
     name, home = device.name, os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     try:
-        with _refused(f"device:{device.name}"):
-            if netns is not None:
-                name = next((each for each in _names(device.name) if _found(each) is None), device.name)
-                if not inside(netns, lambda: _send_home(home, device, name)):
-                    return ""
-            there = _found(name)
-            if there is None or there.mac != device.mac:
+        if netns is not None:
+            name = next((each for each in _names(device.name) if _found(each) is None), device.name)
+            if not inside(netns, lambda: _send_home(home, device, name)):
                 return ""
-            _restore(there.index, device)
+        there = _found(name)
+        if there is None or there.mac != device.mac:
+            return ""
+    except OSError as error:
+        raise InUse(f"cannot give {device.name} back: {error.strerror or error}") from error
     finally:
         os.close(home)
+    _restore(there, device)
     return name
 
 
@@ -198,18 +225,53 @@ def _send_home(home: int, device: Device, name: str) -> bool:
         if error.errno == errno.ENODEV:
             return False
         raise
+    there = _told(rtnetlink.look(device.index))
+    if there.others:  # one that an interface of the host has as well would keep it here
+        rtnetlink.ask(_without_others(there))
     called = (rtnetlink.IFLA_IFNAME, name.encode() + b"\0")
     rtnetlink.ask(_change(device.index, (_IFLA_NET_NS_FD, struct.pack("=i", home)), called))
     return True
 
 
-def _restore(index: int, device: Device) -> None:
+def _restore(there: Link, device: Device) -> None:
+    """On the host; InUse for the first that the kernel refuses, when all else is done."""
+    refused: InUse | None = None
+    for words, message in _as_it_was(there, device):
+        try:
+            rtnetlink.ask(message)
+        except FileExistsError:
+            continue  # it has the address, or another one has the name
+        except OSError as error:
+            why = f"cannot give {there.name} back as it was: {error.strerror or error}"
+            refused = refused or InUse(why, f"ip {words}")
+    if refused:
+        raise refused
+
+
+def _as_it_was(there: Link, device: Device) -> Iterator[tuple[str, bytes]]:
+    """What there is to ask for, and how ip(8) does so; the mtu is first, as where it is small there is no IPv6."""
+    index, name = there.index, there.name
+    link = f"link set {name}"
+    yield f"{link} mtu {device.mtu}", _change(index, (_IFLA_MTU, struct.pack("=I", device.mtu)))
+    yield f"{link} txqueuelen {device.queue}", _change(index, (_IFLA_TXQLEN, struct.pack("=I", device.queue)))
+    yield f"{link} alias '{device.alias}'", _change(index, (_IFLA_IFALIAS, device.alias.encode()))
+    flags = rtnetlink.IFINFOMSG.pack(0, 0, index, device.flags, _FLAGS)
+    yield f"-d link show {name}", netlink.request(rtnetlink.NEWLINK, flags)
+    if there.others:
+        yield f"-d link show {name}", _without_others(there)
+    for other in device.others:
+        yield f"link property add dev {name} altname {other}", rtnetlink.alternative_name(name, other)
     if device.up:
-        rtnetlink.ask(rtnetlink.up(index))
+        yield f"{link} up", rtnetlink.up(index)
     for text in device.addresses:
         each = ipaddress.ip_interface(text)
-        with contextlib.suppress(FileExistsError):
-            rtnetlink.ask(rtnetlink.address(rtnetlink.NEWADDR, index, each.ip, each.network.prefixlen))
+        message = rtnetlink.address(rtnetlink.NEWADDR, index, each.ip, each.network.prefixlen)
+        yield f"address add {text} dev {name}", message
+
+
+def _without_others(link: Link) -> bytes:
+    body = rtnetlink.IFINFOMSG.pack(0, 0, link.index, 0, 0) + netlink.nested(_IFLA_PROP_LIST, link.others)
+    return netlink.request(_DELLINKPROP, body)
 
 
 def _addresses(index: int) -> Iterator[str]:
@@ -242,12 +304,22 @@ def _found(name: str) -> Link | None:
         if error.errno == errno.ENODEV:
             return None
         raise
+    return _told(body)
+
+
+def _told(body: memoryview) -> Link:
     _, _, index, flags, _ = rtnetlink.IFINFOMSG.unpack_from(body)
     found = {kind: bytes(value) for kind, value in netlink.attributes(body, rtnetlink.IFINFOMSG.size)}
     info = dict(netlink.attributes(memoryview(found.get(rtnetlink.IFLA_LINKINFO, b""))))
     kind = bytes(info.get(rtnetlink.IFLA_INFO_KIND, b"")).rstrip(b"\0").decode()
-    master = int.from_bytes(found.get(rtnetlink.IFLA_MASTER, b""), "little")
-    return Link(name, index, flags, _colons(found.get(rtnetlink.IFLA_ADDRESS, b"")), kind, master)
+    master, mtu, queue = (
+        int.from_bytes(found.get(each, b""), sys.byteorder) for each in (rtnetlink.IFLA_MASTER, _IFLA_MTU, _IFLA_TXQLEN)
+    )
+    name, alias = (
+        found.get(each, b"").rstrip(b"\0").decode(errors="replace") for each in (rtnetlink.IFLA_IFNAME, _IFLA_IFALIAS)
+    )
+    mac, others = _colons(found.get(rtnetlink.IFLA_ADDRESS, b"")), found.get(_IFLA_PROP_LIST, b"")
+    return Link(name, index, flags, mac, kind, master, mtu, queue, alias, others)
 
 
 @contextlib.contextmanager

@@ -111,8 +111,7 @@ class Config:
         for device in self.devices:
             if not device.startswith("/dev/") or ".." in device.split("/") or not _is_text(device):
                 raise InvalidValue(f"cannot use device {device!r}: it is not a path below /dev")
-        for gateway in self.gateways:
-            addresses.plain(gateway, "gateway")
+        addresses.check_gateways(self.gateways)
         if self.shape.kind == "ve":
             check_veid(int(self.shape.argument))
         addresses.check(self.addresses)

@@ -16,11 +16,11 @@ SHOWN = "dev/pool"  # in the VE's root: where it sees the directory of its pool'
 
 
 def shared_by(wishes: Sequence[str]) -> str:
-    """The first of its pools whose VEs find each other by name; "" for none.  NotFound for a pool that is none."""
+    """The first of its pools whose VEs find each other by name; "" for none, also of a pool that is none any more."""
     asked = [Wish.parse(text) for text in wishes]
-    pools = pool.pools() if any(wish.address for wish in asked) else []
+    pools = pool.pools() if asked else []
     for wish in asked:
-        found = [each for each in pools if wish.address in each] if wish.address else [pool.get(wish.pool)]
+        found = [each for each in pools if (wish.address in each if wish.address else wish.pool == each.name)]
         if names := [each.name for each in found if each.hosts]:
             return names[0]
     return ""

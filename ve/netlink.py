@@ -21,6 +21,7 @@ _NLMSGHDR = struct.Struct("=IHHII")  # length, type, flags, sequence number, por
 _NLATTR = struct.Struct("=HH")  # length, type
 _ERROR = struct.Struct("=i")
 _MOST = 1 << 15  # bytes, which the kernel dumps at a time (af_netlink.c, netlink_dump)
+_LARGEST = 1 << 17  # bytes of one message: an interface may have 64 KiB of names alone
 _TRIES = 32  # for a dump that nobody interrupts; where VEs come and go all the time, half of them are
 
 
@@ -103,7 +104,7 @@ def request(kind: int, body: bytes, flags: int = 0) -> bytes:
 def get(channel: socket.socket, kind: int, body: bytes, flags: int = 0) -> memoryview:
     """The one message that the kernel answers a question with; OSError is its refusal."""
     channel.send(_NLMSGHDR.pack(_NLMSGHDR.size + len(body), kind, _NLM_F_REQUEST | flags, 0, 0) + body)
-    answer = memoryview(channel.recv(_MOST, socket.MSG_DONTWAIT))
+    answer = memoryview(channel.recv(_LARGEST, socket.MSG_DONTWAIT))
     if _NLMSGHDR.unpack_from(answer)[1] == _NLMSG_ERROR:
         _check(answer[_NLMSGHDR.size :])
     return answer[_NLMSGHDR.size :]

@@ -11,7 +11,7 @@ whether there still is that pool; so of two who meet one always gives way, and i
 import contextlib
 import os
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from types import MappingProxyType
@@ -34,7 +34,7 @@ from ve import (
     wire,
 )
 from ve.addresses import Address, Wish
-from ve.errors import InvalidValue
+from ve.errors import InUse, InvalidValue
 from ve.facts import Facts
 from ve.ports import port
 from ve.state import State
@@ -56,9 +56,10 @@ class Given:
         """The same, without the lengths of their networks."""
         return [each.address for each in self.all() if each.address]
 
-    def only(self, words: Collection[str]) -> "Given":
-        """What it has by these."""
-        return replace(self, addresses=tuple(pair for pair in self.addresses if pair[0] in words))
+    def only(self, words: Sequence[str]) -> "Given":
+        """What it has by these, in their order: a start would give it the same first."""
+        had = dict(self.addresses)
+        return replace(self, addresses=tuple((word, had[word]) for word in words if word in had))
 
     def noted(self) -> dict[str, str]:
         """As facts keep it."""
@@ -91,18 +92,19 @@ def addresses(facts: Facts | None, wishes: Sequence[str]) -> list[str]:
 # --- claims -------------------------------------------------------------------------------------------------------
 
 
-def claim(state: State, veid: int, wishes: Sequence[str]) -> None:
+def claim(state: State, veid: int, wishes: Sequence[str], had: Container[str] = ()) -> None:
     """Have the addresses that are asked for as such, and of the sticky ones those that it has.
 
     InUse names who has one, or what the host does with it; NotFound if there is no such pool, NotSupported if the host
     has no such family; InvalidValue for what a pool gives to nobody.  Then nothing has changed.  Under the VE's lock.
+    Of what it had before the pool may be gone: it keeps what it was given.
     """
     asked = [Wish.parse(text) for text in wishes]
     claimant = claims.Claimant(state, veid)
     before = claimant.claims()
     if not asked and not before:
         return
-    _refuse_lacking(veid, asked)
+    _refuse_lacking(veid, [wish for text, wish in zip(wishes, asked, strict=True) if text not in had])
     wanted = [wish.address for wish in asked if wish.address]
     new = [address for address in wanted if not claimant.has(address)]
     for address in wanted:
@@ -140,7 +142,8 @@ def _kept(claimant: claims.Claimant, asked: Iterable[Wish]) -> list[Address]:
     So it is with a copy of a state dir, as the original keeps its addresses.
     """
     claimed = claimant.claims()
-    pools = [pool.get(wish.pool) for wish in asked if wish.sticky] if claimed else []
+    sticky = {wish.pool for wish in asked if wish.sticky} if claimed else set()
+    pools = [each for each in pool.pools() if each.name in sticky] if sticky else []
     of_pools = [address for address in claimed if any(address in each for each in pools)]
     return [address for address in of_pools if leasing.is_free(claimant, address)]
 
@@ -280,7 +283,10 @@ def widen(
     *,
     ephemeral: bool,
 ) -> Given:
-    """Let a running VE have these besides what it has, which narrow() takes from it; what it has then."""
+    """Let a running VE have these besides what it has, which narrow() takes from it; what it has then.
+
+    InUse if its root has made something else of its interface.
+    """
     if not before.interface and wishes:
         undo.callback(disconnect, state, veid)
         disconnect(state, veid)  # what a killed change has left
@@ -288,7 +294,11 @@ def widen(
     had = [text for text, _ in before.addresses]
     going = {*before.held()} - {*before.only(wishes).held()}
     more = [text for text in wishes if text not in had]
-    after = add(state, veid, before, more, pidfd, ephemeral=ephemeral, going=going)
+    try:
+        after = add(state, veid, before, more, pidfd, ephemeral=ephemeral, going=going)
+    except venet.Refused as error:
+        why = f"its {venet.INSIDE} is not as it was given ({error.strerror})"
+        raise InUse(f"cannot give {', '.join(more)} to {veid}: {why}", f"ve restart {veid}") from error
     undo.callback(narrow, after, before, pidfd)
     return after
 

@@ -80,7 +80,17 @@ def _limits(given: Mapping[str, Any], preset: str) -> dict[str, str]:
 def _several(name: str, values: Any) -> tuple[Any, ...]:
     if isinstance(values, str):
         raise InvalidValue(f"cannot use {name} {values!r}: it is one string, not a list of them", f"[{values!r}]")
+    if not isinstance(values, Iterable):
+        raise InvalidValue(f"cannot use {name} {values!r}: it is not a list")
     return tuple(values)
+
+
+def _texts(name: str, values: Any) -> tuple[str, ...]:
+    found = _several(name, values)
+    for each in found:
+        if not isinstance(each, str):
+            raise InvalidValue(f"cannot use {name} {each!r}: it is not a string")
+    return found
 
 
 def _mounts(name: str, values: Any) -> tuple[Mount, ...]:
@@ -94,29 +104,34 @@ def _mapping(name: str, values: Any) -> dict[str, str]:
 
 
 def _wishes(name: str, values: Any) -> tuple[str, ...]:
-    return tuple(str(Wish.parse(each)) for each in _several(name, values))
+    return tuple(str(Wish.parse(each)) for each in _texts(name, values))
+
+
+def _wishes_or_all(name: str, values: Any) -> tuple[str, ...]:
+    found = _texts(name, values)
+    return found if found == ("all",) else _wishes(name, found)
 
 
 def _ports(name: str, values: Any) -> tuple[str, ...]:
-    return tuple(str(port(each)) for each in _several(name, values))
+    return tuple(str(port(each)) for each in _texts(name, values))
 
 
 _FIELDS = {"name", "area", *Changes.__annotations__} - {*Words.__annotations__}
 _OF_CONFIG: dict[str, Callable[[str, Any], Any]] = {
     "env": _mapping,
     "mounts": _mounts,
-    "devices": _several,
-    "profiles": _several,
+    "devices": _texts,
+    "profiles": _texts,
     "capabilities": _mapping,
     "on_barrier": lambda name, value: triggers.by_resource(triggers.BARRIER, _mapping(name, value)),
     "on_failure": lambda name, value: triggers.by_resource(triggers.FAILURE, _mapping(name, value)),
     "addresses": _wishes,
-    "gateways": _several,
+    "gateways": _texts,
     "publish": _ports,
-    "nameservers": _several,
-    "searchdomains": _several,
+    "nameservers": _texts,
+    "searchdomains": _texts,
     "add_addresses": _wishes,
-    "remove_addresses": lambda name, values: ("all",) if list(values) == ["all"] else _wishes(name, values),
+    "remove_addresses": _wishes_or_all,
     "add_publish": _ports,
     "remove_publish": _ports,
 }

@@ -36,6 +36,8 @@ def port(text: str) -> Port:
     pair, slash, protocol = text.partition("/")
     if slash and protocol not in PROTOCOLS:
         what = f"{protocol!r} has no ports to publish" if protocol else "a protocol is missing after /"
+        if protocol.lower() in PROTOCOLS:
+            what = f"{protocol!r} is not in lower case"
         raise InvalidValue(f"cannot publish {text!r}: {what}", f"tcp or udp: {_EXAMPLE}")
     host, colon, inside = pair.partition(":")
     if not colon:

@@ -211,8 +211,10 @@ def ask_there(fd: int, *messages: bytes) -> None:
     inside(fd, lambda: ask(*messages))
 
 
-def look(name: str) -> memoryview:
-    """What the kernel tells of the interface of this name there; OSError, ENODEV, if there is none."""
+def look(which: str | int) -> memoryview:
+    """What the kernel tells of the interface of this name or number there; OSError, ENODEV, if there is none."""
     with netlink.connect(socket.NETLINK_ROUTE) as channel:
-        wanted = netlink.attribute(IFLA_IFNAME, name.encode() + b"\0")
+        if isinstance(which, int):
+            return netlink.get(channel, GETLINK, IFINFOMSG.pack(0, 0, which, 0, 0))
+        wanted = netlink.attribute(IFLA_IFNAME, which.encode() + b"\0")
         return netlink.get(channel, GETLINK, IFINFOMSG.pack(0, 0, 0, 0, 0) + wanted)

@@ -77,6 +77,8 @@ def change(instance: Instance, asked: dict[str, Any], save: bool, preset: Iterab
         undo.pop_all()
         if init and facts and is_live:
             _let_go(instance, facts, init[1], now)
+        if init and is_live:  # it has these; its conf file may be without what was not saved before
+            asked = {name: value for name, value in asked.items() if name not in _LIVE_OF_NETWORK}
         return sorted([*_late(now, wanted, asked), *lost])
 
 
@@ -114,9 +116,9 @@ def _reconnect(
     lists = _with_lists(veid, words, now, known)
     asked = tuple(dict.fromkeys(lists.get("addresses", now["addresses"]))) if init else ()
     addresses.check(asked)
-    if not instance.ephemeral:
+    if not instance.ephemeral and "addresses" in lists:
         undo.callback(claims.claim, state, veid, claims.Claimant(state, veid).claims())
-        network.claim(state, veid, list(dict.fromkeys([*kept.addresses, *asked])))
+        network.claim(state, veid, list(dict.fromkeys([*kept.addresses, *asked])), known["addresses"])
     if not init:
         return now, None
     facts, pidfd = init

@@ -80,7 +80,8 @@ def reason(error: OSError | Error) -> tuple[str, str, int]:
     if isinstance(error, Error):
         return str(error), error.hint, error.exit_code
     call = getattr(error, "syscall", "")
-    return " ".join(filter(None, (call, error.filename and f"{error.filename}:", error.strerror))), "", 0
+    what = error.strerror or str(error) or type(error).__name__  # some have a sentence alone, as socket.inet_pton's
+    return " ".join(filter(None, (call, error.filename and f"{error.filename}:", what))), "", 0
 
 
 def unrunnable(path: str, veid: int, error: OSError) -> ActionFailed:

@@ -16,7 +16,7 @@ import contextlib
 import ipaddress
 import os
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from ve import linknames, rtnetlink, shapes
 from ve.addresses import Address, Wish
@@ -27,6 +27,10 @@ INSIDE, MAC = shapes.INSIDE["routed"], "02:76:65:00:00:01"
 GATEWAYS = {4: ipaddress.ip_address("169.254.1.1"), 6: ipaddress.ip_address("fe80::1")}
 # <linux/if_link.h>, <linux/if.h>
 _IFALIASZ = 256
+
+
+class Refused(OSError):
+    """What the kernel says of the VE's end of its pair, which its root may have changed, renamed or moved."""
 
 
 def connect(pidfd: int, netns: int, tag: str, veid: int, state_dir: str) -> str:
@@ -70,20 +74,31 @@ def give_back(name: str, address: Address) -> None:
 
 
 def add(pidfd: int, name: str, wishes: Iterable[Wish]) -> None:
-    """Let the VE know of addresses that it has been leased, and of the way out."""
+    """Let the VE know of addresses that it has been leased, and of the way out; its end is up then.  Refused."""
     addresses = [(wish.address, wish.length) for wish in wishes if wish.address]
     versions = sorted({address.version for address, _ in addresses})
     if 6 in versions:
         _have_ipv6(name)
 
-    index = rtnetlink.index_there(pidfd, INSIDE)
-    messages = [rtnetlink.address(rtnetlink.NEWADDR, index, address, length) for address, length in addresses]
+    with _refused():
+        index = rtnetlink.index_there(pidfd, INSIDE)
+    messages = [rtnetlink.up(index)]
+    messages += [rtnetlink.address(rtnetlink.NEWADDR, index, address, length) for address, length in addresses]
     for version in versions:
         if version == 4:
             gateway = ipaddress.ip_network(GATEWAYS[version])
             messages.append(rtnetlink.route(rtnetlink.NEWROUTE, index, gateway, local=True))
         messages.append(rtnetlink.route(rtnetlink.NEWROUTE, index, rtnetlink.DEFAULT[version], GATEWAYS[version]))
-    inside(pidfd, lambda: _ask_anew(*messages))
+    with _refused():
+        inside(pidfd, lambda: _ask_anew(*messages))
+
+
+@contextlib.contextmanager
+def _refused() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise Refused(error.errno, error.strerror or str(error)) from error
 
 
 def remove(pidfd: int, wishes: Iterable[Wish]) -> None:

@@ -77,7 +77,7 @@ TAKEN: dict[str, tuple[str, ...]] = {
 # Shown below, or here by what stands for it on another host.
 ELSEWHERE = {row.name for row in (*facilities.CONTROLLERS, *facilities.PROGRAMS)} | {
     "no security module",
-    "no other firewall",
+    "no firewall that drops by default",
 }
 
 

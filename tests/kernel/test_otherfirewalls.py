@@ -96,7 +96,7 @@ def test_half_of_the_cure_is_none(hostnet: HostNet, kind: str) -> None:
 
 
 def test_check_names_the_rule(hostnet: HostNet, state_dir: Path) -> None:
-    name = "no other firewall"
+    name = "no firewall that drops by default"
     [before] = hostnet.call(check.check, str(state_dir), [name])
     hostnet.run("sh", "-ec", DROPPING["nftables"])
     [after] = hostnet.call(check.check, str(state_dir), [name])

@@ -3,6 +3,7 @@
 Three namespaces stand for the host, its outside and a VE; `ip` and `bridge` are asked, and packet sockets.
 """
 
+import dataclasses
 import json
 import select
 import socket
@@ -17,7 +18,7 @@ from tests import hostnet as nets
 from tests.conftest import SETTLE
 from tests.hostnet import HostNet
 from ve import interfaces
-from ve.errors import InvalidValue, NotSupported
+from ve.errors import InUse, InvalidValue, NotSupported
 from ve.interfaces import Device
 
 MAC = interfaces.mac("ve", 101)
@@ -199,7 +200,7 @@ def test_a_macvlan_is_one_more_machine_on_the_link(hostnet: HostNet, inside: Ins
 
 
 @pytest.mark.parametrize(
-    ("name", "why"), [("eth1", "there is no interface eth1"), ("lo", "Invalid argument"), ("eth", "there is no")]
+    ("name", "why"), [("eth1", "there is no interface eth1"), ("lo", "nobody is on a loopback"), ("eth", "there is no")]
 )
 def test_what_cannot_bear_a_macvlan(hostnet: HostNet, inside: Inside, name: str, why: str) -> None:
     with pytest.raises(InvalidValue, match=rf"^cannot use network macvlan:{name}: {why}"):
@@ -217,6 +218,7 @@ def spare(hostnet: HostNet) -> HostNet:
         "ip link add eth1 type veth peer name other",
         "ip link set eth1 address 02:00:00:00:00:11",
         "ip link property add dev eth1 altname spare",
+        "ip link set eth1 alias mine mtu 1400 txqueuelen 500",
         "ip link set eth1 up",
         "ip link set other up",
         "ip address add 198.51.100.1/24 dev eth1",
@@ -234,6 +236,8 @@ def about(network: HostNet, name: str = "eth1") -> dict[str, Any]:
         "up": "UP" in link["flags"],
         "mac": link["address"],
         "names": link.get("altnames"),
+        "flags": sorted(link["flags"]),
+        "others": (link["mtu"], link["txqlen"], link.get("ifalias")),
         "addresses": {each for each in addresses if each[2] != "link"},
     }
 
@@ -262,6 +266,50 @@ def test_a_device_moves_in_and_comes_back_as_it_was(spare: HostNet, inside: Insi
     assert spare.call(interfaces.give_back, inside.netns, Device.of(device.noted()))
     assert about(spare) == before
     assert "mine" not in inside.net.run("ip", "link").stdout
+
+
+HOSTILE = {
+    "a name that the host has": ["ip link property add dev eth1 altname eth0"],
+    "more names": [
+        "for i in $(seq 400); do echo link property add dev eth1 altname $i-$(printf %0100d 1); done | ip -b -"
+    ],
+    "no name": ["ip link property del dev eth1 altname spare"],
+    "a small mtu": ["ip link set eth1 mtu 600"],
+    "flags": ["ip link set eth1 promisc on arp off allmulticast on multicast off", "ip link set eth1 txqueuelen 7"],
+    "an alias": ["ip link set eth1 alias theirs"],
+}
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+@pytest.mark.parametrize("by_itself", [False, True])
+def test_it_comes_back_whatever_its_root_has_made_of_it(
+    spare: HostNet, inside: Inside, what: str, by_itself: bool
+) -> None:
+    before = about(spare)
+    device = take(spare, inside)
+    for line in HOSTILE[what]:
+        inside.net.run("sh", "-ec", line)
+    if by_itself and "host" not in what:
+        inside.net.run("ip", "link", "set", "eth1", "netns", spare.host)
+        assert spare.call(interfaces.give_back, None, device) == "eth1"
+    else:
+        assert spare.call(interfaces.give_back, inside.netns, device) == "eth1"
+    assert about(spare) == before
+
+
+def test_it_keeps_what_is_not_refused(spare: HostNet, inside: Inside) -> None:
+    """As where the host lets no interface have IPv6 by now."""
+    before = about(spare)
+    device = take(spare, inside)
+    spare.run("sysctl", "-qw", "net.ipv6.conf.default.disable_ipv6=1")
+    noted = Device.of(device.noted())
+    noted = dataclasses.replace(noted, addresses=(noted.addresses[-1], *noted.addresses[:-1]))
+    with pytest.raises(InUse, match=r"^cannot give eth1 back as it was: Permission denied$") as caught:
+        spare.call(interfaces.give_back, inside.netns, noted)
+    assert caught.value.hint == "ip address add 2001:db8:1::1/64 dev eth1"
+    after = about(spare)
+    assert after | {"addresses": before["addresses"]} == before
+    assert {each[0] for each in after["addresses"]} == {"198.51.100.1", "198.51.100.2"}
 
 
 def test_one_that_is_lost_is_said_to_be(spare: HostNet, inside: Inside) -> None:

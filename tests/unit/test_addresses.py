@@ -115,11 +115,57 @@ def test_networks(text: str) -> None:
     assert str(refused.value).startswith(f"cannot use network {text!r}: {NETWORKS[text]}")
 
 
-@pytest.mark.parametrize("words", [["auto", "auto:default"], ["10.9.0.5", "10.9.0.5/24"], ["auto", "auto:sticky"]])
-def test_the_same_twice(words: list[str]) -> None:
-    with pytest.raises(InvalidValue, match="it is there twice"):
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["auto", "auto"], "twice"),
+        (["10.9.0.5", "10.9.0.5/24"], "as 10.9.0.5 already"),
+        (["auto:sticky", "auto"], "as auto:sticky already"),
+    ],
+)
+def test_the_same_twice(words: list[str], why: str) -> None:
+    with pytest.raises(InvalidValue, match=f"^cannot use address '{words[1]}': it is there {why}$"):
         addresses.check(words)
 
 
 def test_of_two_pools_and_both_families() -> None:
     addresses.check(["auto", "auto:web", "10.9.0.5", "fd00:9::5"])
+
+
+GATEWAYS = {
+    "192.0.2.9": "",
+    "192.0.2.9 2001:db8::9": "",
+    "fe80::1": "",
+    "2001:db8::": "",  # of IPv6 the routers of a network have that
+    "x": "it is not an address",
+    "0.0.0.0": "it is for all, or for none",
+    "::": "it is for all, or for none",
+    "255.255.255.255": "it is for all, or for none",
+    "127.0.0.1": "each VE has a loopback of its own",
+    "::1": "each VE has a loopback of its own",
+    "224.0.0.1": "it is a multicast address",
+    "ff02::1": "it is a multicast address",
+    "240.0.0.1": "it is reserved",
+    "::ffff:192.0.2.9": "it is reserved",
+    "fe80::1%eth0": "it names an interface",
+    "192.0.2.50": "it is an address of its own",
+    "2001:db8::50": "it is an address of its own",
+    "198.51.100.1": "it is in no network of its addresses",
+    "2001:db9::1": "it is in no network of its addresses",
+    "169.254.1.1": "it is in no network of its addresses",
+    "192.0.2.0": "192.0.2.0/24 has it for itself or for all",
+    "192.0.2.255": "192.0.2.0/24 has it for itself or for all",
+    "192.0.2.8 192.0.2.9": "192.0.2.8 is its way out of IPv4 already",
+}
+
+
+@pytest.mark.parametrize("text", GATEWAYS)
+def test_gateways(text: str) -> None:
+    words, own = text.split(), ["192.0.2.50/24", "2001:db8::50/64"]
+    try:
+        addresses.check_gateways(words)
+        addresses.check_reachable(words, own)
+    except InvalidValue as refused:
+        assert str(refused) == f"cannot use gateway {words[-1]!r}: {GATEWAYS[text]}"
+    else:
+        assert not GATEWAYS[text]

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from ve import steps
 from ve.launch import Launch
 
 
@@ -22,3 +23,16 @@ def test_what_is_said_of_a_launch_that_was_killed(tmp_path: Path, events: str | 
         (tmp_path / "memory.events").write_text(events)
     launch: Any = SimpleNamespace(cgroup=SimpleNamespace(path=str(tmp_path)))
     assert Launch._why_killed(launch)[0] == why
+
+
+@pytest.mark.parametrize(
+    ("error", "why"),
+    [
+        (OSError(22, "Invalid argument"), "Invalid argument"),
+        (OSError(2, "No such file or directory", "/x"), "/x: No such file or directory"),
+        (OSError("illegal IP address string"), "illegal IP address string"),
+        (OSError(), "OSError"),
+    ],
+)
+def test_a_reason_is_never_empty(error: OSError, why: str) -> None:
+    assert steps.reason(error) == (why, "", 0)

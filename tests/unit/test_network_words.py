@@ -1,8 +1,10 @@
 """The words for published ports, rates, delays and losses."""
 
+from typing import Any
+
 import pytest
 
-from ve import ports, rates
+from ve import options, ports, rates
 from ve.errors import InvalidValue
 from ve.ports import Port
 
@@ -33,7 +35,7 @@ def test_ports(text: str, port: Port) -> None:
         ("80:0", "ports are 1 to 65535, and the VE's is 0"),
         ("65536:80", "ports are 1 to 65535, and the host's is 65536"),
         ("80:80/icmp", "'icmp' has no ports to publish"),
-        ("80:80/UDP", "'UDP' has no ports to publish"),
+        ("80:80/UDP", "'UDP' is not in lower case"),
         ("80:80/", "a protocol is missing after /"),
         ("80:80/tcp/udp", "'tcp/udp' has no ports to publish"),
         ("8000-8010:80", "the host's port '8000-8010' is not a number"),
@@ -117,3 +119,16 @@ def test_delays_and_losses() -> None:
     for parse, text in ((rates.delay, "61s"), (rates.delay, "5%"), (rates.loss, "101%"), (rates.loss, "1ms")):
         with pytest.raises(InvalidValue):
             parse(text)
+
+
+@pytest.mark.parametrize("name", ["addresses", "remove_addresses", "publish", "gateways", "nameservers"])
+@pytest.mark.parametrize(
+    ("value", "why"), [([1], "1: it is not a string"), ([None], "None: it is not"), (5, "5: it is")]
+)
+def test_what_is_no_list_of_strings(name: str, value: Any, why: str) -> None:
+    with pytest.raises(InvalidValue, match=f"^cannot use {name} {why}"):
+        options.parsed({name: value})
+
+
+def test_all_are_removed() -> None:
+    assert options.parsed({"remove_addresses": ["all"]}) == {"remove_addresses": ("all",)}

@@ -98,6 +98,14 @@ def test_what_is_not_saved_ends_with_a_restart(forwarding: HostNet, host_dir: Pa
 
 
 @pytest.mark.any_kernel
+def test_nothing_waits_of_a_change_after_one_that_was_not_saved(forwarding: HostNet, host_dir: Path, web: int) -> None:
+    for words in (("--ip-add", "10.9.0.7"), ("--ip-add", "10.9.0.8"), ("--ip-del", "10.9.0.7")):
+        said = forwarding.ve(host_dir, "set", web, *words)
+        assert (said.returncode, said.stderr) == (0, f"{web}: addresses are set\n")
+    forwarding.run("ping", "-c1", "-W5", "10.9.0.8")
+
+
+@pytest.mark.any_kernel
 def test_one_without_gets_its_first_address_while_it_runs(
     forwarding: HostNet, host: "ve.Host", host_dir: Path, veid: int
 ) -> None:
@@ -134,6 +142,60 @@ def test_a_refusal_changes_nothing(
     assert json.loads(forwarding.output(host_dir, "status", "--json", web))["addresses"] == ["10.9.0.5", "fd00:9::5"]
 
 
+def by_its_root(forwarding: HostNet, host_dir: Path, veid: int, script: str) -> None:
+    """In its network, as one with net_admin could."""
+    pid = json.loads(forwarding.output(host_dir, "status", "--json", veid))["pid"]
+    forwarding.run("nsenter", f"--net=/proc/{pid}/ns/net", "sh", "-ec", script)
+
+
+def test_an_interface_that_is_down_comes_up(forwarding: HostNet, host_dir: Path, web: int) -> None:
+    by_its_root(forwarding, host_dir, web, "ip link set venet0 down")
+    forwarding.output(host_dir, "set", web, "--ip-add", "10.9.0.6", "--ip-add", "fd00:9::6")
+    for address in ("10.9.0.6", "fd00:9::6"):
+        forwarding.outside("ping", "-c1", "-W5", address)
+
+
+@pytest.mark.any_kernel
+@pytest.mark.parametrize(
+    ("script", "why"),
+    [
+        ("ip link set venet0 down name other0", "no interface with this name"),
+        ("ip link set venet0 mtu 1000", "Invalid argument"),
+        ("echo 1 >/proc/sys/net/ipv6/conf/venet0/disable_ipv6", "Permission denied"),
+    ],
+)
+def test_an_interface_that_is_another_takes_no_address(
+    forwarding: HostNet, host_dir: Path, web: int, script: str, why: str
+) -> None:
+    by_its_root(forwarding, host_dir, web, script)
+    before = routes(forwarding)
+    refused = forwarding.ve(host_dir, "set", web, "--ip-add", "fd00:9::6")
+    said = f"ve: cannot give fd00:9::6 to {web}: its venet0 is not as it was given ({why})\nhint: ve restart {web}\n"
+    assert (refused.returncode, refused.stderr) == (51, said)
+    assert routes(forwarding) == before
+    forwarding.output(host_dir, "set", web, "--ip-del", "fd00:9::5")
+    assert "fd00:9::5" not in routes(forwarding)
+
+
+@pytest.mark.any_kernel
+def test_a_pool_that_somebody_has_removed_stops_no_other_change(
+    forwarding: HostNet, host: "ve.Host", host_dir: Path, veid: int, tmp_path: Path
+) -> None:
+    forwarding.output(host_dir, "network", "add", "default", "--cidr", "10.9.1.0/24")
+    env = host.create(veid, template="busybox", addresses=["auto:sticky"])
+    forwarding.output(host_dir, "start", veid)
+    [address] = env.addresses
+    [kept] = tmp_path.glob("network/**/default*")
+    kept.unlink()
+    forwarding.output(host_dir, "set", veid, "--rate", "1mbit")
+    forwarding.output(host_dir, "set", veid, "--ip-add", "10.9.0.7")
+    assert env.addresses == [address, "10.9.0.7"]
+    refused = forwarding.ve(host_dir, "set", veid, "--ip-add", "auto:web")
+    assert (refused.returncode, "cannot find pool web" in refused.stderr) == (43, True)
+    forwarding.output(host_dir, "stop", "--fast", veid)
+    assert "cannot find pool default: there is none" in forwarding.ve(host_dir, "start", veid).stderr
+
+
 # --- ports of the host ----------------------------------------------------------------------------------------------
 
 
@@ -167,6 +229,20 @@ def test_a_published_port_follows_a_change_of_address(forwarding: HostNet, host_
     forwarding.output(host_dir, "set", web, "--publish", "8080:80")
     forwarding.output(host_dir, "set", web, "--ip-del", "10.9.0.5", "--ip-add", "10.9.0.50")
     assert fetch(forwarding.outside, "http://192.0.2.1:8080/") == str(web)
+
+
+@pytest.mark.any_kernel
+def test_a_published_port_leads_to_what_was_named_first(
+    forwarding: HostNet, host: "ve.Host", host_dir: Path, veid: int
+) -> None:
+    env = host.create(veid, template="busybox", addresses=["10.9.0.5"], publish=["8080:80"])
+    forwarding.output(host_dir, "start", veid)
+    forwarding.output(host_dir, "set", veid, "--ip", "10.9.0.6", "--ip", "10.9.0.5", "--save")
+    for _ in range(2):
+        assert "8080 : 10.9.0.6 . 80" in forwarding.run("nft", "list", "map", "inet", "ve", "published4").stdout
+        assert env.addresses == ["10.9.0.6", "10.9.0.5"]
+        forwarding.output(host_dir, "restart", "--fast", veid)
+    forwarding.output(host_dir, "stop", "--fast", veid)
 
 
 @pytest.mark.any_kernel

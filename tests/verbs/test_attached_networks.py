@@ -115,6 +115,8 @@ def test_what_is_not_there_is_said_at_the_start(
         (("--network", "device:eth0", "--publish", "80:80"), "its host does not route to it"),
         (("--network", "host", "--ip", "10.9.0.5"), "it has no interface"),
         (("--ip", "10.9.0.5", "--gateway", "10.9.0.1"), "its way out is its host"),
+        (("--network", "macvlan:eth0", "--gateway", "192.0.2.9"), "it is in no network of its addresses"),
+        (("--network", "macvlan:eth0", "--gateway", "fe80::1%eth0"), "it names an interface"),
         (("--network", "brigde:br0"), "there is no such kind"),
         (("--network", "host", "--publish", "80:80"), "its host does not route to it"),
         (("--publish", "80:80"), "cannot publish 80:80 of {veid}: it has no address"),
@@ -171,6 +173,31 @@ def test_what_a_device_was_outlives_who_started_it(
     if verb == "start":
         hostnet.output(host_dir, "stop", "--fast", veid)
     assert addresses(hostnet, "spare0") == (True, ["198.51.100.1"])
+    assert os.listdir(host_dir / "run/device") == []
+
+
+NESTED = """
+mkfifo /made
+unshare -n sh -c 'echo >/made; exec sleep 300' >/dev/null 2>&1 &
+read made </made
+ip link set spare0 netns $!
+"""
+
+
+@pytest.mark.parametrize("script", ["ip link delete spare0", NESTED], ids=["deleted", "moved"])
+def test_a_device_that_is_lost_is_said_to_be(
+    hostnet: HostNet, host: "ve.Host", host_dir: Path, veid: int, script: str
+) -> None:
+    spare(hostnet)
+    rights = {"capabilities": {"net_admin": "on", "sys_admin": "on"}}
+    host.create(veid, template="busybox", network="device:spare0", device_lost_ok=True, **rights)  # type: ignore[arg-type]
+    hostnet.output(host_dir, "start", veid)
+    hostnet.output(host_dir, "exec", veid, "sh", "-c", script)
+    stopped = hostnet.ve(host_dir, "stop", "--fast", veid)
+    why = f"cannot give spare0 back: {veid} is stopped, and its root had moved or deleted it"
+    assert stopped.stderr == f"ve: {why}\nhint: only with net_admin can its root do so\n"
+    assert stopped.returncode == 51
+    assert not commandline.cgroup(host_dir, veid).exists()
     assert os.listdir(host_dir / "run/device") == []
 
 
