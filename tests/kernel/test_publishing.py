@@ -222,6 +222,25 @@ def test_a_published_port_never_reaches_a_stranger(net: HostNet, six: bool) -> N
             assert server.recv(100) == b"for the second"
 
 
+@pytest.mark.parametrize("six", (False, True), ids=("IPv4", "IPv6"))
+@pytest.mark.parametrize("who", ("host", "blue"))
+def test_a_dead_ones_port_does_not_lead_out_of_the_host(net: HostNet, blue: StandIn, who: str, six: bool) -> None:
+    """The kernel takes its interface before anybody takes the port; the LAN has somebody at its address."""
+    address, family = ("192.0.2.77", "2001:db8::77")[six], (socket.AF_INET, socket.AF_INET6)[six]
+    net.outside("ip", "address", "add", f"{address}/{128 if six else 32}", "dev", "eth0", *(["nodad"] if six else []))
+    with routed(net, 101, address) as dead:
+        net.call(publishing.publish, [WEB_UDP], [ip_address(address)], dead.name)
+    where = net.call if who == "host" else blue.call
+    with outside(net)(socket.socket, family, socket.SOCK_DGRAM) as stranger:
+        stranger.settimeout(PATIENCE)
+        stranger.bind(("", 80))
+        with where(socket.socket, family, socket.SOCK_DGRAM) as client:
+            with contextlib.suppress(PermissionError):  # what a dropped packet is to a sender of the host's
+                client.sendto(b"for the dead", (HOST[six], 8080))
+            client.sendto(b"for the stranger", (address, 80))
+        assert stranger.recv(100) == b"for the stranger"
+
+
 def test_of_two_that_had_an_address_the_dead_one_takes_nothing(net: HostNet) -> None:
     with routed(net, 101, RED[0]) as dead:
         net.call(publishing.publish, [WEB, Port(8081, 81)], REDS[:1], dead.name)
