@@ -83,8 +83,8 @@ _INET = f"""
         oifname "{VES}" ip saddr 127.0.0.0/8 snat ip to {GATEWAY4}
         oifname "{VES}" ip saddr . ip daddr @itself4 snat ip to {GATEWAY4}
         oifname "{VES}" ip6 saddr . ip6 daddr @itself6 snat ip6 to {GATEWAY6}
-        oifname != "{VES}" ip saddr @masqueraded4 masquerade
-        oifname != "{VES}" ip6 saddr @masqueraded6 masquerade
+        iifname "{VES}" oifname != "{VES}" ip saddr @masqueraded4 masquerade
+        iifname "{VES}" oifname != "{VES}" ip6 saddr @masqueraded6 masquerade
     }}
 """
 
