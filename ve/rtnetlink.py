@@ -212,7 +212,7 @@ def ask_there(fd: int, *messages: bytes) -> None:
 
 
 def look(name: str) -> memoryview:
-    """What the kernel tells of the interface of this name there; OSError, ENODEV, if there is none."""
+    """What the kernel tells of the interface there of this name, or alternative name; OSError, ENODEV, if none."""
     with netlink.connect(socket.NETLINK_ROUTE) as channel:
-        wanted = netlink.attribute(IFLA_IFNAME, name.encode() + b"\0")
+        wanted = netlink.attribute(_IFLA_ALT_IFNAME, name.encode() + b"\0")  # the other one takes 15 bytes alone
         return netlink.get(channel, GETLINK, IFINFOMSG.pack(0, 0, 0, 0, 0) + wanted)
