@@ -133,10 +133,12 @@ def _forget_dead(address: Address) -> None:
 
 
 def _forget(address: Address) -> None:
+    """Its record stays until there is nothing that leads there: by that alone it is found."""
     there = read_record(address)
+    _take_out(address, there.ports)
     try:
-        _remove(address, there.ports)
-    finally:  # what cannot be done now cannot be done at the next look either
+        _end_all(address, there.ports)
+    finally:  # who cannot be told of connections now cannot be at the next look either
         _write(address, there._replace(ports=()))
 
 
@@ -164,13 +166,22 @@ def _own_lead(port: Port, address: Address, interface: str) -> Lead | None:
 
 
 def _remove(address: Address, ports: Iterable[Port]) -> None:
-    """Those elements that lead there, whatever else is at those ports by now, and the connections by them."""
+    """What leads there by them, and the connections that are through."""
     ports = list(ports)
+    _take_out(address, ports)
+    _end_all(address, ports)
+
+
+def _take_out(address: Address, ports: Iterable[Port]) -> None:
+    """Those elements that lead there, whatever else is at those ports by now."""
     elements = [publishing(port, address) for port in ports]
     found = [(name, key, data, nftables.find("inet", name, key)) for name, key, data in elements]
     nftables.change(
         *(nftables.gone("inet", name, key) for name, key, data, there in found if there and there.data == data)
     )
+
+
+def _end_all(address: Address, ports: Iterable[Port]) -> None:
     for port in ports:
         _end_connections(port, address)
 

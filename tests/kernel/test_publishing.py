@@ -1,6 +1,7 @@
 """Ports of the host that lead into VEs: who gets there, from where, and who does not any more."""
 
 import contextlib
+import errno
 import json
 import os
 import socket
@@ -16,7 +17,7 @@ import pytest
 from tests.hostnet import HostNet
 from tests.kernel.netns import PATIENCE, StandIn, routed
 from tests.kernel.test_firewall import BLUE, HOST, OUTSIDE, RED, blue, elements, net, nothing, red
-from ve import firewall, publishing
+from ve import firewall, nftables, publishing
 from ve.errors import Exists, InUse, InvalidValue, NotSupported
 from ve.ports import Port
 
@@ -314,6 +315,29 @@ def test_a_kernel_that_does_not_tell_of_connections(
                 net.call(publishing.forget, each, red.name)
             net.call(publishing.forget, each, red.name)
     assert published(net) == {}
+    assert os.listdir(os.path.dirname(firewall.record(REDS[0]))) == []
+
+
+@pytest.mark.parametrize("verb", (publishing.forget, publishing.forget_dead))
+def test_what_the_kernel_does_not_take_out_is_still_known(
+    net: HostNet, monkeypatch: pytest.MonkeyPatch, verb: Callable[..., None]
+) -> None:
+    change = nftables.change
+
+    def fail(*changes: nftables.Change) -> None:
+        if any(each.name == "published4" for each in changes):
+            raise OSError(errno.ENOBUFS, os.strerror(errno.ENOBUFS))
+        change(*changes)
+
+    with routed(net, 101, RED[0]) as dead:
+        net.call(publishing.publish, [WEB], REDS[:1], dead.name)
+    words = (REDS[0], dead.name) if verb is publishing.forget else (REDS[0],)
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="buffer"):
+        patch.setattr(nftables, "change", fail)
+        net.call(verb, *words)
+    assert elements(net, "published4") != []
+    net.call(verb, *words)
+    assert elements(net, "published4") == elements(net, "itself4") == []
     assert os.listdir(os.path.dirname(firewall.record(REDS[0]))) == []
 
 
