@@ -127,14 +127,17 @@ def ask(net: HostNet, who: StandIn, to: str) -> bytes:
 
 
 def test_a_port_has_one_owner(net: HostNet, red: StandIn, blue: StandIn) -> None:
-    net.call(publishing.publish, [WEB], REDS, red.name, "101")
+    net.call(publishing.publish, [WEB], REDS, red.name)
     with pytest.raises(Exists) as refused:
-        net.call(publishing.publish, [Port(8081, 80), WEB], BLUES, blue.name, "102")
-    assert str(refused.value) == "cannot publish port 8080/tcp: it leads to 10.9.0.1 port 80, of 101"
+        net.call(publishing.publish, [Port(8081, 80), WEB], BLUES, blue.name)
+    assert str(refused.value) == "cannot publish port 8080/tcp: it leads to 10.9.0.1 port 80, of VE 101"
+    net.run("ip", "link", "set", "dev", red.name, "alias", "/elsewhere")  # by which it is of another state dir
+    with pytest.raises(Exists, match=r"of VE 101 of /elsewhere$"):
+        net.call(publishing.publish, [WEB], BLUES, blue.name)
     assert published(net) == {("tcp", 8080): RED}
     assert not os.path.exists(firewall.record(BLUES[0]))
-    net.call(publishing.publish, [WEB], REDS, red.name, "101")  # as it is
-    net.call(publishing.publish, [WEB_UDP], BLUES, blue.name, "102")
+    net.call(publishing.publish, [WEB], REDS, red.name)  # as it is
+    net.call(publishing.publish, [WEB_UDP], BLUES, blue.name)
     assert published(net) == {("tcp", 8080): RED, ("udp", 8080): BLUE}
 
 
