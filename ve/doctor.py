@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
-from ve import cgroups, leases, ledger, linknames, looparea, pool
+from ve import bridgeports, cgroups, firewall, leases, ledger, linknames, looparea, network, pool, ruleset
 from ve.errors import BrokenConfig, Error, Locked
 from ve.instance import Instance
 from ve.model import VEID_MAX
@@ -80,7 +80,7 @@ def examine(state: State, fix: bool) -> list[Trouble]:
             found += [each.trouble(veid, fix) for each in _of(Instance(state, veid), left)]
             if not state.exists(veid):
                 state.remove_lock(veid)
-    return found + [each.trouble(None, fix) for each in _half_written(state)]
+    return found + [each.trouble(None, fix) for each in (*_half_written(state), *_unguarded(state))]
 
 
 def _of(instance: Instance, left: list[str]) -> Iterator[_Finding]:
@@ -152,6 +152,21 @@ def _half_written(state: State) -> Iterator[_Finding]:
     for directory in (*(os.path.join(state.path, name) for name in _WRITTEN), state.run_dir):
         for path in asides(directory):
             yield _Finding(f"{path} was half written by who was killed", mend=partial(os.unlink, path))
+
+
+def _unguarded(state: State) -> Iterator[_Finding]:
+    """Somebody has flushed our rules while VEs run that they are for: only a start would make them again."""
+    names = [linknames.alternative_name(state.tag, veid) for veid in state.veids()]
+    linked = {name for name in names if leases.interface(name)}
+    ports = linked.intersection(_entries(os.path.join(pool.run_directory(), "guarded")))
+    looks: list[tuple[set[str], ruleset.Table, Callable[[], object]]] = [
+        (linked - ports, ruleset.INET, network.have_rules),
+        (ports, ruleset.BRIDGE, bridgeports.ensure),
+    ]
+    for theirs, table, mend in looks:
+        if theirs and firewall.is_lacking(table):
+            text = f"nothing keeps VEs to their own addresses: the table {table.family} ve is gone or changed"
+            yield _Finding(text, mend=mend)
 
 
 def _remains(state: State) -> dict[int, list[str]]:

@@ -151,10 +151,9 @@ def record(address: Address | str) -> str:
 
 
 class Record(NamedTuple):
-    """Which ports of the host lead to an address, and whose that is: by interface, and as people call it."""
+    """Which ports of the host lead to an address, and by which interface it was had."""
 
     interface: str = ""
-    owner: str = ""
     ports: tuple[Port, ...] = ()
 
 
@@ -170,10 +169,9 @@ def published() -> dict[Address, Record]:
 
 def read_record(address: Address | str) -> Record:
     """An empty one where nothing is led to it."""
-    whose, *lines = wholefile.read_small(record(address)).decode().splitlines() or [""]
-    interface, _, owner = whose.partition(" ")
+    interface, *lines = wholefile.read_small(record(address)).decode().splitlines() or [""]
     ports = (line.split() for line in lines)
-    return Record(interface, owner, tuple(Port(int(host), int(inside), kind) for host, inside, kind in ports))
+    return Record(interface, tuple(Port(int(host), int(inside), kind) for host, inside, kind in ports))
 
 
 def publishing(port: Port, address: Address) -> tuple[str, bytes, bytes]:
@@ -189,7 +187,7 @@ def itself(address: Address) -> nftables.Change:
 
 def _publishing_again() -> Iterator[str]:
     """What leads to those that live."""
-    for address, (interface, _, ports) in published().items():
+    for address, (interface, ports) in published().items():
         if has_route(address, interface):
             family = address.version
             yield f"add element inet ve itself{family} {{ {address} . {address} }}\n"

@@ -352,7 +352,7 @@ def publish(veid: int, given: Given, words: Sequence[str], before: Sequence[str]
     if words and not addresses:
         raise InvalidValue(f"cannot publish {words[0]} of {veid}: it has no address", "--ip")
     wanted, had = set(map(port, words)), set(map(port, before))
-    publishing.publish(sorted(wanted), addresses, given.interface, f"VE {veid}")
+    publishing.publish(sorted(wanted), addresses, given.interface)
     if had - wanted:
         publishing.unpublish(had - wanted, addresses)
 

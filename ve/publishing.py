@@ -12,7 +12,7 @@ import socket
 import struct
 from contextlib import contextmanager, suppress
 
-from ve import netlink, nftables, wholefile
+from ve import leases, netlink, nftables, wholefile
 from ve.addresses import Address
 from ve.errors import Exists, InUse, InvalidValue, NotSupported
 from ve.firewall import Record, alone, has_route, itself, publishing, read_record, record
@@ -36,14 +36,14 @@ Lead = tuple[Port, Address]  # to where a port of the host leads
 Fresh = list[tuple[Port, Address, "Lead | None"]]  # what leads where, and where of its own the same port led before
 
 
-def publish(ports: Iterable[Port], addresses: Sequence[Address], interface: str, owner: str = "") -> None:
+def publish(ports: Iterable[Port], addresses: Sequence[Address], interface: str) -> None:
     """Lead these ports of the host to the first IPv4 and the first IPv6 address of a VE, whose interface this is.
 
     From outside, from other VEs and the VE itself, and from the host itself: by 127.0.0.1 too, but not by [::1], which
-    the kernel does not forward.  One that led to another port or address of the VE's own leads to this one then.  owner
-    is what others are told who want the same.  All of it or, after Exists, InUse (a process of the host listens there),
-    InvalidValue or NotSupported, none.  After ensure(), when the addresses have their host routes: by these others see
-    that the VE lives, and a dead one's ports can be had.
+    the kernel does not forward.  One that led to another port or address of the VE's own leads to this one then.  All
+    of it or, after Exists, InUse (a process of the host listens there), InvalidValue or NotSupported, none.  After
+    ensure(), when the addresses have their host routes: by these others see that the VE lives, and a dead one's ports
+    can be had.
     """
     wanted = list(dict.fromkeys(ports))
     targets = [next((each for each in addresses if each.version == version), None) for version in (4, 6)]
@@ -64,7 +64,7 @@ def publish(ports: Iterable[Port], addresses: Sequence[Address], interface: str,
         before = {address: read_record(address) for address in firsts}
         try:
             for address, there in before.items():
-                _write(address, Record(interface, owner, tuple(dict.fromkeys((*there.ports, *wanted)))))
+                _write(address, Record(interface, tuple(dict.fromkeys((*there.ports, *wanted)))))
             nftables.change(*_changes(fresh), *(itself(address) for address in firsts))
             if targets[0]:
                 _route_localnet(interface)
@@ -133,10 +133,12 @@ def _forget_dead(address: Address) -> None:
 
 
 def _forget(address: Address) -> None:
+    """Its record stays until there is nothing that leads there: by that alone it is found."""
     there = read_record(address)
+    _take_out(address, there.ports)
     try:
-        _remove(address, there.ports)
-    finally:  # what cannot be done now cannot be done at the next look either
+        _end_all(address, there.ports)
+    finally:  # who cannot be told of connections now cannot be at the next look either
         _write(address, there._replace(ports=()))
 
 
@@ -156,21 +158,36 @@ def _own_lead(port: Port, address: Address, interface: str) -> Lead | None:
         return Port(port.host, inside, port.protocol), other
     if has_route(other, there.interface):
         what = f"cannot publish port {port.outer}: it leads to {other} port {inside}"
-        raise Exists(what + (f", of {there.owner}" if there.owner else ""), "another port")
+        raise Exists(f"{what}{_whose(other, interface)}", "another port")
     _forget(other)
     if nftables.find("inet", name, key):  # of one without a record
         nftables.change(nftables.gone("inet", name, key))
     return None
 
 
+def _whose(address: Address, asks: str) -> str:
+    """As who has this interface calls the VE that has the address."""
+    holder, own = leases.holder(address), leases.interface(asks)
+    return f", of {holder.named(own.state_dir if own else '')}" if holder else ""
+
+
 def _remove(address: Address, ports: Iterable[Port]) -> None:
-    """Those elements that lead there, whatever else is at those ports by now, and the connections by them."""
+    """What leads there by them, and the connections that are through."""
     ports = list(ports)
+    _take_out(address, ports)
+    _end_all(address, ports)
+
+
+def _take_out(address: Address, ports: Iterable[Port]) -> None:
+    """Those elements that lead there, whatever else is at those ports by now."""
     elements = [publishing(port, address) for port in ports]
     found = [(name, key, data, nftables.find("inet", name, key)) for name, key, data in elements]
     nftables.change(
         *(nftables.gone("inet", name, key) for name, key, data, there in found if there and there.data == data)
     )
+
+
+def _end_all(address: Address, ports: Iterable[Port]) -> None:
     for port in ports:
         _end_connections(port, address)
 
@@ -185,7 +202,7 @@ def _write(address: Address, wanted: Record) -> None:
     """What is to be found of it from now on: nothing where there are no ports."""
     if wanted.ports:
         os.makedirs(os.path.dirname(record(address)), 0o700, exist_ok=True)
-        lines = [f"{wanted.interface} {wanted.owner}"]
+        lines = [wanted.interface]
         lines += [f"{port.host} {port.inside} {port.protocol}" for port in wanted.ports]
         wholefile.write_whole(record(address), "\n".join(lines).encode(), durable=False)
         return

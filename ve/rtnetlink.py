@@ -212,9 +212,9 @@ def ask_there(fd: int, *messages: bytes) -> None:
 
 
 def look(which: str | int) -> memoryview:
-    """What the kernel tells of the interface of this name or number there; OSError, ENODEV, if there is none."""
+    """What the kernel tells of the interface of this name, alternative name or number there; OSError, ENODEV, if none."""
     with netlink.connect(socket.NETLINK_ROUTE) as channel:
         if isinstance(which, int):
             return netlink.get(channel, GETLINK, IFINFOMSG.pack(0, 0, which, 0, 0))
-        wanted = netlink.attribute(IFLA_IFNAME, which.encode() + b"\0")
+        wanted = netlink.attribute(_IFLA_ALT_IFNAME, which.encode() + b"\0")  # the other one takes 15 bytes alone
         return netlink.get(channel, GETLINK, IFINFOMSG.pack(0, 0, 0, 0, 0) + wanted)

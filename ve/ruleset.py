@@ -26,6 +26,9 @@ GATEWAY4, GATEWAY6 = venet.GATEWAYS[4], venet.GATEWAYS[6]
 #
 # A VE that talks to itself by way of the host must not see itself as the other end, and who sends from 127.0.0.0/8
 # gets no answer: the gateway is put in their place.  [::1] cannot be led elsewhere: IPv6 has no route_localnet.
+#
+# The kernel takes a dead VE's interface, and its route, before we take what leads there: from then on the way to that
+# address is the LAN's, or the default gateway's, and whoever answers there is a stranger.
 _INET = f"""
     set sent {{ type ifname; size 1048576; flags dynamic; counter; }}
     set received {{ type ifname; size 1048576; flags dynamic; counter; }}
@@ -49,12 +52,17 @@ _INET = f"""
     }}
     chain to_ves {{
         type filter hook postrouting priority 300; policy accept;
-        oifname != "{VES}" accept
+        oifname != "{VES}" goto elsewhere
         ip daddr {{ 224.0.0.0/4, 255.255.255.255 }} drop
         ip6 daddr ff00::/8 drop
         icmp type redirect drop
         icmpv6 type {{ 133-137 }} drop
         add @received {{ oifname }}
+    }}
+    chain elsewhere {{
+        ct status & dnat == 0 accept
+        ip daddr . ip daddr @itself4 drop
+        ip6 daddr . ip6 daddr @itself6 drop
     }}
     chain from_outside {{
         type nat hook prerouting priority dstnat; policy accept;
@@ -75,8 +83,8 @@ _INET = f"""
         oifname "{VES}" ip saddr 127.0.0.0/8 snat ip to {GATEWAY4}
         oifname "{VES}" ip saddr . ip daddr @itself4 snat ip to {GATEWAY4}
         oifname "{VES}" ip6 saddr . ip6 daddr @itself6 snat ip6 to {GATEWAY6}
-        oifname != "{VES}" ip saddr @masqueraded4 masquerade
-        oifname != "{VES}" ip6 saddr @masqueraded6 masquerade
+        iifname "{VES}" oifname != "{VES}" ip saddr @masqueraded4 masquerade
+        iifname "{VES}" oifname != "{VES}" ip6 saddr @masqueraded6 masquerade
     }}
 """
 

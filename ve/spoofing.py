@@ -54,7 +54,7 @@ def passed(pidfd: int, interface: str, mac: str, addresses: Sequence[Address]) -
         way = _way(interface, mac)
         for version in sorted({each.version for each in addresses}):
             own = next(each for each in addresses if each.version == version)
-            if why := _try(pidfd, interface, way, own):
+            if way and (why := _try(pidfd, interface, way, own)):
                 return why
     except OSError as error:
         if error.errno not in _GONE:
@@ -62,13 +62,15 @@ def passed(pidfd: int, interface: str, mac: str, addresses: Sequence[Address]) -
     return ""
 
 
-def _way(interface: str, mac: str) -> _Way:
+def _way(interface: str, mac: str) -> _Way | None:
+    """None for the port of a bridge that is there no more: by the table inet ve, the host takes nothing from it."""
     about = _about(interface)
     peer, master = (
         int.from_bytes(about.get(kind, b""), "little") for kind in (rtnetlink.IFLA_LINK, rtnetlink.IFLA_MASTER)
     )
     if not master:
-        return _Way(peer, netlink.mac(venet.MAC), netlink.mac(venet.MAC), "")
+        venets = netlink.mac(venet.MAC)
+        return _Way(peer, venets, venets, "") if about[rtnetlink.IFLA_ADDRESS] == venets else None
     bridge = socket.if_indextoname(master)
     return _Way(peer, netlink.mac(mac), _about(bridge)[rtnetlink.IFLA_ADDRESS], bridge)
 

@@ -411,6 +411,25 @@ def test_masqueraded_is_what_leaves_the_host_and_nothing_else(
     assert seen(_outside(net), "eth0", OUTSIDE[six]) == RED[six]
 
 
+@pytest.mark.parametrize("six", (False, True), ids=("IPv4", "IPv6"))
+def test_masqueraded_is_nothing_of_the_hosts_own(net: HostNet, six: bool) -> None:
+    """Of a pool on its own network, where it has two addresses and uses the one that the kernel would not choose."""
+    cidr, own = ("192.0.2.0/24", "2001:db8::/64")[six], ("192.0.2.2", HOST[1])[six]
+    net.run("ip", "address", "add", "192.0.2.2/24", "dev", "eth0")
+    net.run("ip", "address", "add", "2001:db8::2/64", "dev", "eth0", "nodad")
+    net.call(firewall.masquerade, [cidr])
+    family = socket.AF_INET6 if six else socket.AF_INET
+    with (
+        _outside(net)(socket.socket, family, socket.SOCK_DGRAM) as server,
+        net.call(socket.socket, family, socket.SOCK_DGRAM) as client,
+    ):
+        server.settimeout(PATIENCE)
+        server.bind((OUTSIDE[six], 1000))
+        client.bind((own, 0))
+        client.sendto(MARK, (OUTSIDE[six], 1000))
+        assert server.recvfrom(100)[1][0] == own
+
+
 def test_what_cannot_be_masqueraded(net: HostNet) -> None:
     for bad in ("10.9.0.1/24", "10.9.0.0", "x"):
         with pytest.raises(InvalidValue):

@@ -1,6 +1,7 @@
 """Ports of the host that lead into VEs: who gets there, from where, and who does not any more."""
 
 import contextlib
+import errno
 import json
 import os
 import socket
@@ -16,7 +17,7 @@ import pytest
 from tests.hostnet import HostNet
 from tests.kernel.netns import PATIENCE, StandIn, routed
 from tests.kernel.test_firewall import BLUE, HOST, OUTSIDE, RED, blue, elements, net, nothing, red
-from ve import firewall, publishing
+from ve import firewall, nftables, publishing
 from ve.errors import Exists, InUse, InvalidValue, NotSupported
 from ve.ports import Port
 
@@ -126,14 +127,17 @@ def ask(net: HostNet, who: StandIn, to: str) -> bytes:
 
 
 def test_a_port_has_one_owner(net: HostNet, red: StandIn, blue: StandIn) -> None:
-    net.call(publishing.publish, [WEB], REDS, red.name, "101")
+    net.call(publishing.publish, [WEB], REDS, red.name)
     with pytest.raises(Exists) as refused:
-        net.call(publishing.publish, [Port(8081, 80), WEB], BLUES, blue.name, "102")
-    assert str(refused.value) == "cannot publish port 8080/tcp: it leads to 10.9.0.1 port 80, of 101"
+        net.call(publishing.publish, [Port(8081, 80), WEB], BLUES, blue.name)
+    assert str(refused.value) == "cannot publish port 8080/tcp: it leads to 10.9.0.1 port 80, of VE 101"
+    net.run("ip", "link", "set", "dev", red.name, "alias", "/elsewhere")  # by which it is of another state dir
+    with pytest.raises(Exists, match=r"of VE 101 of /elsewhere$"):
+        net.call(publishing.publish, [WEB], BLUES, blue.name)
     assert published(net) == {("tcp", 8080): RED}
     assert not os.path.exists(firewall.record(BLUES[0]))
-    net.call(publishing.publish, [WEB], REDS, red.name, "101")  # as it is
-    net.call(publishing.publish, [WEB_UDP], BLUES, blue.name, "102")
+    net.call(publishing.publish, [WEB], REDS, red.name)  # as it is
+    net.call(publishing.publish, [WEB_UDP], BLUES, blue.name)
     assert published(net) == {("tcp", 8080): RED, ("udp", 8080): BLUE}
 
 
@@ -222,6 +226,25 @@ def test_a_published_port_never_reaches_a_stranger(net: HostNet, six: bool) -> N
             assert server.recv(100) == b"for the second"
 
 
+@pytest.mark.parametrize("six", (False, True), ids=("IPv4", "IPv6"))
+@pytest.mark.parametrize("who", ("host", "blue"))
+def test_a_dead_ones_port_does_not_lead_out_of_the_host(net: HostNet, blue: StandIn, who: str, six: bool) -> None:
+    """The kernel takes its interface before anybody takes the port; the LAN has somebody at its address."""
+    address, family = ("192.0.2.77", "2001:db8::77")[six], (socket.AF_INET, socket.AF_INET6)[six]
+    net.outside("ip", "address", "add", f"{address}/{128 if six else 32}", "dev", "eth0", *(["nodad"] if six else []))
+    with routed(net, 101, address) as dead:
+        net.call(publishing.publish, [WEB_UDP], [ip_address(address)], dead.name)
+    where = net.call if who == "host" else blue.call
+    with outside(net)(socket.socket, family, socket.SOCK_DGRAM) as stranger:
+        stranger.settimeout(PATIENCE)
+        stranger.bind(("", 80))
+        with where(socket.socket, family, socket.SOCK_DGRAM) as client:
+            with contextlib.suppress(PermissionError):  # what a dropped packet is to a sender of the host's
+                client.sendto(b"for the dead", (HOST[six], 8080))
+            client.sendto(b"for the stranger", (address, 80))
+        assert stranger.recv(100) == b"for the stranger"
+
+
 def test_of_two_that_had_an_address_the_dead_one_takes_nothing(net: HostNet) -> None:
     with routed(net, 101, RED[0]) as dead:
         net.call(publishing.publish, [WEB, Port(8081, 81)], REDS[:1], dead.name)
@@ -295,6 +318,29 @@ def test_a_kernel_that_does_not_tell_of_connections(
                 net.call(publishing.forget, each, red.name)
             net.call(publishing.forget, each, red.name)
     assert published(net) == {}
+    assert os.listdir(os.path.dirname(firewall.record(REDS[0]))) == []
+
+
+@pytest.mark.parametrize("verb", (publishing.forget, publishing.forget_dead))
+def test_what_the_kernel_does_not_take_out_is_still_known(
+    net: HostNet, monkeypatch: pytest.MonkeyPatch, verb: Callable[..., None]
+) -> None:
+    change = nftables.change
+
+    def fail(*changes: nftables.Change) -> None:
+        if any(each.name == "published4" for each in changes):
+            raise OSError(errno.ENOBUFS, os.strerror(errno.ENOBUFS))
+        change(*changes)
+
+    with routed(net, 101, RED[0]) as dead:
+        net.call(publishing.publish, [WEB], REDS[:1], dead.name)
+    words = (REDS[0], dead.name) if verb is publishing.forget else (REDS[0],)
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="buffer"):
+        patch.setattr(nftables, "change", fail)
+        net.call(verb, *words)
+    assert elements(net, "published4") != []
+    net.call(verb, *words)
+    assert elements(net, "published4") == elements(net, "itself4") == []
     assert os.listdir(os.path.dirname(firewall.record(REDS[0]))) == []
 
 

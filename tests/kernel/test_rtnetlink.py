@@ -37,6 +37,16 @@ def ip(before: list[str], *words: str) -> Any:
     return json.loads(subprocess.run([*before, "ip", "-j", *words], capture_output=True, check=True).stdout or "[]")
 
 
+def test_one_is_found_by_either_name(hostnet: HostNet) -> None:
+    with namespace() as inside:
+        index = pair(hostnet, inside)
+        for name in (NAME, f"long-name-of-{NAME}"):
+            assert rtnetlink.IFINFOMSG.unpack_from(hostnet.call(rtnetlink.look, name))[2] == index
+    with pytest.raises(OSError) as refused:
+        hostnet.call(rtnetlink.look, "long-name-of-nobody")
+    assert refused.value.errno == errno.ENODEV
+
+
 def test_a_pair_is_born_on_both_sides(hostnet: HostNet) -> None:
     with namespace() as inside:
         index = pair(hostnet, inside)

@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import re
 import signal
 from pathlib import Path
 
@@ -215,3 +216,36 @@ def test_what_leads_to_the_addresses_of_a_killed_start(
     assert hostnet.ve(host_dir, "doctor", "--fix").returncode == 0
     assert "10.9.0.77" not in hostnet.run("nft", "list", "map", "inet", "ve", "published4").stdout
     assert hostnet.ve(host_dir, "doctor").returncode == 0
+
+
+@pytest.mark.any_kernel
+@pytest.mark.parametrize("family", ["inet", "bridge"])
+@pytest.mark.parametrize("harm", ["flush ruleset", "flush table"])
+def test_rules_that_somebody_has_flushed(
+    bridged: HostNet, host: "ve.Host", host_dir: Path, veid: int, family: str, harm: str
+) -> None:
+    if family == "bridge":
+        host.create(veid, template="busybox", network="bridge:br0", addresses=["192.0.2.50/24"])
+    else:
+        host.create(veid, template="busybox", addresses=["10.9.0.77"])
+    bridged.output(host_dir, "start", veid)
+    try:
+        assert bridged.ve(host_dir, "doctor").returncode == 0
+        rules = bridged.run("nft", "-s", "list", "table", family, "ve").stdout
+        bridged.run("nft", *harm.split(), *([family, "ve"] if harm.endswith("table") else []))
+        done = bridged.ve(host_dir, "doctor", "--json")
+        [found] = json.loads(done.stdout)
+        text = f"nothing keeps VEs to their own addresses: the table {family} ve is gone or changed"
+        assert (done.returncode, found["veid"], found["text"]) == (1, None, text)
+        assert bridged.ve(host_dir, "doctor", "--fix").returncode == 0
+        assert without_counts(bridged.run("nft", "-s", "list", "table", family, "ve").stdout) == without_counts(rules)
+        assert bridged.ve(host_dir, "doctor").returncode == 0
+    finally:
+        bridged.ve(host_dir, "stop", "--fast", veid)
+    bridged.run("nft", "flush", "ruleset")
+    assert bridged.ve(host_dir, "doctor").returncode == 0
+
+
+def without_counts(rules: str) -> str:
+    """Who has sent something by now is an element, and another order of them is no other rule."""
+    return re.sub(r"\n\t\telements = \{[^}]*\}", "", rules)

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 import ve
-from tests.hostnet import HostNet
-from tests.verbs import commandline
+from tests.hostnet import HostNet, entering
+from tests.verbs import commandline, witness
 
 pytestmark = pytest.mark.any_kernel
 
@@ -53,6 +53,34 @@ def test_a_port_of_a_bridge(bridged: HostNet, start: Start, host_dir: Path, addr
     bridged.run("nft", "delete", "table", "bridge", "ve")
     status, why = verdict(bridged.ve(host_dir, "selftest", "--json", veid))
     assert status == "broken" and why.endswith("which is not its own, came as far as br0")
+
+
+@pytest.mark.parametrize("loses", ["ip link del br0", "ip link set {port} nomaster"])
+def test_a_port_without_its_bridge_is_cut_off(bridged: HostNet, start: Start, host_dir: Path, loses: str) -> None:
+    """Also from the host itself, of which it knows the end of its wire."""
+    veid = start(network="bridge:br0", addresses=["192.0.2.50/24"])
+    [port] = [each for each in json.loads(bridged.run("ip", "-j", "link").stdout) if each["ifname"].startswith("venet")]
+    bridged.run(*loses.format(port=port["ifname"]).split())
+    bridged.run("ip", "address", "replace", "192.0.2.1/24", "dev", "eth0")
+    assert verdict(bridged.ve(host_dir, "selftest", "--json", veid)) == ("held", "")
+    inside = entering(witness.init(host_dir, veid))
+    known = ["ip", "neigh", "replace", "192.0.2.1", "lladdr", port["address"], "dev", "eth0"]
+    subprocess.run([*inside, *known], check=True)
+    assert echoes(bridged, inside) == 0
+    bridged.run("nft", "flush", "ruleset")
+    assert echoes(bridged, inside) == 1
+
+
+def echoes(hostnet: HostNet, inside: list[str]) -> int:
+    """How many of its echo requests the host takes."""
+
+    def taken() -> int:
+        names, values = (line.split() for line in hostnet.run("grep", "^Icmp:", "/proc/net/snmp").stdout.splitlines())
+        return int(values[names.index("InEchos")])
+
+    before = taken()
+    subprocess.run([*inside, "ping", "-c1", "-W1", "192.0.2.1"], stdout=subprocess.DEVNULL, check=False)
+    return taken() - before
 
 
 @pytest.mark.parametrize("kind", ["macvlan", "device"])
