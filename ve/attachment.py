@@ -18,6 +18,7 @@ from ve.errors import Error, InUse, InvalidValue
 from ve.facts import boot_id
 from ve.model import Config
 from ve.network import Given
+from ve.ports import NO_ADDRESS
 from ve.shapes import ATTACHED, Shape
 from ve.state import State
 from ve.wholefile import read_small, write_whole
@@ -54,7 +55,7 @@ def _check_without(config: Config, kind: str) -> None:
     if kind == "bridge":
         raise InvalidValue(f"cannot use network {config.shape}: it has no address to send from")
     if config.publish:
-        raise InvalidValue(f"cannot publish {config.publish[0]} of {config.veid}: it has no address", "--ip")
+        raise InvalidValue(f"cannot publish {config.publish[0]} of {config.veid}: it has no address", NO_ADDRESS)
     if {*config.nameservers, *config.searchdomains} - {"inherit"}:
         why = "without addresses it has those of its template"
         raise InvalidValue(f"cannot give nameservers or searchdomains to {config.veid}: {why}")

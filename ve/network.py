@@ -36,7 +36,7 @@ from ve import (
 from ve.addresses import Address, Wish
 from ve.errors import InUse, InvalidValue
 from ve.facts import Facts
-from ve.ports import port
+from ve.ports import NO_ADDRESS, port
 from ve.state import State
 
 _SPEED = ("rate", "delay", "loss")
@@ -350,7 +350,7 @@ def publish(veid: int, given: Given, words: Sequence[str], before: Sequence[str]
     """
     addresses = given.held()
     if words and not addresses:
-        raise InvalidValue(f"cannot publish {words[0]} of {veid}: it has no address", "--ip")
+        raise InvalidValue(f"cannot publish {words[0]} of {veid}: it has no address", NO_ADDRESS)
     wanted, had = set(map(port, words)), set(map(port, before))
     publishing.publish(sorted(wanted), addresses, given.interface)
     if had - wanted:

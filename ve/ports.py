@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from ve.errors import InvalidValue
 
 PROTOCOLS = {"tcp": 6, "udp": 17}  # the kernel's numbers
+NO_ADDRESS = '--ip ADDRESS gives it one, --publish "" takes its ports away'  # the cure for who has ports alone
 _NUMBER = re.compile("[0-9]{1,9}")  # [0-9], as int() takes every script's digits
 _EXAMPLE = "8080:80 or 8080:80/udp"
 

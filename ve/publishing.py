@@ -16,7 +16,7 @@ from ve import leases, netlink, nftables, wholefile
 from ve.addresses import Address
 from ve.errors import Exists, InUse, InvalidValue, NotSupported
 from ve.firewall import Record, alone, has_route, itself, publishing, read_record, record
-from ve.ports import PROTOCOLS, Port
+from ve.ports import NO_ADDRESS, PROTOCOLS, Port
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def publish(ports: Iterable[Port], addresses: Sequence[Address], interface: str)
     if not wanted:
         return
     if not firsts:
-        raise InvalidValue(f"cannot publish {wanted[0]}: the VE has no address", "--ip")
+        raise InvalidValue(f"cannot publish {wanted[0]}: the VE has no address", NO_ADDRESS)
     with alone("what is published"):
         for address in firsts:
             _forget_dead(address)

@@ -212,7 +212,7 @@ def ask_there(fd: int, *messages: bytes) -> None:
 
 
 def look(which: str | int) -> memoryview:
-    """What the kernel tells of the interface of this name, alternative name or number there; OSError, ENODEV, if none."""
+    """What the kernel tells of the interface of this name, alternative one too, or number; OSError, ENODEV, if none."""
     with netlink.connect(socket.NETLINK_ROUTE) as channel:
         if isinstance(which, int):
             return netlink.get(channel, GETLINK, IFINFOMSG.pack(0, 0, which, 0, 0))

@@ -56,7 +56,7 @@ def change(instance: Instance, asked: dict[str, Any], save: bool, preset: Iterab
         words, asked = asked, _with_lists(instance.veid, asked, vars(before), known)
         wanted = _changed(before, asked)
         wanted.refuse_idle()
-        attachment.check(wanted)
+        attachment.check(wanted if save or not facts else _with_live(wanted, begun))
         begun = begun if facts else describe.begun_with(None, wanted)
         is_live = {begun["network"], wanted.network} <= {"", "routed"}  # what is not routed waits for the next start
         _refuse_lost(instance.veid, _waiting(asked, facts is not None, is_live), save)
@@ -99,6 +99,11 @@ def _with_lists(
     return found
 
 
+def _with_live(wanted: Config, begun: dict[str, Any]) -> Config:
+    """What a running VE is to have, beside what is kept: its ports lead to the addresses that it has by now."""
+    return replace(wanted, addresses=tuple(dict.fromkeys([*wanted.addresses, *begun["addresses"]])))
+
+
 def _reconnect(
     instance: Instance,
     init: tuple[Facts, int] | None,
@@ -125,7 +130,7 @@ def _reconnect(
     wanted = now | {name: lists[name] for name in _LIVE_OF_NETWORK if name in lists} | {"addresses": asked}
     wanted["publish"] = list(dict.fromkeys(wanted["publish"]))
     ports.check(wanted["publish"])
-    if asked:
+    if asked or network.given(facts).held():
         network.have_rules()
     had = network.as_it_is(network.given(facts), pidfd)
     given = network.widen(state, veid, had, facts.pid, pidfd, asked, undo, ephemeral=instance.ephemeral)

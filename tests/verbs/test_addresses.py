@@ -661,3 +661,17 @@ def test_a_rate_is_there_from_the_start_and_changes(forwarding: HostNet, host_di
     forwarding.output(host_dir, "set", web, "--rate", "")
     assert "rate" not in forwarding.run("tc", "qdisc", "show").stdout
     assert "vi" not in forwarding.run("ip", "-br", "link").stdout
+
+
+def test_ports_of_an_address_that_is_not_kept(hostnet: HostNet, host: "ve.Host", host_dir: Path, veid: int) -> None:
+    """And both can go when somebody has flushed the rules."""
+    host.create(veid, template="busybox")
+    for words in (("start", veid), ("set", veid, "--ip", "10.9.0.61"), ("set", veid, "--publish", "8061:80")):
+        hostnet.output(host_dir, *words)
+    assert "10.9.0.61 . 80" in hostnet.run("nft", "list", "map", "inet", "ve", "published4").stdout
+    refused = hostnet.ve(host_dir, "set", veid, "--ip-del", "all")
+    why = f"ve: cannot publish 8061:80 of {veid}: it has no address\nhint: --ip ADDRESS gives it one, --publish"
+    assert (refused.returncode, refused.stderr.startswith(why)) == (20, True), refused
+    hostnet.run("nft", "flush", "ruleset")
+    hostnet.output(host_dir, "set", veid, "--ip-del", "all", "--publish", "")
+    assert hostnet.run("ip", "route", "show", "10.9.0.61").stdout == ""
