@@ -15,6 +15,8 @@ from tests.kernel.netns import StandIn, routed
 from ve import bandwidth, rates
 from ve.errors import NotSupported
 
+pytestmark = pytest.mark.long  # what takes the emulated CPU minutes
+
 RED, BLUE = "10.9.0.1", "10.9.0.2"
 GATEWAY = "169.254.1.1"
 BUSY = pytest.mark.any_kernel  # an emulated CPU is too slow for iperf3, whatever the kernel

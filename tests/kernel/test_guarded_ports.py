@@ -16,6 +16,8 @@ from tests.kernel.netns import MARK, StandIn, sniffing, until_mark, wait_until
 from tests.kernel.test_firewall import elements
 from ve import bridgeports, firewall
 
+pytestmark = pytest.mark.long  # what takes the emulated CPU minutes
+
 OWN, OTHER, LAN = "02:00:00:00:00:01", "02:00:00:00:00:02", "02:00:00:00:00:09"
 ADDRESS, ADDRESS6, LINK = "10.1.0.1", "fd01::1", "fe80::ff:fe00:1"
 OTHERS, OTHERS6 = "10.1.0.2", "fd01::2"

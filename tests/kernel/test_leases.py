@@ -19,6 +19,8 @@ from tests.kernel.lessees import Lessee, nursery
 from ve import claims, errors, facts, netlink, network, pool
 from ve.state import State
 
+pytestmark = pytest.mark.long  # what takes the emulated CPU minutes
+
 New = Callable[[int], Lessee]
 PROCESSES = range(101, 121)
 

@@ -12,6 +12,8 @@ from tests.kernel.netns import StandIn, routed
 from tests.kernel.test_firewall import HOST, OUTSIDE, RED, pings
 from ve import check, otherfirewalls
 
+pytestmark = pytest.mark.long  # what takes the emulated CPU minutes
+
 DROPPING = {
     "iptables": "iptables-nft -P FORWARD DROP",
     "ip6tables": "ip6tables-nft -P FORWARD DROP",

@@ -21,6 +21,8 @@ from ve import firewall, nftables, publishing
 from ve.errors import Exists, InUse, InvalidValue, NotSupported
 from ve.ports import Port
 
+pytestmark = pytest.mark.long  # what takes the emulated CPU minutes
+
 __all__ = ["blue", "net", "red"]
 
 WEB, WEB_UDP = Port(8080, 80), Port(8080, 80, "udp")

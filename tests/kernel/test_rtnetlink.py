@@ -15,6 +15,8 @@ from tests.hostnet import HostNet, entering, namespace
 from ve import rtnetlink
 from ve.addresses import Address
 
+pytestmark = pytest.mark.long  # what takes the emulated CPU minutes
+
 NAME, MAC = "venetabcdefghi", "02:76:65:00:00:01"
 ADDRESSES = [ipaddress.ip_address(each) for each in ("10.9.0.7", "fd00::7")]
 

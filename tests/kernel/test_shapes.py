@@ -21,6 +21,8 @@ from ve import interfaces
 from ve.errors import InUse, InvalidValue, NotSupported
 from ve.interfaces import Device
 
+pytestmark = pytest.mark.long  # what takes the emulated CPU minutes
+
 MAC = interfaces.mac("ve", 101)
 STRANGE = "02:00:00:00:00:77"  # an Ethernet address that nobody has
 

@@ -18,6 +18,8 @@ from tests import hostnet as nets
 from tests.hostnet import HostNet
 from ve import wire
 
+pytestmark = pytest.mark.long  # what takes the emulated CPU minutes
+
 THERE = ["192.0.2.9", "2001:db8::9"]
 NOBODY = ["192.0.2.77", "2001:db8::77"]
 FAR = ["10.9.0.5", "fd00:9::5"]  # of a VE
