@@ -103,7 +103,7 @@ test-faults: setup-test ## every verb broken at each of its effects, twenty at o
 test-long: setup-vm ## what takes so long that make test leaves it out: some on this kernel, the rest on the stock one
 	@VE_TEST_ROUNDS=1000 $(BIN)/python -m pytest tests/kernel/test_leases.py -k rounds -s
 	@$(BIN)/python -m tests.vm $(KERNEL) tests/limits tests/kernel -m long $(PYTEST_ARGS)
-	@$(BIN)/python -m tests.vm $(KERNEL) tests/verbs -m "not any_kernel and not long" $(PYTEST_ARGS)
+	@$(BIN)/python -m tests.vm $(KERNEL) tests/verbs tests/attacks -m "not any_kernel and not long" $(PYTEST_ARGS)
 	@KERNEL=$(KERNEL) $(BIN)/python -m pytest tests/vm $(PYTEST_ARGS)
 
 .PHONY: bench

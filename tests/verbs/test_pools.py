@@ -212,7 +212,7 @@ BAD: dict[Words, tuple[int, str]] = {
     ("create", 7009, "--ip", "192.0.2.255"): (51, "it is a broadcast address of this host"),
     ("create", 7009, "--ip", "192.0.2.9"): (51, "this host sends by it to other networks"),
     ("create", 7009, "--ip", "auto:none"): (43, "cannot find pool none: there is none"),
-    ("create", 7009, "--ip", "auto", "--ip", "auto:sticky"): (20, "it is there twice"),
+    ("create", 7009, "--ip", "auto", "--ip", "auto:sticky"): (20, "it is there as auto already"),
     ("network", "add", "default", "--cidr", "10.8.0.0/24"): (44, "cannot add pool default: it exists"),
     ("network", "add", "web", "--cidr", "10.9.0.128/25"): (20, "10.9.0.128/25 overlaps 10.9.0.0/24 of pool default"),
     ("network", "add", "web", "--cidr", "10.8.0.0/31"): (20, "a /31 has no room for addresses"),

@@ -1,7 +1,7 @@
 """Run the tests on a stock Debian kernel: python -m tests.vm KERNEL [PYTEST ARGUMENT...]
 
-Without a path among them, the limits, each mechanism of the kernel's by itself, and the attacks, as far as they depend
-on the kernel: make test runs what is native at the same time, and has not the hour that the verbs take besides, on an
+Without a path among them, the limits, and each mechanism of the kernel's by itself, as far as they depend on it: make
+test runs what is native at the same time, and has not the hour that the verbs and the attacks take besides, on an
 emulated CPU.  Those and what survives a reboot are make test-long's.  The exit code is pytest's; 255 is a guest that
 died, 124 one that was ended for taking too long.
 """
@@ -15,7 +15,7 @@ from pathlib import Path
 from tests import debian
 from tests.vm import guest, kernel
 
-CHOSEN = ("tests/limits", "tests/kernel", "tests/attacks", "-m", "not any_kernel and not long")
+CHOSEN = ("tests/limits", "tests/kernel", "-m", "not any_kernel and not long")
 PYTEST = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-o", "timeout=900"]
 
 
