@@ -180,20 +180,11 @@ class State:
         else:
             veid = check_veid(int(key))
         if veid is None or not self.exists(veid):
-            if veid is not None:
-                self._forget(veid)
+            if veid is not None and (self.names(veid) or os.path.exists(self._lock_path(veid))):
+                with suppress(OSError):
+                    self._forget(veid)
             raise NotFound(f"cannot find VE {key}: there is none", hint=self._near(str(key)))
         return veid
-
-    def _forget(self, veid: int) -> None:
-        """Remove what a destroy left that was killed at its very end."""
-        names = self.names(veid)
-        if names or os.path.exists(self._lock_path(veid)):
-            with suppress(Locked, OSError), self.lock(veid, 0):
-                if not self._known(veid):
-                    for name in names:
-                        self.release_name(name, veid)
-                    self.remove_lock(veid)
 
     def _near(self, key: str) -> str:
         import difflib  # only who mistypes pays for it
@@ -237,19 +228,24 @@ class State:
             holder = _target(path)
             if holder == veid:
                 return True
-            if holder is not None and not self._free(path, holder):
+            if holder is not None and not self._forget(holder):
                 return False
         return False
 
-    def _free(self, path: str, holder: int) -> bool:
-        """Remove the link of a VE that is no more; False when there is such a VE, or when it is in the making."""
-        if self._known(holder):
+    def _forget(self, veid: int) -> bool:
+        """Remove the names and the lock of a VE that is no more: a destroy left them that was killed at its very end.
+
+        False when there is such a VE, or when it is in the making.
+        """
+        if self._known(veid):
             return False
         try:
-            with self.lock(holder, 0):  # one in the making has no conf yet, but is locked
-                if _target(path) == holder and not self._known(holder):
-                    os.unlink(path)
-                    self.remove_lock(holder)
+            with self.lock(veid, 0):  # one in the making has no conf yet, but is locked
+                if not self._known(veid):
+                    for name in self.names(veid):
+                        with suppress(FileNotFoundError):
+                            os.unlink(os.path.join(self.path, "name", name))
+                    self.remove_lock(veid)
             return True
         except Locked:
             return False
