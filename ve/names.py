@@ -15,31 +15,31 @@ if TYPE_CHECKING:
 SHOWN = "dev/pool"  # in the VE's root: where it sees the directory of its pool's hosts
 
 
-def shared_by(wishes: Sequence[str]) -> str:
-    """The first of its pools whose VEs find each other by name; "" for none, also of a pool that is none any more."""
+def shared_by(wishes: Sequence[str]) -> pool.Pool | None:
+    """The first of its pools whose VEs find each other by name; none of a pool that is none any more."""
     asked = [Wish.parse(text) for text in wishes]
     pools = pool.pools() if asked else []
     for wish in asked:
         found = [each for each in pools if (wish.address in each if wish.address else wish.pool == each.name)]
-        if names := [each.name for each in found if each.hosts]:
-            return names[0]
-    return ""
+        if shared := [each for each in found if each.hosts]:
+            return shared[0]
+    return None
 
 
 def binds(config: Config) -> tuple[tuple[str, str], ...]:
     """What of the host such a VE sees: the directory, and where in its root."""
-    name = shared_by(config.addresses)
-    return ((poolhosts.directory(name), SHOWN),) if name else ()
+    shared = shared_by(config.addresses)
+    return ((poolhosts.directory(shared.name), SHOWN),) if shared else ()
 
 
-def tell_others(wishes: Sequence[str], addresses: Sequence[Address], known: Sequence[str]) -> str:
-    """Let the VEs of its pool, whose name this gives, know a VE by these names; the addresses are what it is leased."""
+def tell_others(wishes: Sequence[str], addresses: Sequence[Address], known: Sequence[str]) -> bool:
+    """Let the VEs of its pool know a VE by these names, if they are to; the addresses are what it is leased."""
     shared = shared_by(wishes)
     if shared:
-        line, source = " ".join(resolver.known_as(known)), pool.get(shared)
-        own = {address: line for address in addresses if address in source and line}
-        poolhosts.update(shared, own, leases.holder)
-    return shared
+        line = " ".join(resolver.known_as(known))
+        own = {address: line for address in addresses if address in shared and line}
+        poolhosts.update(shared.name, own, leases.holder)
+    return shared is not None
 
 
 def wanted(config: Config, addresses: Sequence[Address], boots: bool) -> Names:
