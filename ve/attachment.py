@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from ipaddress import ip_address
 
-from ve import addresses, bridgeports, interfaces, linknames, network, rtnetlink, venet
+from ve import addresses, bridgeports, interfaces, leasing, linknames, network, rtnetlink, venet
 from ve.addresses import Wish
 from ve.errors import Error, InUse, InvalidValue
 from ve.facts import boot_id
@@ -22,8 +22,6 @@ from ve.ports import NO_ADDRESS
 from ve.shapes import ATTACHED, Shape
 from ve.state import State
 from ve.wholefile import read_small, write_whole
-
-_DYING = 2.0  # seconds within which the kernel gives back what was in a namespace that has no process any more
 
 
 def check(config: Config) -> None:
@@ -171,7 +169,7 @@ def look_after(state: State, veid: int) -> bool:
     device = _noted(state, veid)
     if not device:
         return True
-    deadline = time.monotonic() + _DYING
+    deadline = time.monotonic() + leasing.DYING
     try:
         while not (name := interfaces.give_back(None, device)) and not device.kind and time.monotonic() < deadline:
             time.sleep(0.01)  # the kernel tells nobody when it has taken a namespace apart

@@ -14,7 +14,7 @@ from ve.errors import InUse, InvalidValue
 from ve.facts import lives
 from ve.state import State
 
-DYING = 2.0  # seconds within which the kernel takes back the leases of a network namespace that has no process any more
+DYING = 2.0  # seconds within which the kernel takes back what was in a network namespace without a process
 _MANY = 32  # refusals after which it is cheaper to ask for all leases of the host than for one more
 
 
