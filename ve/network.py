@@ -237,11 +237,16 @@ def add(
         undo.callback(venet.remove, pidfd, new)
         venet.add(pidfd, before.interface, new)
         for link, address in neighbours:
-            forwarding.answer_on(link, address.version, f"cannot answer for {address} on {link}")
-            wire.proxy(link, address)
-            wire.announce(link, address)
+            _answer(link, address)
         undo.pop_all()
     return now
+
+
+def _answer(link: str, address: Address) -> None:
+    """For a VE, where its neighbours on this link ask for it."""
+    forwarding.answer_on(link, address.version, f"cannot answer for {address} on {link}")
+    wire.proxy(link, address)
+    wire.announce(link, address)
 
 
 def _give_back(interface: str, address: Address) -> None:
