@@ -67,7 +67,7 @@ class _Finding:
             self.mend()
         except (Error, OSError) as error:
             return Trouble(
-                veid, f"{self.text}; {error}", getattr(error, "hint", "") or "see the manual, chapter Trouble"
+                veid, f"{self.text}; {error}", getattr(error, "hint", "") or "see the manual, Troubleshooting"
             )
         return Trouble(veid, self.text, "", mended=True)
 
