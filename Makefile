@@ -9,6 +9,8 @@ KERNEL ?= 6.1
 PYTHON := $(firstword $(wildcard /usr/bin/python3) python3)
 VENV := .venv
 BIN := $(VENV)/bin
+# Some images set it, and every command that a test runs would be compiled again.  Empty is unset.
+export PYTHONDONTWRITEBYTECODE :=
 
 # python-prctl is compiled, pyseccomp calls libseccomp; the templates are made with the second line.
 PACKAGES := python3 python3-venv python3-dev gcc libc6-dev libcap-dev libseccomp2 \
