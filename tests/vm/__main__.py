@@ -6,7 +6,6 @@ emulated CPU.  Those and what survives a reboot are make test-long's.  The exit 
 died, 124 one that was ended for taking too long.
 """
 
-import compileall
 import signal
 import sys
 import tempfile
@@ -37,9 +36,6 @@ def run(version: str, arguments: list[str]) -> int:
         print("==> making the Debian template that is booted there, unless it is there already", flush=True)
         debian.archive()
     print(f"==> booting Debian's kernel {version} in software: half a minute to the first test", flush=True)
-    for each in ("ve", "tests"):  # the guest sees them read only, and would compile all at every command
-        compileall.compile_dir(each, quiet=1)
-    compileall.compile_file("cli.py", quiet=1)
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="ve-vm.", dir="/var/tmp") as place:
         disk = guest.make_disk(Path(place))
