@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +15,7 @@ from functools import partial
 from ve import bridgeports, cgroups, firewall, leases, ledger, linknames, looparea, network, pool, ruleset
 from ve.errors import BrokenConfig, Error, Locked
 from ve.instance import Instance
-from ve.model import VEID_MAX
+from ve.model import veid_named
 from ve.state import State
 from ve.wholefile import asides
 
@@ -175,8 +174,8 @@ def _remains(state: State) -> dict[int, list[str]]:
 
     def note(names: list[str], what: str) -> None:
         for name in names:
-            if re.fullmatch("[1-9][0-9]{0,9}", name) and int(name) <= VEID_MAX:
-                found.setdefault(int(name), []).append(what)
+            if veid := veid_named(name):
+                found.setdefault(veid, []).append(what)
 
     for name, what in _KEPT.items():
         note(_entries(os.path.join(state.path, name)), what)

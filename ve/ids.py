@@ -27,7 +27,7 @@ from contextlib import contextmanager, suppress
 from ve import lock
 from ve.errors import Error, NotSupported
 from ve.facts import lives
-from ve.model import VEID_MAX
+from ve.model import veid_named
 from ve.state import DEFAULT_DIR, DEFAULT_RUN_DIR, State
 from ve.wholefile import read_small, writing
 
@@ -166,12 +166,12 @@ class _Holder:
     def _named(self, number: int) -> "_Holder | None":
         """Whom a lease names; None for a text that names no VE, or no lease."""
         directory, _, name = (_text(self._link(number)) or "").rpartition("/")
-        found = re.fullmatch(r"([1-9][0-9]{0,9})\.toml", name)
-        if not found or int(found[1]) > VEID_MAX:
+        veid = veid_named(name, ".toml")
+        if veid is None:
             return None
         default = self.ephemeral and directory == DEFAULT_RUN_DIR
         place = DEFAULT_DIR if default else os.path.dirname(directory) or "/"
-        return _Holder(State(place), int(found[1]), self.ephemeral)
+        return _Holder(State(place), veid, self.ephemeral)
 
 
 # --- which ranges there are --------------------------------------------------------------------------------------
