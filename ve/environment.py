@@ -126,12 +126,12 @@ class Environment(Instance):
         """Under the VE's lock."""
         refused: ActionFailed | None = None
         with self.running("stop") as (facts, pidfd):
+            if self.cgroup.frozen():  # before a script that may want to execute something in it
+                self.cgroup.freeze(False)
             try:
                 actions.run(self.state, self.veid, "stop", f"/proc/{facts.pid}/root")
             except ActionFailed as error:  # a broken script shall not make a VE that nobody can stop
                 refused = error
-            if self.cgroup.frozen():
-                self.cgroup.freeze(False)
             patience = 0 if fast else timeout
             with attachment.coming_back(self.state, self.veid, facts.pid) as told:
                 orderly = shutdown.shut_down(self.veid, facts.pid, pidfd, self.cgroup, patience, self._halt)
