@@ -172,3 +172,23 @@ def test_who_hangs_in_the_kernel_is_named(
     env.start()
     env.stop(fast=True)
     assert not commandline.cgroup(host_dir, env.veid).exists()
+
+
+@pytest.mark.parametrize("where", ["before it is executed", "in what it executes"])
+def test_a_halt_command_that_hangs_in_the_kernel(
+    host_dir: Path,
+    crowd: Path,
+    where: str,
+    dead_server: Callable[..., "tuple[ve.Environment, subprocess.Popen[str]]"],
+) -> None:
+    """sysvinit is asked by a command, "init 0", which is a program of the VE's: here one that nobody answers for."""
+    env, server = dead_server({"sbin/init": crowd})
+    script = "#!/bin/sh\nread word </mnt/hello\n"
+    put_there = "mount --bind /mnt/hello /sbin/init"
+    if where.startswith("in "):
+        put_there = f"rm /sbin/init; printf '{script}' >/sbin/init; chmod 755 /sbin/init"
+    witness.shell(env, put_there)
+    assert os.readlink(f"/proc/{witness.init(host_dir, env.veid)}/exe").removesuffix(" (deleted)") == "/sbin/init"
+    done = commandline.run(host_dir, "stop", "--timeout", "0.5", env.veid)
+    assert (done.returncode, "outlive SIGKILL" in done.stderr) == (33, True)
+    assert server.stdout and server.stdout.readline() == "asked\n"
