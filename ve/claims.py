@@ -114,6 +114,26 @@ def claimed() -> list[tuple[Address, Claimant]]:
     return sorted(found, key=lambda each: _order(each[0]))
 
 
+def stray(state: State) -> list[tuple[int, str]]:
+    """Claims for a VE of this state dir that are not its: its VEID, and the claim's path."""
+    found = []
+    with contextlib.suppress(FileNotFoundError):
+        for name in sorted(os.listdir(os.path.join(directory(), "address"))):
+            with contextlib.suppress(ValueError):  # one in the making
+                address = ip_address(name)
+                claimant = _claimant(_text(_link(address)))
+                if claimant and claimant.state.path == state.path and not claimant.confirms(address):
+                    found.append((claimant.veid, _link(address)))
+    return found
+
+
+def remove_stray(state: State, path: str) -> None:
+    """Remove one of these, if it still is."""
+    with alone():
+        if path in (link for _, link in stray(state)):
+            os.unlink(path)
+
+
 def _order(address: Address) -> tuple[int, int]:
     return address.version, int(address)
 

@@ -12,11 +12,25 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
-from ve import bridgeports, cgroups, firewall, leases, ledger, linknames, looparea, network, pool, ruleset
+from ve import (
+    bridgeports,
+    cgroups,
+    claims,
+    firewall,
+    ids,
+    leases,
+    ledger,
+    linknames,
+    looparea,
+    network,
+    pool,
+    ruleset,
+)
 from ve.errors import BrokenConfig, Error, Locked
 from ve.instance import Instance
 from ve.model import veid_named
 from ve.state import State
+from ve.template import Templates
 from ve.wholefile import asides
 
 FIX = "ve doctor --fix"
@@ -79,7 +93,11 @@ def examine(state: State, fix: bool) -> list[Trouble]:
             found += [each.trouble(veid, fix) for each in _of(Instance(state, veid), left)]
             if not state.exists(veid):
                 state.remove_lock(veid)
-    return found + [each.trouble(None, fix) for each in (*_half_written(state), *_unguarded(state))]
+    told = {trouble.veid for trouble in found}  # of these it goes with the rest
+    found += [each.trouble(veid, fix) for veid, each in _stray(state) if veid not in told]
+    found.sort(key=lambda trouble: trouble.veid or 0)
+    of_none = (*_half_written(state), *_of_templates(state), *_unguarded(state))
+    return found + [each.trouble(None, fix) for each in of_none]
 
 
 def _of(instance: Instance, left: list[str]) -> Iterator[_Finding]:
@@ -144,6 +162,28 @@ def _ended(instance: Instance, left: list[str]) -> Iterator[_Finding]:
         of_a_run.append("an interface")
     if of_a_run:
         yield _Finding(f"it does not run, and left of it is: {', '.join(of_a_run)}", mend=instance.clear)
+
+
+def _stray(state: State) -> Iterator[tuple[int, _Finding]]:
+    """What this host keeps for a VE that has not got it; somebody removed or put back files by hand."""
+    rooms: list[tuple[str, list[tuple[int, str]], Callable[[State, str], None]]] = [
+        ("host ids", ids.stray(state), ids.remove_stray),
+        ("an address", claims.stray(state), claims.remove_stray),
+    ]
+    for what, found, remove in rooms:
+        for veid, path in found:
+            if state.is_locked(veid):
+                continue
+            yield veid, _Finding(f"claimed for it, and not its: {what}, by {path}", mend=partial(remove, state, path))
+
+
+def _of_templates(state: State) -> Iterator[_Finding]:
+    """What nobody can use of them, or has finished."""
+    store = Templates(state.template_dir, users=lambda _: ())
+    for path in store.left():
+        yield _Finding(f"{path} is half a template: who made or removed it was killed", mend=store.sweep)
+    for error in store.broken():
+        yield _Finding(str(error), error.hint or "bring it back from a backup, or `ve template remove` it")
 
 
 def _half_written(state: State) -> Iterator[_Finding]:

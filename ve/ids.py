@@ -27,7 +27,7 @@ from contextlib import contextmanager, suppress
 from ve import lock
 from ve.errors import Error, NotSupported
 from ve.facts import lives
-from ve.model import veid_named
+from ve.model import VEID_MIN, veid_named
 from ve.state import DEFAULT_DIR, DEFAULT_RUN_DIR, State
 from ve.wholefile import read_small, writing
 
@@ -82,6 +82,19 @@ def release(state: State, veid: int) -> None:
                 holder.drop()
 
 
+def stray(state: State) -> list[tuple[int, str]]:
+    """Leases that name a VE of this state dir and are not its: its VEID, and the lease's path."""
+    lookers = (_Holder(state, VEID_MIN, ephemeral) for ephemeral in (False, True))
+    return [found for looker in lookers for found in looker.stray()]
+
+
+def remove_stray(state: State, path: str) -> None:
+    """Remove one of these, if it still is."""
+    with _alone(os.path.dirname(path)):
+        if path in (link for _, link in stray(state)):
+            os.unlink(path)
+
+
 class _Holder:
     """A VE that has a lease, or wants one; but for what only looks, under the lock of the leases."""
 
@@ -125,6 +138,14 @@ class _Holder:
             return named is None or not named.confirms(number)
         except OSError:  # its state dir cannot be read just now, so it may well be there
             return False
+
+    def stray(self) -> Iterator[tuple[int, str]]:
+        """Of this kind."""
+        for name in sorted(os.listdir(self.leases) if os.path.isdir(self.leases) else ()):
+            number = veid_named(name)  # of a range, which is written as they are
+            named = self._named(number) if number else None
+            if number and named and named.state.path == self.state.path and self._is_nobodys(number):
+                yield named.veid, self._link(number)
 
     def confirms(self, number: int) -> bool:
         """Is the lease that names this VE its lease?  It holds its lock while it is made or destroyed."""

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 
 from ve import archive, rootfs
 from ve.distributions import BUILDERS
-from ve.errors import BrokenConfig, InUse, InvalidValue, TemplateNotFound, require_root
+from ve.errors import BrokenConfig, Error, InUse, InvalidValue, TemplateNotFound, require_root
 from ve.model import check_name
 from ve.staging import Progress, Staging, full_disk_named, shown
 
@@ -146,7 +146,7 @@ class Templates(Shelf):
     def list(self) -> builtins.list[Template]:
         """All versions, by name and number."""
         with suppress(OSError):  # what cannot be removed now keeps nobody from looking
-            self._sweep()
+            self.sweep()
         return super().list()
 
     @contextmanager
@@ -189,7 +189,7 @@ class Templates(Shelf):
         name, version = _parse(ref)
         require_root(f"cannot remove template {ref}")
         self._require()
-        self._sweep()
+        self.sweep()
         versions = self._versions(name) if version is None else [version]
         if not set(versions) & set(self._versions(name)):
             raise self._not_found(ref, name, self._versions(name))
@@ -204,7 +204,24 @@ class Templates(Shelf):
                     )
             for number in versions:
                 os.unlink(self._toml(name, number))
-        self._sweep()  # the tree without its metadata is garbage now, whoever dies in between
+        self.sweep()  # the tree without its metadata is garbage now, whoever dies in between
+
+    def left(self) -> builtins.list[str]:
+        """What the dead left in it, as paths: stagings that nobody locks, and trees without metadata."""
+        if not os.path.isdir(self.path):
+            return []
+        with ExitStack() as locks, self._locked():
+            stagings = [path for path in self._stagings() if _try_lock(path, locks)]
+            return stagings + [self._tree(name, each) for name in self._names() for each in self._orphans(name)]
+
+    def broken(self) -> Iterator[Error]:
+        """Why those versions cannot be used that cannot."""
+        for name in self._names():
+            for version in self._versions(name):
+                try:
+                    self._load(name, version)
+                except (TemplateNotFound, BrokenConfig) as error:
+                    yield error
 
     # ------------------------------------------------------------ making and clearing
 
@@ -218,7 +235,7 @@ class Templates(Shelf):
             os.makedirs(os.path.dirname(self.path), mode=0o711, exist_ok=True)
             with suppress(FileExistsError):
                 os.mkdir(self.path, 0o700)
-            self._sweep()
+            self.sweep()
             with self._locked():  # so that no sweep sees it without its lock
                 path = tempfile.mkdtemp(prefix=_NEW, dir=self.path)
                 lock = _flock(path, fcntl.LOCK_EX)
@@ -255,7 +272,7 @@ class Templates(Shelf):
         numbers = (int(entry) for entry in os.listdir(f"{self.path}/{name}") if entry.isdecimal())
         return [number for number in numbers if number not in known]
 
-    def _sweep(self) -> None:
+    def sweep(self) -> None:
         """Delete what the dead left: staging directories that nobody locks, trees without metadata, empty names."""
         if not os.path.isdir(self.path):
             return

@@ -16,7 +16,6 @@ from tests.programs import compiled
 from tests.verbs import commandline, witness
 from tests.verbs.test_action_scripts import put
 from tests.verbs.test_stop import with_script
-from ve import shutdown
 
 DEAF = "trap '' TERM INT HUP QUIT USR1 USR2 PWR RTMIN+3\n"
 # What its init does, in the end; what somebody says on the FIFO /told then.
@@ -94,7 +93,8 @@ def test_an_init_that_becomes_ready_late_is_asked_again(
     env = host.create(veid, template="busybox")
     tells(host_dir, env, "read word </told; trap 'exit 0' USR2; while :; do sleep 0.1; done")
     env.start()
-    fifo, sent = Path(f"/proc/{witness.init(host_dir, veid)}/root/told"), []
+    fifo = Path(f"/proc/{witness.init(host_dir, veid)}/root/told")
+    sent: list[int] = []
     send = signal.pidfd_send_signal
 
     def and_let_it_go_on(pidfd: int, number: int) -> None:
@@ -103,7 +103,7 @@ def test_an_init_that_becomes_ready_late_is_asked_again(
             fifo.write_text("go on\n")
         sent.append(number)
 
-    monkeypatch.setattr(shutdown.signal, "pidfd_send_signal", and_let_it_go_on)
+    monkeypatch.setattr(signal, "pidfd_send_signal", and_let_it_go_on)
     assert env.stop() is True
     assert len(sent) > 1 and set(sent) == {signal.SIGUSR2}
 
