@@ -30,7 +30,7 @@ from ve.errors import BrokenConfig, Error, Locked
 from ve.instance import Instance
 from ve.model import veid_named
 from ve.state import State
-from ve.template import Templates
+from ve.template import Store
 from ve.wholefile import asides
 
 FIX = "ve doctor --fix"
@@ -179,7 +179,7 @@ def _stray(state: State) -> Iterator[tuple[int, _Finding]]:
 
 def _of_templates(state: State) -> Iterator[_Finding]:
     """What nobody can use of them, or has finished."""
-    store = Templates(state.template_dir, users=lambda _: ())
+    store = Store(state.template_dir)
     for path in store.left():
         yield _Finding(f"{path} is half a template: who made or removed it was killed", mend=store.sweep)
     for error in store.broken():

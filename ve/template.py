@@ -130,8 +130,65 @@ class Shelf:
         return Template(name, version, tree, **facts)
 
 
-class Templates(Shelf):
-    """The store.  Its errors: TemplateNotFound, InUse, BadArchive, DiskFull, NotSupported (a program is missing).
+class Store(Shelf):
+    """The same, and what the dead left in it."""
+
+    def left(self) -> Sequence[str]:
+        """What the dead left in it, as paths: stagings that nobody locks, and trees without metadata."""
+        if not os.path.isdir(self.path):
+            return []
+        with ExitStack() as locks, self._locked():
+            stagings = [path for path in self._stagings() if _try_lock(path, locks)]
+            return stagings + [self._tree(name, each) for name in self._names() for each in self._orphans(name)]
+
+    def broken(self) -> Iterator[Error]:
+        """Why those versions cannot be used that cannot."""
+        for name in self._names():
+            for version in self._versions(name):
+                try:
+                    self._load(name, version)
+                except (TemplateNotFound, BrokenConfig) as error:
+                    yield error
+
+    def sweep(self) -> None:
+        """Delete what the dead left: staging directories that nobody locks, trees without metadata, empty names."""
+        if not os.path.isdir(self.path):
+            return
+        with ExitStack() as locks:
+            with self._locked():
+                self._disown()
+                stale = [path for path in self._stagings() if _try_lock(path, locks)]
+            for path in stale:  # we hold their locks, so that no other sweep begins on them; the store itself is free
+                _delete(path)
+
+    def _disown(self) -> None:
+        """Make stagings of the trees without metadata, and drop the names without versions; under the store's lock."""
+        for name in self._names():
+            for number in self._orphans(name):
+                os.rename(self._tree(name, number), f"{self.path}/{_NEW}{name}-{number}-{time.monotonic_ns()}")
+            with suppress(OSError):
+                os.rmdir(f"{self.path}/{name}")
+
+    def _stagings(self) -> Sequence[str]:
+        return [f"{self.path}/{entry}" for entry in os.listdir(self.path) if entry.startswith(_NEW)]
+
+    def _orphans(self, name: str) -> Sequence[int]:
+        """Trees without metadata: of a remove, or of an add that died between its two renames."""
+        known = self._versions(name)
+        numbers = (int(entry) for entry in os.listdir(f"{self.path}/{name}") if entry.isdecimal())
+        return [number for number in numbers if number not in known]
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        fd = _flock(self.path, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            os.close(fd)
+
+
+class Templates(Store):
+    """The store, to change: TemplateNotFound, InUse, BadArchive, DiskFull, NotSupported (a program is missing).
 
     list, add, build and remove first remove what the dead left in it.
     """
@@ -206,23 +263,6 @@ class Templates(Shelf):
                 os.unlink(self._toml(name, number))
         self.sweep()  # the tree without its metadata is garbage now, whoever dies in between
 
-    def left(self) -> builtins.list[str]:
-        """What the dead left in it, as paths: stagings that nobody locks, and trees without metadata."""
-        if not os.path.isdir(self.path):
-            return []
-        with ExitStack() as locks, self._locked():
-            stagings = [path for path in self._stagings() if _try_lock(path, locks)]
-            return stagings + [self._tree(name, each) for name in self._names() for each in self._orphans(name)]
-
-    def broken(self) -> Iterator[Error]:
-        """Why those versions cannot be used that cannot."""
-        for name in self._names():
-            for version in self._versions(name):
-                try:
-                    self._load(name, version)
-                except (TemplateNotFound, BrokenConfig) as error:
-                    yield error
-
     # ------------------------------------------------------------ making and clearing
 
     @contextmanager
@@ -265,42 +305,6 @@ class Templates(Shelf):
             _fsync(f"{self.path}/{name}")
             _fsync(self.path)
         return self._load(name, version)
-
-    def _orphans(self, name: str) -> Sequence[int]:
-        """Trees without metadata: of a remove, or of an add that died between its two renames."""
-        known = self._versions(name)
-        numbers = (int(entry) for entry in os.listdir(f"{self.path}/{name}") if entry.isdecimal())
-        return [number for number in numbers if number not in known]
-
-    def sweep(self) -> None:
-        """Delete what the dead left: staging directories that nobody locks, trees without metadata, empty names."""
-        if not os.path.isdir(self.path):
-            return
-        with ExitStack() as locks:
-            with self._locked():
-                self._disown()
-                stale = [path for path in self._stagings() if _try_lock(path, locks)]
-            for path in stale:  # we hold their locks, so that no other sweep begins on them; the store itself is free
-                _delete(path)
-
-    def _disown(self) -> None:
-        """Make stagings of the trees without metadata, and drop the names without versions; under the store's lock."""
-        for name in self._names():
-            for number in self._orphans(name):
-                os.rename(self._tree(name, number), f"{self.path}/{_NEW}{name}-{number}-{time.monotonic_ns()}")
-            with suppress(OSError):
-                os.rmdir(f"{self.path}/{name}")
-
-    def _stagings(self) -> Sequence[str]:
-        return [f"{self.path}/{entry}" for entry in os.listdir(self.path) if entry.startswith(_NEW)]
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        fd = _flock(self.path, fcntl.LOCK_EX)
-        try:
-            yield
-        finally:
-            os.close(fd)
 
     @contextmanager
     def _version_locked(self, name: str, version: int, how: int) -> Iterator[None]:
