@@ -81,7 +81,7 @@ def scene(box: "ve.Environment") -> Iterator[Scene]:
     with contextlib.ExitStack() as stack:
         yield Scene(box, stack)
     box.run(["true"], check=True)  # the next command, which removes the cgroups of callers that were killed
-    assert list(commandline.cgroup(Path(box.state.path), box.veid).glob("exec.[0-9]*")) == []
+    assert list(commandline.cgroup(Path(box.state.path), box.veid).glob("*/exec.[0-9]*")) == []
 
 
 def read_pids(caller: "subprocess.Popen[str]", count: int) -> list[int]:
