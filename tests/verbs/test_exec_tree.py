@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import select
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -94,6 +93,12 @@ def background(env: "ve.Environment") -> int:
     return int(witness.shell(env, "sleep 100000 >/dev/null 2>&1 & echo $!"))
 
 
+def finish(pidfd: int) -> None:
+    """All of it: the next command is to find its cgroup empty."""
+    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    assert commandline.has_ended(pidfd)
+
+
 @pytest.mark.parametrize("how", ENDS)
 def test_what_ends_it_ends_exactly_what_it_started(scene: Scene, how: str) -> None:
     begin, number, says = ENDS[how]
@@ -114,7 +119,7 @@ def test_what_ends_it_ends_exactly_what_it_started(scene: Scene, how: str) -> No
         assert commandline.has_ended(other, 0 if says else commandline.PATIENCE) == (not says)
         assert not any(commandline.has_ended(each, 0) for each in others)
         bystander.communicate()
-    witness.shell(scene.env, f"kill {left}")
+    finish(others[1])
 
 
 def test_its_middle_is_in_a_session_of_its_own(scene: Scene) -> None:
@@ -155,7 +160,7 @@ def test_when_the_middle_is_killed_too_the_next_command_ends_it(scene: Scene) ->
     assert not commandline.has_ended(tree[0], 0)  # in a session of its own, and of nobody's
     commandline.output(scene.dir, "exec", 7003, "true")
     assert all(commandline.has_ended(each) for each in tree) and not commandline.has_ended(bystander, 0)
-    witness.shell(scene.env, f"kill {left}")
+    finish(bystander)
 
 
 @pytest.mark.parametrize("end", ["os._exit(0)", "os.kill(os.getpid(), signal.SIGKILL)"], ids=["exit", "SIGKILL"])
@@ -181,5 +186,4 @@ print(pid, flush=True)
     for _ in range(2):
         commandline.output(scene.dir, "exec", 7003, "true")
         assert not commandline.has_ended(daemon, 0)
-    witness.shell(scene.env, f"kill {left}")
-    assert select.select([daemon], [], [], commandline.PATIENCE)[0]
+    finish(daemon)
