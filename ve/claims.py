@@ -9,7 +9,6 @@ making; any other is nobody's.  What only a running VE has is no claim but a lea
 
 import contextlib
 import os
-import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -17,7 +16,7 @@ from ipaddress import ip_address
 from ve.addresses import Address
 from ve.errors import InUse
 from ve.facts import lives
-from ve.model import VEID_MAX
+from ve.model import veid_named
 from ve.pool import alone, directory
 from ve.state import State
 
@@ -115,6 +114,26 @@ def claimed() -> list[tuple[Address, Claimant]]:
     return sorted(found, key=lambda each: _order(each[0]))
 
 
+def stray(state: State) -> list[tuple[int, str]]:
+    """Claims for a VE of this state dir that are not its: its VEID, and the claim's path."""
+    found = []
+    with contextlib.suppress(FileNotFoundError):
+        for name in sorted(os.listdir(os.path.join(directory(), "address"))):
+            with contextlib.suppress(ValueError):  # one in the making
+                address = ip_address(name)
+                claimant = _claimant(_text(_link(address)))
+                if claimant and claimant.state.path == state.path and not claimant.confirms(address):
+                    found.append((claimant.veid, _link(address)))
+    return found
+
+
+def remove_stray(state: State, path: str) -> None:
+    """Remove one of these, if it still is."""
+    with alone():
+        if path in (link for _, link in stray(state)):
+            os.unlink(path)
+
+
 def _order(address: Address) -> tuple[int, int]:
     return address.version, int(address)
 
@@ -131,8 +150,8 @@ def _drop(claimant: Claimant, keep: Collection[Address] = ()) -> None:
 
 def _claimant(target: str | None) -> Claimant | None:
     place, _, name = (target or "").rpartition("/conf/")
-    found = re.fullmatch(r"([1-9][0-9]{0,9})\.toml", name)
-    return Claimant(State(place or "/"), int(found[1])) if found and int(found[1]) <= VEID_MAX else None
+    veid = veid_named(name, ".toml")
+    return Claimant(State(place or "/"), veid) if veid else None
 
 
 def _link(address: Address) -> str:

@@ -8,16 +8,29 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
-from ve import bridgeports, cgroups, firewall, leases, ledger, linknames, looparea, network, pool, ruleset
+from ve import (
+    bridgeports,
+    cgroups,
+    claims,
+    firewall,
+    ids,
+    leases,
+    ledger,
+    linknames,
+    looparea,
+    network,
+    pool,
+    ruleset,
+)
 from ve.errors import BrokenConfig, Error, Locked
 from ve.instance import Instance
-from ve.model import VEID_MAX
+from ve.model import veid_named
 from ve.state import State
+from ve.template import Store
 from ve.wholefile import asides
 
 FIX = "ve doctor --fix"
@@ -80,7 +93,11 @@ def examine(state: State, fix: bool) -> list[Trouble]:
             found += [each.trouble(veid, fix) for each in _of(Instance(state, veid), left)]
             if not state.exists(veid):
                 state.remove_lock(veid)
-    return found + [each.trouble(None, fix) for each in (*_half_written(state), *_unguarded(state))]
+    told = {trouble.veid for trouble in found}  # of these it goes with the rest
+    found += [each.trouble(veid, fix) for veid, each in _stray(state) if veid not in told]
+    found.sort(key=lambda trouble: trouble.veid or 0)
+    of_none = (*_half_written(state), *_of_templates(state), *_unguarded(state))
+    return found + [each.trouble(None, fix) for each in of_none]
 
 
 def _of(instance: Instance, left: list[str]) -> Iterator[_Finding]:
@@ -147,6 +164,28 @@ def _ended(instance: Instance, left: list[str]) -> Iterator[_Finding]:
         yield _Finding(f"it does not run, and left of it is: {', '.join(of_a_run)}", mend=instance.clear)
 
 
+def _stray(state: State) -> Iterator[tuple[int, _Finding]]:
+    """What this host keeps for a VE that has not got it; somebody removed or put back files by hand."""
+    rooms: list[tuple[str, list[tuple[int, str]], Callable[[State, str], None]]] = [
+        ("host ids", ids.stray(state), ids.remove_stray),
+        ("an address", claims.stray(state), claims.remove_stray),
+    ]
+    for what, found, remove in rooms:
+        for veid, path in found:
+            if state.is_locked(veid):
+                continue
+            yield veid, _Finding(f"claimed for it, and not its: {what}, by {path}", mend=partial(remove, state, path))
+
+
+def _of_templates(state: State) -> Iterator[_Finding]:
+    """What nobody can use of them, or has finished."""
+    store = Store(state.template_dir)
+    for path in store.left():
+        yield _Finding(f"{path} is half a template: who made or removed it was killed", mend=store.sweep)
+    for error in store.broken():
+        yield _Finding(str(error), error.hint or "bring it back from a backup, or `ve template remove` it")
+
+
 def _half_written(state: State) -> Iterator[_Finding]:
     """What a writer left aside that was killed: nobody reads it."""
     for directory in (*(os.path.join(state.path, name) for name in _WRITTEN), state.run_dir):
@@ -175,8 +214,8 @@ def _remains(state: State) -> dict[int, list[str]]:
 
     def note(names: list[str], what: str) -> None:
         for name in names:
-            if re.fullmatch("[1-9][0-9]{0,9}", name) and int(name) <= VEID_MAX:
-                found.setdefault(int(name), []).append(what)
+            if veid := veid_named(name):
+                found.setdefault(veid, []).append(what)
 
     for name, what in _KEPT.items():
         note(_entries(os.path.join(state.path, name)), what)

@@ -78,6 +78,7 @@ class Middle:
         os.waitpid(joiner, 0)
         self._until(self.child)
         status = os.waitpid(pid, 0)[1]
+        _mark_ended(self.request["cgroup"])
         _remove(self.request["cgroup"])
         _end_as(status)
 
@@ -182,6 +183,14 @@ def _let_go_of_stdio() -> None:
     for fd in (0, 1, 2):
         os.dup2(null, fd)
     os.close(null)
+
+
+def _mark_ended(cgroup: bytes) -> None:
+    """What still runs in it is the VE's, even if near is gone before it asks how the command ended."""
+    try:
+        os.setxattr(cgroup, farside.ENDED, b"")
+    except OSError:
+        pass  # the whole VE was removed
 
 
 def _remove(cgroup: bytes) -> None:

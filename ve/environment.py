@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from ve.connection import Connection
     from ve.selftest import Verdict
 
+_HALTING = 5.0  # seconds for a command that tells an init to halt
+
 
 class Environment(Instance):
     """A VE and its verbs; made by Host.create, Host.get and Host.list.
@@ -126,12 +128,12 @@ class Environment(Instance):
         """Under the VE's lock."""
         refused: ActionFailed | None = None
         with self.running("stop") as (facts, pidfd):
+            if self.cgroup.frozen():  # before a script that may want to execute something in it
+                self.cgroup.freeze(False)
             try:
                 actions.run(self.state, self.veid, "stop", f"/proc/{facts.pid}/root")
             except ActionFailed as error:  # a broken script shall not make a VE that nobody can stop
                 refused = error
-            if self.cgroup.frozen():
-                self.cgroup.freeze(False)
             patience = 0 if fast else timeout
             with attachment.coming_back(self.state, self.veid, facts.pid) as told:
                 orderly = shutdown.shut_down(self.veid, facts.pid, pidfd, self.cgroup, patience, self._halt)
@@ -143,7 +145,15 @@ class Environment(Instance):
         return orderly
 
     def _halt(self, command: tuple[str, ...]) -> None:
-        self.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=10)
+        """Execute it in the VE; not waiting for one that hangs in the kernel, as who kills it then is our caller."""
+        null = subprocess.DEVNULL
+        process = self.popen(command, stdin=null, stdout=null, stderr=null, enter_timeout=_HALTING)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_HALTING)
+            return
+        process.kill()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_HALTING)
 
     def restart(self, timeout: float = 60.0) -> None:
         """Stop it if it runs, then start it; nobody else can come in between."""

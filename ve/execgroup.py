@@ -6,7 +6,8 @@ login) to where it counts sessions, and the kernel lets it do so only below its 
 that it cannot move wait for 100 seconds (tried with Debian's 252).  There a tree is ended as far as nobody moved it.
 
 So what a killed caller leaves can be found and told from what is in use: the process with this pid and start time is
-alive or it is not.  What a command leaves in the background when it ends by itself goes on in exec.left.
+alive or it is not.  What a command leaves in the background when it ends by itself goes on in exec.left; where its
+caller was gone by then, or did not ask how it ended, an attribute of its cgroup says that it had (farside.ENDED).
 """
 
 import contextlib
@@ -14,6 +15,7 @@ import itertools
 import os
 import re
 
+from ve import farside
 from ve.cgroups import Cgroup
 from ve.facts import process_start_time
 
@@ -56,9 +58,9 @@ def _move(source: str, destination: str) -> None:
 
 
 def sweep(cgroup: str) -> None:
-    """Remove what callers that were killed have left in the directory cgroup: their commands' trees are ended.
+    """Remove what callers that are gone have left in the directory cgroup: their commands' trees are ended.
 
-    Commands of callers that live, and what commands left in the background, go on.  So does what somebody else made
+    Commands of callers that live go on, and what those left that ended by themselves.  So does what somebody else made
     there: a VE's root may make cgroups beside those of logins, and call them as it likes.
     """
     for name in os.listdir(cgroup) if os.path.isdir(cgroup) else ():
@@ -70,10 +72,21 @@ def sweep(cgroup: str) -> None:
             pid, started = map(int, caller.groups())
             if process_start_time(pid) == started:
                 continue
+            if _has_ended(group.path):
+                set_free(group)
+                continue
             group.kill()
             group.wait_empty(PATIENCE)
         with contextlib.suppress(OSError):
             group.remove()
+
+
+def _has_ended(path: str) -> bool:
+    """Has the command of this cgroup ended by itself?"""
+    try:
+        return farside.ENDED in os.listxattr(path)
+    except FileNotFoundError:
+        return False
 
 
 def _is_ours(path: str) -> bool:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 codecs.lookup("utf-8")  # while it can be found; where the locale is another, nobody has loaded it yet
 SIGNALS = tuple(set(range(1, 65)) - {_signal.SIGKILL, _signal.SIGSTOP})  # what a process may do something about
 
+ENDED = "user.ve.ended"  # of the cgroup of a command that has ended by itself
+
 
 def send(channel: _socket.socket, *message: Any, fds: tuple[int, ...] = ()) -> bool:
     """False if nobody listens any more, be it that another thread has closed the channel meanwhile."""

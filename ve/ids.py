@@ -27,7 +27,7 @@ from contextlib import contextmanager, suppress
 from ve import lock
 from ve.errors import Error, NotSupported
 from ve.facts import lives
-from ve.model import VEID_MAX
+from ve.model import VEID_MIN, veid_named
 from ve.state import DEFAULT_DIR, DEFAULT_RUN_DIR, State
 from ve.wholefile import read_small, writing
 
@@ -82,6 +82,19 @@ def release(state: State, veid: int) -> None:
                 holder.drop()
 
 
+def stray(state: State) -> list[tuple[int, str]]:
+    """Leases that name a VE of this state dir and are not its: its VEID, and the lease's path."""
+    lookers = (_Holder(state, VEID_MIN, ephemeral) for ephemeral in (False, True))
+    return [found for looker in lookers for found in looker.stray()]
+
+
+def remove_stray(state: State, path: str) -> None:
+    """Remove one of these, if it still is."""
+    with _alone(os.path.dirname(path)):
+        if path in (link for _, link in stray(state)):
+            os.unlink(path)
+
+
 class _Holder:
     """A VE that has a lease, or wants one; but for what only looks, under the lock of the leases."""
 
@@ -126,6 +139,14 @@ class _Holder:
         except OSError:  # its state dir cannot be read just now, so it may well be there
             return False
 
+    def stray(self) -> Iterator[tuple[int, str]]:
+        """Of this kind."""
+        for name in sorted(os.listdir(self.leases) if os.path.isdir(self.leases) else ()):
+            number = veid_named(name)  # of a range, which is written as they are
+            named = self._named(number) if number else None
+            if number and named and named.state.path == self.state.path and self._is_nobodys(number):
+                yield named.veid, self._link(number)
+
     def confirms(self, number: int) -> bool:
         """Is the lease that names this VE its lease?  It holds its lock while it is made or destroyed."""
         return number in _numbers(self.record) and (self._is_there() or self.state.is_locked(self.veid))
@@ -166,12 +187,12 @@ class _Holder:
     def _named(self, number: int) -> "_Holder | None":
         """Whom a lease names; None for a text that names no VE, or no lease."""
         directory, _, name = (_text(self._link(number)) or "").rpartition("/")
-        found = re.fullmatch(r"([1-9][0-9]{0,9})\.toml", name)
-        if not found or int(found[1]) > VEID_MAX:
+        veid = veid_named(name, ".toml")
+        if veid is None:
             return None
         default = self.ephemeral and directory == DEFAULT_RUN_DIR
         place = DEFAULT_DIR if default else os.path.dirname(directory) or "/"
-        return _Holder(State(place), int(found[1]), self.ephemeral)
+        return _Holder(State(place), veid, self.ephemeral)
 
 
 # --- which ranges there are --------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from ve.limits import resolve as resolve_limits
 from ve.shapes import ATTACHED, Shape
 
 VEID_MIN, VEID_MAX = 1, 2147483644  # vzctl(8): 0 is the host, and a signed 32-bit int holds it
+_VEID = re.compile("[1-9][0-9]{0,9}")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,62}")
 _HOSTNAME = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9-]{1,63}(?<!-))*")
 _NUMBER = re.compile(r"[1-9][0-9]{0,8}")
@@ -167,6 +168,14 @@ def check_veid(veid: int) -> int:
     if not VEID_MIN <= veid <= VEID_MAX:
         raise InvalidValue(f"cannot use VEID {veid}: it is not in {VEID_MIN}..{VEID_MAX}")
     return veid
+
+
+def veid_named(name: str, ending: str = "") -> int | None:
+    """The VEID that a file of ours is called after: "101", or "101.toml" with that ending; None if it is no such."""
+    number = name.removesuffix(ending)
+    if number + ending != name or not _VEID.fullmatch(number) or int(number) > VEID_MAX:
+        return None
+    return int(number)
 
 
 def check_template(ref: str) -> str:

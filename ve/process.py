@@ -130,9 +130,11 @@ class Popen(subprocess.Popen[Any]):
                 if stream:
                     stream.close()
             self.kill()
-            subprocess.Popen.wait(self)
+            with contextlib.suppress(subprocess.TimeoutExpired):  # it hangs in the kernel: sweep() finds it later
+                subprocess.Popen.wait(self, execgroup.PATIENCE)
         self._close_terminal()
-        self._cgroup.wait_empty(execgroup.PATIENCE)
+        if self.returncode is not None:
+            self._cgroup.wait_empty(execgroup.PATIENCE)
         with contextlib.suppress(OSError):
             self._cgroup.remove()
 

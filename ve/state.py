@@ -17,7 +17,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from ve import lock
 from ve.errors import Exists, InvalidValue, Locked, NotFound
 from ve.facts import Facts, boot_id, dump_facts, parse_facts
-from ve.model import VEID_MAX, check_name, check_veid
+from ve.model import check_name, check_veid, veid_named
 from ve.wholefile import create_whole, read_small, remove_asides, write_whole, writing
 
 ACTIONS = ("premount", "mount", "start", "stop", "umount", "postumount")
@@ -143,8 +143,7 @@ class State:
     def veids(self) -> list[int]:
         """The VEIDs of all VEs, ephemeral ones too, in order."""
         found = [*_entries(os.path.join(self.path, "conf")), *_entries(self.run_dir)]
-        numbers = {int(match[1]) for name in found if (match := re.fullmatch(r"([1-9][0-9]{0,9})\.toml", name))}
-        return sorted(number for number in numbers if number <= VEID_MAX)
+        return sorted({veid for name in found if (veid := veid_named(name, ".toml"))})
 
     def conf_of(self, veid: int) -> str | None:
         """The VE's conf file, wherever it is; None when there is no such VE."""
@@ -305,4 +304,4 @@ def _target(link: str) -> int | None:
         text = os.readlink(link)
     except OSError:
         return None
-    return int(text) if re.fullmatch("[1-9][0-9]*", text) else None
+    return veid_named(text)

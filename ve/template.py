@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 
 from ve import archive, rootfs
 from ve.distributions import BUILDERS
-from ve.errors import BrokenConfig, InUse, InvalidValue, TemplateNotFound, require_root
+from ve.errors import BrokenConfig, Error, InUse, InvalidValue, TemplateNotFound, require_root
 from ve.model import check_name
 from ve.staging import Progress, Staging, full_disk_named, shown
 
@@ -130,8 +130,65 @@ class Shelf:
         return Template(name, version, tree, **facts)
 
 
-class Templates(Shelf):
-    """The store.  Its errors: TemplateNotFound, InUse, BadArchive, DiskFull, NotSupported (a program is missing).
+class Store(Shelf):
+    """The same, and what the dead left in it."""
+
+    def left(self) -> Sequence[str]:
+        """What the dead left in it, as paths: stagings that nobody locks, and trees without metadata."""
+        if not os.path.isdir(self.path):
+            return []
+        with ExitStack() as locks, self._locked():
+            stagings = [path for path in self._stagings() if _try_lock(path, locks)]
+            return stagings + [self._tree(name, each) for name in self._names() for each in self._orphans(name)]
+
+    def broken(self) -> Iterator[Error]:
+        """Why those versions cannot be used that cannot."""
+        for name in self._names():
+            for version in self._versions(name):
+                try:
+                    self._load(name, version)
+                except (TemplateNotFound, BrokenConfig) as error:
+                    yield error
+
+    def sweep(self) -> None:
+        """Delete what the dead left: staging directories that nobody locks, trees without metadata, empty names."""
+        if not os.path.isdir(self.path):
+            return
+        with ExitStack() as locks:
+            with self._locked():
+                self._disown()
+                stale = [path for path in self._stagings() if _try_lock(path, locks)]
+            for path in stale:  # we hold their locks, so that no other sweep begins on them; the store itself is free
+                _delete(path)
+
+    def _disown(self) -> None:
+        """Make stagings of the trees without metadata, and drop the names without versions; under the store's lock."""
+        for name in self._names():
+            for number in self._orphans(name):
+                os.rename(self._tree(name, number), f"{self.path}/{_NEW}{name}-{number}-{time.monotonic_ns()}")
+            with suppress(OSError):
+                os.rmdir(f"{self.path}/{name}")
+
+    def _stagings(self) -> Sequence[str]:
+        return [f"{self.path}/{entry}" for entry in os.listdir(self.path) if entry.startswith(_NEW)]
+
+    def _orphans(self, name: str) -> Sequence[int]:
+        """Trees without metadata: of a remove, or of an add that died between its two renames."""
+        known = self._versions(name)
+        numbers = (int(entry) for entry in os.listdir(f"{self.path}/{name}") if entry.isdecimal())
+        return [number for number in numbers if number not in known]
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        fd = _flock(self.path, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            os.close(fd)
+
+
+class Templates(Store):
+    """The store, to change: TemplateNotFound, InUse, BadArchive, DiskFull, NotSupported (a program is missing).
 
     list, add, build and remove first remove what the dead left in it.
     """
@@ -146,7 +203,7 @@ class Templates(Shelf):
     def list(self) -> builtins.list[Template]:
         """All versions, by name and number."""
         with suppress(OSError):  # what cannot be removed now keeps nobody from looking
-            self._sweep()
+            self.sweep()
         return super().list()
 
     @contextmanager
@@ -189,7 +246,7 @@ class Templates(Shelf):
         name, version = _parse(ref)
         require_root(f"cannot remove template {ref}")
         self._require()
-        self._sweep()
+        self.sweep()
         versions = self._versions(name) if version is None else [version]
         if not set(versions) & set(self._versions(name)):
             raise self._not_found(ref, name, self._versions(name))
@@ -204,7 +261,7 @@ class Templates(Shelf):
                     )
             for number in versions:
                 os.unlink(self._toml(name, number))
-        self._sweep()  # the tree without its metadata is garbage now, whoever dies in between
+        self.sweep()  # the tree without its metadata is garbage now, whoever dies in between
 
     # ------------------------------------------------------------ making and clearing
 
@@ -218,7 +275,7 @@ class Templates(Shelf):
             os.makedirs(os.path.dirname(self.path), mode=0o711, exist_ok=True)
             with suppress(FileExistsError):
                 os.mkdir(self.path, 0o700)
-            self._sweep()
+            self.sweep()
             with self._locked():  # so that no sweep sees it without its lock
                 path = tempfile.mkdtemp(prefix=_NEW, dir=self.path)
                 lock = _flock(path, fcntl.LOCK_EX)
@@ -248,42 +305,6 @@ class Templates(Shelf):
             _fsync(f"{self.path}/{name}")
             _fsync(self.path)
         return self._load(name, version)
-
-    def _orphans(self, name: str) -> Sequence[int]:
-        """Trees without metadata: of a remove, or of an add that died between its two renames."""
-        known = self._versions(name)
-        numbers = (int(entry) for entry in os.listdir(f"{self.path}/{name}") if entry.isdecimal())
-        return [number for number in numbers if number not in known]
-
-    def _sweep(self) -> None:
-        """Delete what the dead left: staging directories that nobody locks, trees without metadata, empty names."""
-        if not os.path.isdir(self.path):
-            return
-        with ExitStack() as locks:
-            with self._locked():
-                self._disown()
-                stale = [path for path in self._stagings() if _try_lock(path, locks)]
-            for path in stale:  # we hold their locks, so that no other sweep begins on them; the store itself is free
-                _delete(path)
-
-    def _disown(self) -> None:
-        """Make stagings of the trees without metadata, and drop the names without versions; under the store's lock."""
-        for name in self._names():
-            for number in self._orphans(name):
-                os.rename(self._tree(name, number), f"{self.path}/{_NEW}{name}-{number}-{time.monotonic_ns()}")
-            with suppress(OSError):
-                os.rmdir(f"{self.path}/{name}")
-
-    def _stagings(self) -> Sequence[str]:
-        return [f"{self.path}/{entry}" for entry in os.listdir(self.path) if entry.startswith(_NEW)]
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        fd = _flock(self.path, fcntl.LOCK_EX)
-        try:
-            yield
-        finally:
-            os.close(fd)
 
     @contextmanager
     def _version_locked(self, name: str, version: int, how: int) -> Iterator[None]:

@@ -129,7 +129,8 @@ class Overlay:
         if error.errno == errno.ESTALE:
             return NotSupported(
                 f"cannot mount {self.upper}: it belongs to another template or was copied without one",
-                hint="restore the template that it was made on",
+                hint="restore the template that it was made on; of a copy of both: remove the private area's work, and "
+                "`setfattr -x trusted.overlay.origin` its upper",
             )
         if error.errno == errno.EINVAL:
             return NotSupported(

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ve.errors import InvalidValue
-from ve.model import VEID_MAX, Config, Mount, check_hostname, check_name, check_template, check_veid
+from ve.model import VEID_MAX, Config, Mount, check_hostname, check_name, check_template, check_veid, veid_named
 from ve.options import parsed
 
 
@@ -26,6 +26,17 @@ def test_veids_that_are_no_numbers(veid: Any) -> None:
 
 def test_veids_at_the_edges() -> None:
     assert (check_veid(1), check_veid(VEID_MAX)) == (1, VEID_MAX)
+
+
+def test_files_that_are_called_after_a_veid() -> None:
+    assert (veid_named("101"), veid_named(str(VEID_MAX)), veid_named("101.toml", ".toml")) == (101, VEID_MAX, 101)
+
+
+@pytest.mark.parametrize(
+    "name", ["", "0", "01", "-1", "1_0", " 1", "1\n", "٣", "101.toml", str(VEID_MAX + 1), "9" * 5000]
+)
+def test_files_that_are_not(name: str) -> None:
+    assert veid_named(name) is None and veid_named(f"{name}.new", ".toml") is None
 
 
 @pytest.mark.parametrize("name", ["", "1", "1a", "-a", ".a", "a/b", "..", "a b", "a\n", "ä", "a" * 64, "a:1"])

@@ -1,5 +1,6 @@
 /* A file system in user space: fuse DIRECTORY mounts one there, with a file "hello", until it is unmounted.
  *
+ * fuse DIRECTORY mute never answers who reads that, and says "asked": then not even SIGKILL ends who waits for it.
  * It speaks the protocol of fuse(4) itself, as <linux/fuse.h> has it, and says "mounted" once the kernel has begun to.
  */
 #include <errno.h>
@@ -14,7 +15,7 @@
 
 enum { HELLO = 2 };
 static const char text[] = "from user space\n";
-static int device;
+static int device, mute;
 
 static void answer(const struct fuse_in_header *in, int error, const void *data, size_t size)
 {
@@ -28,7 +29,7 @@ static struct fuse_attr attributes(uint64_t node)
 {
 	struct fuse_attr of = {.ino = node, .nlink = 1, .mode = S_IFDIR | 0755};
 	if (node == HELLO) {
-		of.mode = S_IFREG | 0644;
+		of.mode = S_IFREG | 0755;
 		of.size = sizeof text - 1;
 	}
 	return of;
@@ -61,6 +62,11 @@ static void serve(const struct fuse_in_header *in, const void *argument)
 		break;
 	}
 	case FUSE_READ: {
+		if (mute) {
+			puts("asked");
+			fflush(stdout);
+			break;
+		}
 		const struct fuse_read_in *read = argument;
 		size_t left = read->offset < sizeof text - 1 ? sizeof text - 1 - read->offset : 0;
 		answer(in, 0, text + sizeof text - 1 - left, left < read->size ? left : read->size);
@@ -85,7 +91,8 @@ int main(int count, char **arguments)
 	ssize_t length;
 
 	device = open("/dev/fuse", O_RDWR);
-	if (count != 2 || device < 0) {
+	mute = count == 3 && !strcmp(arguments[2], "mute");
+	if (count < 2 || device < 0) {
 		perror("/dev/fuse");
 		return 1;
 	}

@@ -1,5 +1,6 @@
 """ve doctor: what does not agree is said, and mended without losing a VE's data."""
 
+import contextlib
 import fcntl
 import json
 import os
@@ -249,3 +250,81 @@ def test_rules_that_somebody_has_flushed(
 def without_counts(rules: str) -> str:
     """Who has sent something by now is an element, and another order of them is no other rule."""
     return re.sub(r"\n\t\telements = \{[^}]*\}", "", rules)
+
+
+# ---- what a host keeps for VEs, and templates ------------------------------------------------------------------------
+
+
+@pytest.mark.any_kernel
+def test_host_ids_of_one_that_was_removed_by_hand(host_dir: Path, make: Make) -> None:
+    """And of one that has others by now; those of another state dir are not ours to give back."""
+    env = make()
+    [lease] = witness.leases(host_dir, env.veid)
+    where, record = lease.parent, host_dir / f"lease/{env.veid}"
+    mine, no_ve, theirs = (where / str(number) for number in (30001, 30003, 30005))
+    mine.symlink_to(f"{host_dir}/conf/{env.veid}.toml")
+    no_ve.symlink_to(f"{host_dir}/conf/77.toml")
+    theirs.symlink_to(f"{host_dir}-of-others/conf/77.toml")
+    text = "claimed for it, and not its: host ids, by"
+    assert texts(host_dir) == {77: f"{text} {no_ve}", env.veid: f"{text} {mine}"}
+    mend(host_dir)
+    assert theirs.is_symlink() and not (mine.is_symlink() or no_ve.is_symlink())
+    theirs.unlink()
+    assert os.readlink(record) == lease.name and lease.is_symlink()
+
+
+@pytest.mark.any_kernel
+def test_an_address_of_one_that_was_removed_by_hand(
+    host_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Make
+) -> None:
+    monkeypatch.setenv("VE_NETWORK_DIR", str(tmp_path))
+    env = make(addresses=["10.9.0.77"])
+    claims = tmp_path / "address"
+    (claims / "10.9.0.78").symlink_to(f"{host_dir}/conf/{env.veid}.toml")
+    (claims / "10.9.0.79").symlink_to(f"{host_dir}-of-others/conf/{env.veid}.toml")
+    assert texts(host_dir) == {env.veid: f"claimed for it, and not its: an address, by {claims}/10.9.0.78"}
+    mend(host_dir)
+    assert sorted(path.name for path in claims.iterdir()) == ["10.9.0.77", "10.9.0.79"]
+
+
+@pytest.mark.any_kernel
+def test_half_a_template(host: "ve.Host", host_dir: Path, spare: str) -> None:
+    """Of an add that goes on nothing is said."""
+    store = Path(host.templates.path)
+    tree, staging, live = store / "spare/2", store / ".new-dead", store / ".new-live"
+    for path in (tree, staging, live):
+        (path / "etc").mkdir(parents=True)
+    with contextlib.ExitStack() as stack:
+        fd = os.open(live, os.O_RDONLY)
+        stack.callback(os.close, fd)
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        found = sorted(str(each["text"]) for each in troubles(host_dir))
+        assert found == [f"{path} is half a template: who made or removed it was killed" for path in (staging, tree)]
+        mend(host_dir)
+        assert live.exists() and not (tree.exists() or staging.exists())
+        assert host.templates.get(spare).path
+    live.joinpath("etc").rmdir()
+    live.rmdir()
+
+
+@pytest.mark.any_kernel
+@pytest.mark.parametrize("harm", ["its tree", "its metadata"])
+def test_a_template_that_nobody_can_use(host: "ve.Host", host_dir: Path, spare: str, make: Make, harm: str) -> None:
+    """It is said of the template and of the VE that was created from it."""
+    path = Path(host.templates.get(spare).path)
+    used = make(template=spare)
+    toml = path.with_name(f"{path.name}.toml")
+    if harm == "its tree":
+        path.rename(host_dir / "elsewhere")
+        text = f"cannot use template {spare}: its tree {path} is gone"
+    else:
+        kept = toml.read_bytes()
+        toml.write_text("[")
+        text = f"cannot read {toml}: "
+    assert {each["veid"] for each in troubles(host_dir, "--fix")} == {used.veid, None}
+    assert all(str(each["text"]).startswith(text) and each["cure"] for each in troubles(host_dir))
+    if harm == "its tree":
+        (host_dir / "elsewhere").rename(path)
+    else:
+        toml.write_bytes(kept)
+    assert troubles(host_dir, code=0) == []

@@ -468,6 +468,28 @@ def test_it_ends_with_the_process_that_made_it(host: "ve.Host", host_dir: Path, 
         witness.wait_empty(host_dir, veid)
 
 
+@pytest.mark.parametrize(
+    "end",
+    ["os._exit(0)", "os.abort()", "os.kill(os.getpid(), 15)", "os.execvp('true', ['true'])"],
+    ids=["exit", "abort", "SIGTERM", "exec of a program that ends"],
+)
+def test_it_ends_however_that_process_ends(host: "ve.Host", host_dir: Path, end: str) -> None:
+    """Without its with block: nothing of ours is asked any more."""
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(witness.nothing_changes(host_dir))
+        stack.callback(host.list)
+        owner = stack.enter_context(witness.python(OWNER.replace("{then}", "") + f"    {end}\n", host_dir))
+        assert owner.stdin and owner.stdout
+        veid = int(owner.stdout.readline())
+        known = commandline.processes(host_dir, veid)
+        pidfds = [stack.enter_context(commandline.watched(pid)) for pid in known.values()]
+        assert len(pidfds) >= 2
+        owner.stdin.close()
+        assert all(commandline.has_ended(pidfd) for pidfd in pidfds)
+        witness.wait_empty(host_dir, veid)
+        owner.wait()
+
+
 def is_bystander(pid: int) -> bool:
     """Of the children of the owner, one that is none of ours: not begun by the library."""
     words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")

@@ -1,0 +1,194 @@
+"""ve stop always returns, and what it stopped is gone: of VEs that do all they can to stay."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import ve
+from tests.hostnet import HostNet
+from tests.programs import compiled
+from tests.verbs import commandline, witness
+from tests.verbs.test_action_scripts import put
+from tests.verbs.test_stop import with_script
+
+DEAF = "trap '' TERM INT HUP QUIT USR1 USR2 PWR RTMIN+3\n"
+# What its init does, in the end; what somebody says on the FIFO /told then.
+UNRULY = {
+    "ignores every signal": ("echo deaf >/told; while :; do sleep 1000; done", "deaf\n"),
+    "forks endlessly": ("/bin/crowd bomb 300 >/told & while :; do sleep 1000; done", "full\n"),
+    "has 5000 processes": ("exec /bin/crowd 5000 >/told", "all\n"),
+}
+
+
+@pytest.fixture(scope="session")
+def crowd(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The program of crowd.c."""
+    return compiled(tmp_path_factory.mktemp("crowd") / "crowd", Path(__file__).with_name("crowd.c"))
+
+
+def tells(host_dir: Path, env: "ve.Environment", init: str) -> None:
+    """Give a VE an init that says on /told when it is as it is to be."""
+    with_script(host_dir, env, "sbin/init", f"#!/bin/sh\n{init}\n")
+    os.mkfifo(host_dir / f"private/{env.veid}/upper/told")
+
+
+def told(host_dir: Path, veid: int) -> str:
+    """The first who says something."""
+    with open(f"/proc/{witness.init(host_dir, veid)}/root/told") as fifo:
+        return fifo.readline()
+
+
+def run_as(base: int) -> list[int]:
+    """The processes of the host that have one of the ids of a VE, whatever cgroup or namespace they are in."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/status"):
+        try:
+            text = path.read_text()
+        except OSError:
+            continue
+        uid = int(re.findall(r"^Uid:\t(\d+)", text, re.MULTILINE)[0])
+        if base <= uid < base + 65536 and not re.search(r"^State:\tZ", text, re.MULTILINE):
+            found.append(int(path.parent.name))
+    return found
+
+
+def links(hostnet: HostNet) -> set[str]:
+    return set(hostnet.run("ip", "-o", "link").stdout.split("\n"))
+
+
+@pytest.mark.parametrize("frozen", [False, True], ids=["running", "frozen"])
+@pytest.mark.parametrize("kind", UNRULY)
+def test_it_returns_and_the_ve_is_gone(
+    hostnet: HostNet, host: "ve.Host", host_dir: Path, veid: int, crowd: Path, kind: str, frozen: bool
+) -> None:
+    env = host.create(veid, template="busybox", addresses=["10.9.0.77"])
+    init, word = UNRULY[kind]
+    tells(host_dir, env, DEAF + init)
+    env.copy_in(str(crowd), "/bin/crowd", archive=True)
+    before, mounted = links(hostnet), witness.mounts()
+    hostnet.output(host_dir, "start", veid)
+    base = witness.base(witness.init(host_dir, veid))
+    assert told(host_dir, veid) == word
+    assert len(run_as(base)) >= {"has 5000 processes": 5000}.get(kind, 2)
+    if frozen:
+        hostnet.output(host_dir, "freeze", veid)
+    done = hostnet.ve(host_dir, "stop", "--timeout", "0.5", veid)
+    late = "is stopped by a kill, as its own shutdown took too long"
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", f"{veid} {late}\n")
+    assert run_as(base) == []
+    assert not commandline.cgroup(host_dir, veid).exists() and not (host_dir / f"run/{veid}").exists()
+    assert (links(hostnet), witness.mounts()) == (before, mounted)
+
+
+def test_an_init_that_becomes_ready_late_is_asked_again(
+    host_dir: Path, host: "ve.Host", veid: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel drops what a PID 1 is sent that catches nothing yet."""
+    env = host.create(veid, template="busybox")
+    tells(host_dir, env, "read word </told; trap 'exit 0' USR2; while :; do sleep 0.1; done")
+    env.start()
+    fifo = Path(f"/proc/{witness.init(host_dir, veid)}/root/told")
+    sent: list[int] = []
+    send = signal.pidfd_send_signal
+
+    def and_let_it_go_on(pidfd: int, number: int) -> None:
+        send(pidfd, number)
+        if not sent:
+            fifo.write_text("go on\n")
+        sent.append(number)
+
+    monkeypatch.setattr(signal, "pidfd_send_signal", and_let_it_go_on)
+    assert env.stop() is True
+    assert len(sent) > 1 and set(sent) == {signal.SIGUSR2}
+
+
+def test_its_stop_script_finds_a_frozen_one_thawed(host: "ve.Host", host_dir: Path, veid: int) -> None:
+    """Or it could execute nothing in it."""
+    env = host.create(veid, template="busybox")
+    script = put(host_dir, veid, "stop", f"exec {commandline.VE} --state-dir {host_dir} exec {veid} true")
+    env.start()
+    env.freeze()
+    try:
+        done = commandline.run(host_dir, "stop", "--fast", veid)
+    finally:
+        script.unlink()
+    assert (done.returncode, done.stderr) == (0, f"{veid} is stopped\n")
+    assert not witness.runs(host_dir, veid)
+
+
+# ---- what not even SIGKILL ends --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def dead_server(
+    host: "ve.Host", host_dir: Path, veid: int, tmp_path: Path
+) -> Iterator[Callable[..., "tuple[ve.Environment, subprocess.Popen[str]]"]]:
+    """dead_server({"bin/a": program}): a VE at whose /mnt is a file system of a server outside, which answers no read.
+
+    The server says "asked" when somebody waits for one.
+    """
+    servers: list[subprocess.Popen[str]] = []
+
+    def begin(programs: dict[str, Path] | None = None) -> "tuple[ve.Environment, subprocess.Popen[str]]":
+        env = host.create(veid, template="busybox", profiles=["fuse"])
+        fuse = compiled(tmp_path / "fuse", Path(__file__).with_name("fuse.c"))
+        for path, program in {"bin/fuse": fuse, **(programs or {})}.items():
+            inside = host_dir / f"private/{veid}/upper/{path}"  # not where a link leads
+            inside.parent.mkdir(exist_ok=True)
+            shutil.copy(program, inside)
+        env.start()
+        words = ["nsenter", f"--target={witness.init(host_dir, veid)}", "--mount", "/bin/fuse", "/mnt", "mute"]
+        servers.append(subprocess.Popen(words, stdout=subprocess.PIPE, text=True))
+        assert servers[0].stdout and servers[0].stdout.readline() == "mounted\n"
+        return env, servers[0]
+
+    yield begin
+    for server in servers:
+        server.kill()
+        server.communicate()
+    witness.wait_empty(host_dir, veid)
+
+
+def test_who_hangs_in_the_kernel_is_named(
+    host_dir: Path, dead_server: Callable[..., "tuple[ve.Environment, subprocess.Popen[str]]"]
+) -> None:
+    env, server = dead_server()
+    witness.shell(env, "cat /mnt/hello >/dev/null 2>&1 &")
+    assert server.stdout and server.stdout.readline() == "asked\n"
+    [pid] = [pid for pid in commandline.processes(host_dir, env.veid).values() if witness.status(pid)["Name"] == "cat"]
+    done = commandline.run(host_dir, "stop", "--fast", env.veid)
+    assert done.returncode == 33
+    named = re.match(rf"ve: cannot stop {env.veid}: (\d+) processes outlive SIGKILL: (.*)\n", done.stderr)
+    assert named and str(pid) in named[2].split()
+    server.kill()
+    server.wait()
+    witness.wait_empty(host_dir, env.veid)
+    env.start()
+    env.stop(fast=True)
+    assert not commandline.cgroup(host_dir, env.veid).exists()
+
+
+@pytest.mark.parametrize("where", ["before it is executed", "in what it executes"])
+def test_a_halt_command_that_hangs_in_the_kernel(
+    host_dir: Path,
+    crowd: Path,
+    where: str,
+    dead_server: Callable[..., "tuple[ve.Environment, subprocess.Popen[str]]"],
+) -> None:
+    """sysvinit is asked by a command, "init 0", which is a program of the VE's: here one that nobody answers for."""
+    env, server = dead_server({"sbin/init": crowd})
+    script = "#!/bin/sh\nread word </mnt/hello\n"
+    put_there = "mount --bind /mnt/hello /sbin/init"
+    if where.startswith("in "):
+        put_there = f"rm /sbin/init; printf '{script}' >/sbin/init; chmod 755 /sbin/init"
+    witness.shell(env, put_there)
+    assert os.readlink(f"/proc/{witness.init(host_dir, env.veid)}/exe").removesuffix(" (deleted)") == "/sbin/init"
+    done = commandline.run(host_dir, "stop", "--timeout", "0.5", env.veid)
+    assert (done.returncode, "outlive SIGKILL" in done.stderr) == (33, True)
+    assert server.stdout and server.stdout.readline() == "asked\n"
