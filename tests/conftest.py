@@ -287,6 +287,7 @@ def state_dir(_test_dir: Path) -> Iterator[Path]:
 # ---- VEs ------------------------------------------------------------------------------------------------------------
 
 _veids = itertools.count(101)
+_hosts: "list[HostNet]" = []
 
 
 @pytest.fixture(scope="session")
@@ -307,7 +308,10 @@ def host(host_dir: Path) -> "ve.Host":
 def veid(host: "ve.Host", host_dir: Path) -> Iterator[int]:
     veid = next(_veids)
     yield veid
-    _end(host, veid)
+    if _hosts:  # where it was started, if it has an address
+        _hosts[-1].call(_end, host, veid)
+    else:
+        _end(host, veid)
     left = [str(path) for name in ("private", "root") if (path := host_dir / name / str(veid)).exists()]
     assert not left, f"destroy left {left}"
 
@@ -348,7 +352,9 @@ def hostnet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "Iterator[HostNe
 
     monkeypatch.setenv("VE_NETWORK_DIR", os.fspath(tmp_path / "network"))
     with hostnet.made() as network:
+        _hosts.append(network)
         yield network
+        _hosts.remove(network)
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from ve import (
     journal,
     launch,
     ledger,
+    network,
     outfit,
     process,
     settings,
@@ -116,8 +117,9 @@ class Environment(Instance):
     def stop(self, timeout: float = 60.0, fast: bool = False) -> bool:
         """Shut it down through its own init, and kill it timeout seconds later, or at once if fast.
 
-        True if it went by itself.  A frozen one is thawed first.  NotRunning, StopFailed.  ActionFailed if an action
-        script failed, InUse if its device is lost, or not as it was on the host: it is stopped all the same.
+        True if it went by itself.  A frozen one is thawed first.  NotRunning, StopFailed; NotSupported where its
+        interface is in another network namespace than ours.  ActionFailed if an action script failed, InUse if its
+        device is lost, or not as it was on the host: it is stopped all the same.
         """
         with self.locked():
             return self._stop(timeout, fast)
@@ -126,6 +128,7 @@ class Environment(Instance):
         """Under the VE's lock."""
         refused: ActionFailed | None = None
         with self.running("stop") as (facts, pidfd):
+            network.refuse_elsewhere(self.state, self.veid)
             try:
                 actions.run(self.state, self.veid, "stop", f"/proc/{facts.pid}/root")
             except ActionFailed as error:  # a broken script shall not make a VE that nobody can stop

@@ -118,6 +118,8 @@ def _reconnect(
     What it is to lose it has still: _let_go() takes that, when nothing can be refused any more.
     """
     state, veid = instance.state, instance.veid
+    if init:
+        network.refuse_elsewhere(state, veid)
     lists = _with_lists(veid, words, now, known)
     asked = tuple(dict.fromkeys(lists.get("addresses", now["addresses"]))) if init else ()
     addresses.check(asked)
