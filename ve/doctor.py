@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
-from ve import bridgeports, cgroups, firewall, leases, ledger, linknames, looparea, network, pool, ruleset
+from ve import bridgeports, cgroups, leases, ledger, linknames, looparea, network, pool, ruleset
 from ve.errors import BrokenConfig, Error, Locked
 from ve.instance import Instance
 from ve.model import VEID_MAX
@@ -164,7 +164,7 @@ def _unguarded(state: State) -> Iterator[_Finding]:
         (ports, ruleset.BRIDGE, bridgeports.ensure),
     ]
     for theirs, table, mend in looks:
-        if theirs and firewall.is_lacking(table):
+        if theirs and ruleset.is_lacking(table):
             text = f"nothing keeps VEs to their own addresses: the table {table.family} ve is gone or changed"
             yield _Finding(text, mend=mend)
 

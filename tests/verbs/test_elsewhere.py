@@ -70,10 +70,11 @@ def test_what_one_has_left_that_was_killed_is_not_forgotten(
     assert had(bridged) == []
 
 
-def test_no_address_is_given_from_there(host_dir: Path, hostnet: HostNet, host: "ve.Host", veid: int) -> None:
+def test_no_address_is_given_or_tried_from_there(host_dir: Path, hostnet: HostNet, host: "ve.Host", veid: int) -> None:
     host.create(veid, template="busybox", addresses=["10.9.0.5"])
     hostnet.output(host_dir, "start", veid)
     refused(host_dir, "set", veid, "--ip-add", "10.9.0.6")
+    refused(host_dir, "selftest", veid)
     assert host.get(veid).addresses == ["10.9.0.5"]
     assert commandline.output(host_dir, "exec", veid, "echo", "is as before") == "is as before\n"
     commandline.output(host_dir, "set", veid, "--hostname", "red")
