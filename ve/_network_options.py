@@ -13,7 +13,7 @@ Addresses = Annotated[
     typer.Option(
         "--ip",
         metavar="ADDRESS",
-        help="An address; auto[:POOL] for one of a pool while it runs, auto:POOL:sticky for good; repeatable.",
+        help="An address; auto[:POOL][:4|6] for one of a pool while it runs, with :sticky for good; repeatable.",
         autocompletion=complete_address,
     ),
 ]

@@ -123,9 +123,9 @@ def claim(state: State, veid: int, wishes: Sequence[str], had: Container[str] = 
 
 def _refuse_lacking(veid: int, asked: Iterable[Wish]) -> None:
     for wish in asked:
-        versions = (wish.address.version,) if wish.address else pool.get(wish.pool).versions
-        for version in versions:
-            venet.require(version, f"cannot give {wish} to {veid}")
+        cannot = f"cannot give {wish} to {veid}"
+        for version in (wish.address.version,) if wish.address else pool.families(wish, cannot):
+            venet.require(version, cannot)
 
 
 def _await_way(claimant: claims.Claimant, address: Address) -> None:
@@ -143,9 +143,10 @@ def _kept(claimant: claims.Claimant, asked: Iterable[Wish]) -> list[Address]:
     So it is with a copy of a state dir, as the original keeps its addresses.
     """
     claimed = claimant.claims()
-    sticky = {wish.pool for wish in asked if wish.sticky} if claimed else set()
-    pools = [each for each in pool.pools() if each.name in sticky] if sticky else []
-    of_pools = [address for address in claimed if any(address in each for each in pools)]
+    sticky = [wish for wish in asked if wish.sticky] if claimed else []
+    pools = {each.name: each for each in pool.pools()} if sticky else {}
+    wanted = [(pools[wish.pool], wish.family) for wish in sticky if wish.pool in pools]
+    of_pools = [each for each in claimed if any(each in one and family in (0, each.version) for one, family in wanted)]
     return [address for address in of_pools if leasing.is_free(claimant, address)]
 
 

@@ -15,7 +15,7 @@ from itertools import count
 from math import gcd
 
 from ve import lock
-from ve.addresses import Address, Network, network
+from ve.addresses import Address, Network, Wish, network
 from ve.errors import BrokenConfig, Exists, InvalidValue, NotFound, nearest
 from ve.model import check_name
 from ve.state import DEFAULT_DIR, DEFAULT_RUN_DIR
@@ -129,6 +129,14 @@ def _find(name: str) -> Pool | None:
     path = _path(name)
     data = read_small(path)
     return _parse(name, path, data) if data or os.path.exists(path) else None
+
+
+def families(wish: Wish, cannot: str) -> tuple[int, ...]:
+    """Those of which it is to get an address of its pool.  InvalidValue if that lacks the one; NotFound."""
+    versions = get(wish.pool).versions
+    if wish.family and wish.family not in versions:
+        raise InvalidValue(f"{cannot}: pool {wish.pool} has no IPv{wish.family}", f"ve network show {wish.pool}")
+    return (wish.family,) if wish.family else versions
 
 
 def exists(name: str) -> bool:
