@@ -60,6 +60,12 @@ AddAddresses = Annotated[
 RemoveAddresses = Annotated[
     Texts, typer.Option("--ip-del", metavar="ADDRESS|all", help="One less, as it was given; repeatable.")
 ]
+AddPublish = Annotated[
+    Texts, typer.Option("--publish-add", metavar="HOSTPORT:PORT[/udp]", help="One more; repeatable.")
+]
+RemovePublish = Annotated[
+    Texts, typer.Option("--publish-del", metavar="HOSTPORT:PORT[/udp]|all", help="One less; repeatable.")
+]
 NewPool = Annotated[str, typer.Argument(metavar="NAME", help="That of --ip auto is default.")]
 Pool = Annotated[str, typer.Argument(metavar="NAME", help="A pool.", autocompletion=complete_pool)]
 Cidrs = Annotated[

@@ -52,7 +52,7 @@ class Changes(Options, total=False):
     add_addresses: Iterable[str]
     remove_addresses: Iterable[str]  # ["all"]: all that there are
     add_publish: Iterable[str]
-    remove_publish: Iterable[str]
+    remove_publish: Iterable[str]  # the same
 
 
 def parsed(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -107,13 +107,16 @@ def _wishes(name: str, values: Any) -> tuple[str, ...]:
     return tuple(str(Wish.parse(each)) for each in _texts(name, values))
 
 
-def _wishes_or_all(name: str, values: Any) -> tuple[str, ...]:
-    found = _texts(name, values)
-    return found if found == ("all",) else _wishes(name, found)
-
-
 def _ports(name: str, values: Any) -> tuple[str, ...]:
     return tuple(str(port(each)) for each in _texts(name, values))
+
+
+def _or_all(of: Callable[[str, Any], tuple[str, ...]]) -> Callable[[str, Any], tuple[str, ...]]:
+    def several(name: str, values: Any) -> tuple[str, ...]:
+        found = _texts(name, values)
+        return found if found == ("all",) else of(name, found)
+
+    return several
 
 
 _FIELDS = {"name", "area", *Changes.__annotations__} - {*Words.__annotations__}
@@ -131,7 +134,7 @@ _OF_CONFIG: dict[str, Callable[[str, Any], Any]] = {
     "nameservers": _texts,
     "searchdomains": _texts,
     "add_addresses": _wishes,
-    "remove_addresses": _wishes_or_all,
+    "remove_addresses": _or_all(_wishes),
     "add_publish": _ports,
-    "remove_publish": _ports,
+    "remove_publish": _or_all(_ports),
 }

@@ -131,4 +131,5 @@ def test_what_is_no_list_of_strings(name: str, value: Any, why: str) -> None:
 
 
 def test_all_are_removed() -> None:
-    assert options.parsed({"remove_addresses": ["all"]}) == {"remove_addresses": ("all",)}
+    for name in ("remove_addresses", "remove_publish"):
+        assert options.parsed({name: ["all"]}) == {name: ("all",)}

@@ -675,3 +675,34 @@ def test_ports_of_an_address_that_is_not_kept(hostnet: HostNet, host: "ve.Host",
     hostnet.run("nft", "flush", "ruleset")
     hostnet.output(host_dir, "set", veid, "--ip-del", "all", "--publish", "")
     assert hostnet.run("ip", "route", "show", "10.9.0.61").stdout == ""
+
+
+@pytest.mark.any_kernel
+def test_ports_are_added_removed_and_listed(forwarding: HostNet, host_dir: Path, web: int) -> None:
+    def listed() -> list[str]:
+        rows = json.loads(commandline.output(host_dir, "list", "--json", "-o", "veid,publish"))
+        [ports] = [row["publish"] for row in rows if row["veid"] == web]
+        return list(ports)
+
+    def set_(*words: str) -> "subprocess.CompletedProcess[str]":
+        return forwarding.ve(host_dir, "set", web, *words)
+
+    serve(forwarding, host_dir, web)
+    assert listed() == []
+    said = set_("--publish-add", "8080:80", "--publish-add", "8081:80")
+    assert (said.returncode, said.stderr) == (0, f"{web}: publish is set\n")
+    assert set_("--publish-add", "8082:80/udp", "--publish-del", "8081:80").returncode == 0
+    assert listed() == ["8080:80", "8082:80/udp"]
+    assert fetch(forwarding.outside, "http://192.0.2.1:8080/") == str(web)
+    for words, why in {
+        ("--publish-del", "8081:80"): f"cannot take 8081:80 from {web}: it was not given",
+        ("--publish-del", "8080"): "cannot publish '8080': it is not HOSTPORT:PORT",
+        ("--publish-add", "8080:81"): "cannot publish 8080:81: 8080:80 has port 8080/tcp already",
+        ("--publish-add", "0:80"): "cannot publish '0:80': ports are 1 to 65535",
+        ("--publish-add", "all"): "cannot publish 'all': it is not HOSTPORT:PORT",
+    }.items():
+        refused = set_(*words)
+        assert refused.returncode == 20 and why in refused.stderr, refused.stderr
+    assert listed() == ["8080:80", "8082:80/udp"]
+    assert set_("--publish-del", "all").returncode == 0
+    assert listed() == [] and fetch(forwarding.outside, "http://192.0.2.1:8080/") == ""
