@@ -98,8 +98,9 @@ def _any_of(
             undo.pop_all()
             return address, link
     pool.get(source.name)
+    cannot = f"cannot lease an address of pool {source.name} for {claimant.veid}"
     why = f"none of {source.size(version)} of IPv{version} is free"
-    raise InUse(f"cannot lease an address of pool {source.name}: {why}", f"ve network show {source.name} says by whom")
+    raise InUse(f"{cannot}: {why}", f"ve network show {source.name} says by whom")
 
 
 def _candidates(claimant: claims.Claimant, source: pool.Pool, version: int) -> Iterator[Address]:

@@ -143,8 +143,8 @@ def _reconnect(
     undo.callback(network.publish, veid, had, led, wanted["publish"])
     network.publish(veid, given.only(asked), wanted["publish"], led)
     slow = now if given.interface == had.interface else {}  # a new interface is as fast as it comes
-    undo.callback(network.limit, given, slow, wanted)
-    network.limit(given, wanted, slow)
+    undo.callback(network.limit, veid, given, slow, wanted)
+    network.limit(veid, given, wanted, slow)
     return wanted | {name: list(wanted[name]) for name in _LISTS}, replace(facts, extra=facts.extra | given.noted())
 
 

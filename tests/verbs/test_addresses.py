@@ -257,7 +257,7 @@ def test_a_port_is_published_from_the_start_and_not_twice(
     try:
         refused = forwarding.ve(host_dir, "start", other.veid)
         assert refused.returncode == 44
-        said = f"ve: cannot publish port 8080/tcp: it leads to 10.9.0.5 port 80, of VE {web}\n"
+        said = f"ve: cannot publish port 8080/tcp of {other.veid}: it leads to 10.9.0.5 port 80, of VE {web}\n"
         assert refused.stderr.startswith(said)
         assert forwarding.run("ip", "route", "show", "10.9.0.9").stdout == ""
     finally:
@@ -325,7 +325,9 @@ def test_a_refused_change_leaves_ports_addresses_and_claims(
     with forwarding.call(socket.create_server, ("192.0.2.1", 9022)):
         words = ("--ip", "10.9.0.6", "--ip", "fd00:9::6", "--publish", "9022:22", "--rate", "10mbit")
         refused = forwarding.ve(host_dir, "set", veid, *words)
-    assert refused.stderr.startswith("ve: cannot publish port 9022/tcp: a process of the host listens there\n")
+    assert refused.stderr.startswith(
+        f"ve: cannot publish port 9022/tcp of {veid}: a process of the host listens there\n"
+    )
     assert (routes(forwarding), env.addresses) == before
     assert (tmp_path / "network/address/10.9.0.7").readlink() == host_dir / f"conf/{veid}.toml"
     for url in ("http://192.0.2.1:8080/", "http://[2001:db8::1]:8080/"):
