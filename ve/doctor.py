@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from ve import bridgeports, cgroups, leases, ledger, linknames, looparea, network, pool, ruleset
-from ve.errors import BrokenConfig, Error, Locked
+from ve.errors import BrokenConfig, Error, Locked, NotFound
 from ve.instance import Instance
 from ve.model import VEID_MAX
 from ve.state import State
@@ -80,7 +80,8 @@ def examine(state: State, fix: bool) -> list[Trouble]:
             found += [each.trouble(veid, fix) for each in _of(Instance(state, veid), left)]
             if not state.exists(veid):
                 state.remove_lock(veid)
-    return found + [each.trouble(None, fix) for each in (*_half_written(state), *_unguarded(state))]
+    of_host = (*_half_written(state), *_broken_pools(), *_unguarded(state))
+    return found + [each.trouble(None, fix) for each in of_host]
 
 
 def _of(instance: Instance, left: list[str]) -> Iterator[_Finding]:
@@ -152,6 +153,17 @@ def _half_written(state: State) -> Iterator[_Finding]:
     for directory in (*(os.path.join(state.path, name) for name in _WRITTEN), state.run_dir):
         for path in asides(directory):
             yield _Finding(f"{path} was half written by who was killed", mend=partial(os.unlink, path))
+
+
+def _broken_pools() -> Iterator[_Finding]:
+    """Whose VEs do not start, nor any VE that is given an address."""
+    for name in pool.names():
+        try:
+            pool.get(name)
+        except NotFound:  # just removed
+            continue
+        except Error as error:
+            yield _Finding(str(error), error.hint or f"mend that file, or remove it, and ve network add {name} again")
 
 
 def _unguarded(state: State) -> Iterator[_Finding]:

@@ -19,8 +19,8 @@ LEVELS = (
         "ve._linux.ioctls",
     ),
     (
-        "ve.errors ve.wholefile ve.rights ve.amounts ve.beancounter ve.limits ve.triggers ve.addresses ve.shapes "
-        "ve.resolver ve.ports ve.rates ve.model",
+        "ve.errors ve.wholefile ve.tomlfile ve.rights ve.amounts ve.beancounter ve.limits ve.triggers ve.addresses "
+        "ve.shapes ve.resolver ve.ports ve.rates ve.model",
         "ve.mountinfo",
         "ve.procfs",
     ),
