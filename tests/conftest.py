@@ -308,16 +308,20 @@ def host(host_dir: Path) -> "ve.Host":
 def veid(host: "ve.Host", host_dir: Path) -> Iterator[int]:
     veid = next(_veids)
     yield veid
-    if _hosts:  # where it was started, if it has an address
-        _hosts[-1].call(_end, host, veid)
-    else:
-        _end(host, veid)
+    _end(host, veid)
     left = [str(path) for name in ("private", "root") if (path := host_dir / name / str(veid)).exists()]
     assert not left, f"destroy left {left}"
 
 
 def _end(host: "ve.Host", veid: int) -> None:
-    """Stop and destroy the VE, whatever the test has left of it."""
+    """Stop and destroy the VE, whatever the test has left of it: on the host of the test, if it has one of its own."""
+    if _hosts:
+        _hosts[-1].call(_end_here, host, veid)
+    else:
+        _end_here(host, veid)
+
+
+def _end_here(host: "ve.Host", veid: int) -> None:
     try:
         env = host.get(veid)
     except errors.NotFound:

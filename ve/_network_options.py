@@ -26,7 +26,7 @@ Network = Annotated[
     str | None,
     typer.Option(
         metavar="KIND",
-        help="routed (by --ip), none, host, ve:VEID, bridge:BR, macvlan:IF or device:IF.",
+        help="routed (by --ip), none, host, ve:VE, bridge:BR, macvlan:IF or device:IF.",
     ),
 ]
 DeviceLostOk = Annotated[

@@ -205,7 +205,7 @@ class Environment(Instance):
         what can change now, and without save not the rest, such as numsiginfo.
         """
         with self.locked():
-            found = parsed(options)
+            found = parsed(options, self.state.resolve)
             unnamed = found.get("limits", {}).keys() - options.keys() if options.get("preset") else ()
             return settings.change(self, found, save, unnamed)
 

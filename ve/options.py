@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from ve import limits, presets, triggers
+from ve import limits, presets, shapes, triggers
 from ve.addresses import Wish
 from ve.errors import InvalidValue
 from ve.limits import Words
@@ -55,15 +55,18 @@ class Changes(Options, total=False):
     remove_publish: Iterable[str]  # the same
 
 
-def parsed(options: Mapping[str, Any]) -> dict[str, Any]:
+def parsed(options: Mapping[str, Any], resolve: Callable[[str], int]) -> dict[str, Any]:
     """The values of a Config, from such as its maker may give: any iterable or mapping.  InvalidValue.
 
-    What is None was not given.  Limits are those that were given, and those of a preset where no other is.
+    resolve gives the VEID of a VE by its name, or raises NotFound.  What is None was not given.  Limits are those that
+    were given, and those of a preset where no other is.
     """
     known = {name: value for name, value in options.items() if value is not None}
     preset = known.pop("preset", "")
     rest = {name: known.pop(name) for name in [*known] if name not in _FIELDS}
     found = {name: _OF_CONFIG[name](name, value) if name in _OF_CONFIG else value for name, value in known.items()}
+    if isinstance(found.get("network"), str):
+        found["network"] = shapes.with_veid(found["network"], resolve)
     if words := _limits(rest, preset):
         found["limits"] = words
     return found
