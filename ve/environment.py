@@ -199,7 +199,7 @@ class Environment(Instance):
     def set(self, *, save: bool = False, **options: Unpack[Changes]) -> list[str]:
         """Change what was asked for, all for good with save.
 
-        Of a running VE at once: hostname, addresses, publish, rate, delay, loss, and limits.
+        At once of a running VE: hostname, addresses, publish, rate, delay, loss, nameservers, searchdomains and limits.
         Returns the names of those that wait for the next start.  What can neither change now nor is saved is refused
         with InvalidValue: nothing is accepted and then ignored.  "" takes a limit away.  Of a preset a running VE gets
         what can change now, and without save not the rest, such as numsiginfo.
