@@ -109,7 +109,7 @@ def set_(
 ) -> None:
     """Change a VE, running or stopped.
 
-    --hostname, limits and what a routed network has (--ip, --publish, --rate, --delay, --loss) change a running one at
+    --hostname, limits and what a routed network has (--ip, --publish, --rate, --nameserver...) change a running one at
     once, and for good only with --save.  --userpasswd and --ssh-key edit the VE's own files.  All else needs --save.
     What can be repeated replaces all there was, and "" takes it away.
     """

@@ -287,6 +287,7 @@ def state_dir(_test_dir: Path) -> Iterator[Path]:
 # ---- VEs ------------------------------------------------------------------------------------------------------------
 
 _veids = itertools.count(101)
+_hosts: "list[HostNet]" = []
 
 
 @pytest.fixture(scope="session")
@@ -313,7 +314,14 @@ def veid(host: "ve.Host", host_dir: Path) -> Iterator[int]:
 
 
 def _end(host: "ve.Host", veid: int) -> None:
-    """Stop and destroy the VE, whatever the test has left of it."""
+    """Stop and destroy the VE, whatever the test has left of it: on the host of the test, if it has one of its own."""
+    if _hosts:
+        _hosts[-1].call(_end_here, host, veid)
+    else:
+        _end_here(host, veid)
+
+
+def _end_here(host: "ve.Host", veid: int) -> None:
     try:
         env = host.get(veid)
     except errors.NotFound:
@@ -348,7 +356,9 @@ def hostnet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "Iterator[HostNe
 
     monkeypatch.setenv("VE_NETWORK_DIR", os.fspath(tmp_path / "network"))
     with hostnet.made() as network:
+        _hosts.append(network)
         yield network
+        _hosts.remove(network)
 
 
 @pytest.fixture

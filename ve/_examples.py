@@ -19,7 +19,7 @@ EXAMPLES = {
         "ve set web --no-onboot --env LANG=C --description 'the web server' --save",
         've set web --mount "" --save        # none any more',
         "ve set 101 --ip-add auto --publish 8080:80 --rate 10mbit",
-        "ve set 101 --ip-del 10.9.0.5 --save",
+        "ve set 101 --ip-del 10.9.0.5 --publish-del 8080:80 --save",
         "ve set web --memory 1G --cpus 2 --save",
         "ve set 101 --on-barrier memory:raise:20% --on-failure numproc:freeze --save",
         "ve set 101 --userpasswd root:-      # read from stdin",

@@ -13,7 +13,7 @@ Addresses = Annotated[
     typer.Option(
         "--ip",
         metavar="ADDRESS",
-        help="An address; auto[:POOL] for one of a pool while it runs, auto:POOL:sticky for good; repeatable.",
+        help="An address; auto[:POOL][:4|6] for one of a pool while it runs, with :sticky for good; repeatable.",
         autocompletion=complete_address,
     ),
 ]
@@ -26,7 +26,7 @@ Network = Annotated[
     str | None,
     typer.Option(
         metavar="KIND",
-        help="routed (by --ip), none, host, ve:VEID, bridge:BR, macvlan:IF or device:IF.",
+        help="routed (by --ip), none, host, ve:VE, bridge:BR, macvlan:IF or device:IF.",
     ),
 ]
 DeviceLostOk = Annotated[
@@ -59,6 +59,12 @@ AddAddresses = Annotated[
 ]
 RemoveAddresses = Annotated[
     Texts, typer.Option("--ip-del", metavar="ADDRESS|all", help="One less, as it was given; repeatable.")
+]
+AddPublish = Annotated[
+    Texts, typer.Option("--publish-add", metavar="HOSTPORT:PORT[/udp]", help="One more; repeatable.")
+]
+RemovePublish = Annotated[
+    Texts, typer.Option("--publish-del", metavar="HOSTPORT:PORT[/udp]|all", help="One less; repeatable.")
 ]
 NewPool = Annotated[str, typer.Argument(metavar="NAME", help="That of --ip auto is default.")]
 Pool = Annotated[str, typer.Argument(metavar="NAME", help="A pool.", autocompletion=complete_pool)]

@@ -15,6 +15,7 @@ from ve._completion import complete_field, complete_right, complete_side, comple
 from ve._limit_options import AccountOnly, OnBarrier, OnFailure, Preset, UserBeancounters, limit
 from ve._network_options import (
     AddAddresses,
+    AddPublish,
     Addresses,
     Delay,
     DeviceLostOk,
@@ -25,6 +26,7 @@ from ve._network_options import (
     Publish,
     Rate,
     RemoveAddresses,
+    RemovePublish,
     SearchDomains,
 )
 from ve._output import LIST
@@ -241,6 +243,8 @@ SETTINGS: dict[str, tuple[Any, Callable[[Any], Any]]] = {
     "loss": (Loss, str),
     "add_addresses": (AddAddresses, listed),
     "remove_addresses": (RemoveAddresses, listed),
+    "add_publish": (AddPublish, listed),
+    "remove_publish": (RemovePublish, listed),
     "nameservers": (Nameservers, listed),
     "searchdomains": (SearchDomains, listed),
     "preset": (Preset, str),
@@ -252,7 +256,7 @@ SETTINGS: dict[str, tuple[Any, Callable[[Any], Any]]] = {
 }
 
 
-ONLY_SET = {"add_addresses": "addresses", "remove_addresses": "addresses"}  # and what they set
+ONLY_SET = {f"{how}_{name}": name for name in ("addresses", "publish") for how in ("add", "remove")}  # what they set
 
 
 def set_by(asked: Iterable[str]) -> list[str]:

@@ -35,6 +35,7 @@ def setting(name: str) -> Callable[[Any], Any]:
 
 LIST = fields("veid", "name", "status", "pid", "ephemeral") | {
     "addresses": lambda env: env.addresses,
+    "publish": setting("network.ports"),
     "sent": lambda env: env.traffic.sent,
     "received": lambda env: env.traffic.received,
     "template": setting("config.template"),

@@ -3,6 +3,7 @@
 10.9.0.5  10.9.0.5/24  fd00:9::5          these
 auto                                      one of the pool "default" (of each family that it has), while it runs
 auto:web  auto:sticky  auto:web:sticky    one of the pool "web"; the same one at each start
+auto:4  auto:web:6  auto:web:6:sticky     of one family alone: no pool has such a name
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 DEFAULT_POOL = "default"
 _POOL = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,62}")
-_WORDS = "an address such as 10.9.0.5 or fd00:9::5, auto, auto:POOL or auto:POOL:sticky"
+_FAMILIES = {"4": 4, "6": 6}
+_WORDS = "an address such as 10.9.0.5 or fd00:9::5, auto, auto:POOL, auto:POOL:4 or auto:POOL:sticky"
 # What no VE can have, since it has a meaning of its own.
 _SPECIAL = {
     ipaddress.ip_network(words): means
@@ -41,6 +43,7 @@ class Wish:
     address: Address | None = None
     length: int = 0
     pool: str = ""
+    family: int = 0  # 4 or 6; 0: each that the pool has
     sticky: bool = False
 
     @classmethod
@@ -54,7 +57,8 @@ class Wish:
 
     def __str__(self) -> str:
         if self.address is None:
-            return ":".join(["auto", *([self.pool] * (self.pool != DEFAULT_POOL)), *(["sticky"] * self.sticky)])
+            pool, family = self.pool if self.pool != DEFAULT_POOL else "", str(self.family or "")
+            return ":".join(filter(None, ("auto", pool, family, "sticky" * self.sticky)))
         return str(self.address) + (f"/{self.length}" if self.length != self.address.max_prefixlen else "")
 
 
@@ -68,12 +72,12 @@ def _refuse_ends(address: Address, length: int, text: str) -> None:
 
 
 def _of_pool(text: str) -> Wish:
-    words = text.split(":")[1:]
-    sticky = words[-1:] == ["sticky"]
-    names = words[:-1] if sticky else words
-    if len(names) > 1 or not all(_POOL.fullmatch(name) for name in names):
+    names = text.split(":")[1:]
+    sticky = names[-1:] == ["sticky"] and bool(names.pop())
+    family = _FAMILIES[names.pop()] if names and names[-1] in _FAMILIES else 0
+    if len(names) > 1 or not all(_POOL.fullmatch(name) and name != "sticky" for name in names):
         raise InvalidValue(f"cannot use address {text!r}: it is not {_WORDS}")
-    return Wish(pool=names[0] if names else DEFAULT_POOL, sticky=sticky)
+    return Wish(pool=names[0] if names else DEFAULT_POOL, family=family, sticky=sticky)
 
 
 def network(text: str) -> Network:
@@ -168,6 +172,7 @@ def check(words: Sequence[str]) -> None:
     wishes = [Wish.parse(word) for word in words]
     for index, wish in enumerate(wishes):
         for word, other in zip(words, wishes[:index], strict=False):
-            if (wish.address, wish.pool) == (other.address, other.pool):
+            apart = wish.family and other.family and wish.family != other.family
+            if (wish.address, wish.pool) == (other.address, other.pool) and not apart:
                 why = "it is there twice" if word == words[index] else f"it is there as {word} already"
                 raise InvalidValue(f"cannot use address {words[index]!r}: {why}")

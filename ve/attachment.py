@@ -79,10 +79,13 @@ def attach(
     network.disconnect(state, veid)
     wishes = tuple(map(Wish.parse, words))
     own = interfaces.mac(state.tag, veid)
+    name = linknames.new_name() if shape.kind == "bridge" else ""
+    given = Given(name, tuple(zip(words, ((wish,) for wish in wishes), strict=True)))
     with open(f"/proc/{pid}/ns/net") as netns, contextlib.ExitStack() as undo:
-        name = ""
+        if shape.kind != "macvlan":  # which is all in the VE
+            network.note_led(state, veid, given)
         if shape.kind == "bridge":
-            name, owner = linknames.new_name(), linknames.alternative_name(state.tag, veid)
+            owner = linknames.alternative_name(state.tag, veid)
             undo.callback(bridgeports.release, owner)
             bridgeports.guard(owner, name, own, [wish.address for wish in wishes if wish.address])
             interfaces.bridge(netns.fileno(), shape.argument, name, shape.inside, own)
@@ -99,7 +102,7 @@ def attach(
             _note(state, veid, taken)
         _configure(pidfd, shape.inside, wishes, gateways)
         undo.pop_all()
-    return Given(name, tuple(zip(words, ((wish,) for wish in wishes), strict=True)))
+    return given
 
 
 def _configure(pidfd: int, name: str, wishes: Sequence[Wish], gateways: Sequence[str]) -> None:

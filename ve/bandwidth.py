@@ -53,15 +53,16 @@ _LACKING = (errno.ENOENT, errno.EOPNOTSUPP)  # what a kernel without the module 
 _MOST = 2**32 - 1  # of a number in the older of its structures
 
 
-def limit(interface: str, rate: Rate | None) -> None:
+def limit(interface: str, rate: Rate | None, name: str = "a network") -> None:
     """Let no more than this pass in either direction, from now on; None: whatever the host can.
 
     In the calling thread's namespace.  NotSupported where the kernel lacks what that takes: then nothing holds it.
+    name: whose it is, for that.
     """
     if rate is None:
         _lift(interface)
         return
-    with _needing("limit the rate", _LIMITING):
+    with _needing(f"limit the rate of {name}", _LIMITING):
         try:
             for index in _both(interface):
                 parent = _BELOW_NETEM if _options(index, _NETEM) is not None else _ROOT
@@ -71,15 +72,15 @@ def limit(interface: str, rate: Rate | None) -> None:
             raise
 
 
-def impair(interface: str, delay: float = 0.0, loss: float = 0.0) -> None:
+def impair(interface: str, delay: float = 0.0, loss: float = 0.0, name: str = "a network") -> None:
     """Let each packet wait these seconds in either direction, and lose this fraction of them; of neither: as before.
 
-    For tests.  NotSupported where the kernel lacks what that takes.
+    For tests.  NotSupported where the kernel lacks what that takes; name: whose it is, for that.
     """
     if not delay and not loss:
         _mend(interface)
         return
-    with _needing("delay or lose packets", _IMPAIRING):
+    with _needing(f"delay or lose packets of {name}", _IMPAIRING):
         try:
             for index in _both(interface):
                 bucket = _options(index, _BUCKET)
@@ -258,6 +259,6 @@ def _needing(what: str, configs: str) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in _LACKING:
-            why = f"cannot {what} of a network: {error.strerror}"
+            why = f"cannot {what}: {error.strerror}"
             raise NotSupported(why, f"use a kernel with {configs}") from error
         raise

@@ -16,7 +16,7 @@ from contextlib import suppress
 
 from ve import netlink, nftables, ruleset, wholefile
 from ve.addresses import Address
-from ve.firewall import alone, anew, is_lacking
+from ve.firewall import alone, anew
 from ve.pool import run_directory
 
 TYPE_CHECKING = False
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 def ensure() -> None:
     """Have the table in place, and in it what each port may send: 0.1 ms.  A host without such VEs has none."""
-    if os.path.lexists(_guarded("")) and is_lacking(ruleset.BRIDGE):
+    if os.path.lexists(_guarded("")) and ruleset.is_lacking(ruleset.BRIDGE):
         with alone("rules"):
             _load()
 
@@ -64,7 +64,7 @@ def _guarded(owner: str) -> str:
 
 
 def _load() -> None:
-    if not is_lacking(ruleset.BRIDGE):
+    if not ruleset.is_lacking(ruleset.BRIDGE):
         return
     nftables.load(anew(ruleset.BRIDGE))
     for name in os.listdir(_guarded("")):

@@ -20,6 +20,7 @@ from typing import Any
 
 from ve.errors import BrokenConfig, InvalidValue, NotFound, nearest
 from ve.model import Config, Mount
+from ve.tomlfile import Broken, table
 from ve.wholefile import read_regular
 
 VERSION = 1
@@ -82,11 +83,9 @@ def content(path: str | os.PathLike[str], veid: int) -> bytes:
 def parse(data: bytes, veid: int, path: str) -> Config:
     """The same of a file's content; path is only for messages."""
     try:
-        return _config(_table(data), veid)
-    except _Broken as error:
-        line = _line(data.decode(errors="replace").splitlines(), *error.at) if error.at else 0
-        place = f"line {line}: " if line else ""
-        raise BrokenConfig(f"cannot read {path}: {place}{error}", hint=error.hint) from None
+        return _config(table(data, VERSION), veid)
+    except Broken as error:
+        raise error.of(path, data) from None
 
 
 def dump(config: Config) -> bytes:
@@ -94,88 +93,43 @@ def dump(config: Config) -> bytes:
     import tomli_w  # only who writes pays for it
 
     plain = Config(config.veid, config.template)
-    table: dict[str, Any] = {"version": VERSION}
+    found: dict[str, Any] = {"version": VERSION}
     for key, (shape, _) in KEYS.items():
         value = getattr(config, key)
         if key == "template" or value != getattr(plain, key):
-            table[key] = [str(part) for part in value] if shape is list else value
-    return tomli_w.dumps(table).encode()
+            found[key] = [str(part) for part in value] if shape is list else value
+    return tomli_w.dumps(found).encode()
 
 
-class _Broken(Exception):
-    """What is expected where; at: the key that stands there, and a pattern of the part of its value."""
-
-    def __init__(self, message: str, hint: str = "", at: tuple[str, ...] = ()) -> None:
-        super().__init__(message)
-        self.hint = hint
-        self.at = at
-
-
-def _line(lines: list[str], key: str, part: str = "") -> int:
-    """The number of the line where a key stands or, from there on, a part of its value; 0 if it is spelled oddly."""
-    begins = re.compile(rf"""\s*\[?\s*["']?{re.escape(key)}\b""")
-    first = next((number for number, line in enumerate(lines, 1) if begins.match(line)), 0)
-    word = re.compile(rf"(?<!\w){part}")
-    behind = enumerate(lines[first - 1 :], first) if first and part else ()
-    return next((number for number, line in behind if word.search(line)), first)
-
-
-def _table(data: bytes) -> dict[str, Any]:
-    import tomllib  # 18 ms; most verbs ask the kernel only
-
-    try:
-        return tomllib.loads(data.decode())
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise _Broken(f"line {line}: must be UTF-8") from None
-    except tomllib.TOMLDecodeError as error:
-        what, _, where = str(error).rstrip(")").partition(" (at ")
-        end = f"line {len(data.splitlines())}"  # where it says only "end of document"
-        place = where.partition(",")[0] if where.startswith("line ") else end
-        raise _Broken(f"{place}: {what[:1].lower()}{what[1:]}") from None
-    except RecursionError:
-        raise _Broken("it is nested too deeply") from None
-    except ValueError:  # int()'s own, of more digits than it converts
-        raise _Broken("a number in it is too long") from None
-
-
-def _config(table: dict[str, Any], veid: int) -> Config:
-    if "version" not in table:
-        raise _Broken("key version: is missing")
-    version = table.pop("version")
-    if type(version) is not int or version < 1:
-        raise _Broken(f"key version: must be {VERSION}", at=("version",))
-    if version > VERSION:
-        why = f"key version: {version} is newer than this ve, which knows {VERSION}"
-        raise _Broken(why, "upgrade ve", ("version",))
-    for key in table:
+def _config(found: dict[str, Any], veid: int) -> Config:
+    for key in found:
         if key not in KEYS:
-            raise _Broken(f"key {key}: there is no such key", nearest(key, KEYS), (key,))
-    if "template" not in table:
-        raise _Broken("key template: is missing")
+            raise Broken(f"key {key}: there is no such key", nearest(key, KEYS), (key,))
+    if "template" not in found:
+        raise Broken("key template: is missing")
     try:
-        return Config(veid, **{key: _value(key, raw) for key, raw in table.items()})
+        return Config(veid, **{key: _value(key, raw) for key, raw in found.items()})
     except InvalidValue as error:  # of the whole: each key alone was right
-        raise _Broken(str(error), error.hint) from None
+        raise Broken(str(error), error.hint) from None
 
 
 def _value(key: str, raw: object) -> Any:
     """Config's value of one key, checked by Config, part by part so that a message can name the part."""
     shape, make = KEYS[key]
     if type(raw) is not shape:
-        raise _Broken(f"key {key}: must be {_EXPECTED[shape]}", at=(key,))
+        raise Broken(f"key {key}: must be {_EXPECTED[shape]}", at=(key,))
     parts = {}
     for name, label, part in _parts(key, raw):
         words = rf"{re.escape(str(name))}[\"']?\s*=" if shape is dict else rf"{re.escape(str(part))}(?!\w)"
         at = (key,) if label == key else (key, words)
         if shape is not bool and not isinstance(part, str):
-            raise _Broken(f"key {label}: must be a string", at=at)
+            raise Broken(f"key {label}: must be a string", at=at)
         try:
             parts[name] = make(part)
             whole: Any = {name: parts[name]} if shape is dict else (parts[name],) if shape is list else parts[name]
             replace(_ANY, **{key: whole})
         except InvalidValue as error:
-            raise _Broken(f"key {label}: {error}", error.hint, at) from None
+            raise Broken(f"key {label}: {error}", error.hint, at) from None
     return parts if shape is dict else tuple(parts.values()) if shape is list else parts[key]
 
 

@@ -12,21 +12,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
-from ve import (
-    bridgeports,
-    cgroups,
-    claims,
-    firewall,
-    ids,
-    leases,
-    ledger,
-    linknames,
-    looparea,
-    network,
-    pool,
-    ruleset,
-)
-from ve.errors import BrokenConfig, Error, Locked
+from ve import bridgeports, cgroups, claims, ids, leases, ledger, linknames, looparea, network, pool, ruleset
+from ve.errors import BrokenConfig, Error, Locked, NotFound
 from ve.instance import Instance
 from ve.model import veid_named
 from ve.state import State
@@ -96,8 +83,8 @@ def examine(state: State, fix: bool) -> list[Trouble]:
     told = {trouble.veid for trouble in found}  # of these it goes with the rest
     found += [each.trouble(veid, fix) for veid, each in _stray(state) if veid not in told]
     found.sort(key=lambda trouble: trouble.veid or 0)
-    of_none = (*_half_written(state), *_of_templates(state), *_unguarded(state))
-    return found + [each.trouble(None, fix) for each in of_none]
+    of_host = (*_half_written(state), *_of_templates(state), *_broken_pools(), *_unguarded(state))
+    return found + [each.trouble(None, fix) for each in of_host]
 
 
 def _of(instance: Instance, left: list[str]) -> Iterator[_Finding]:
@@ -193,6 +180,17 @@ def _half_written(state: State) -> Iterator[_Finding]:
             yield _Finding(f"{path} was half written by who was killed", mend=partial(os.unlink, path))
 
 
+def _broken_pools() -> Iterator[_Finding]:
+    """Whose VEs do not start, nor any VE that is given an address."""
+    for name in pool.names():
+        try:
+            pool.get(name)
+        except NotFound:  # just removed
+            continue
+        except Error as error:
+            yield _Finding(str(error), error.hint or f"mend that file, or remove it, and ve network add {name} again")
+
+
 def _unguarded(state: State) -> Iterator[_Finding]:
     """Somebody has flushed our rules while VEs run that they are for: only a start would make them again."""
     names = [linknames.alternative_name(state.tag, veid) for veid in state.veids()]
@@ -203,7 +201,7 @@ def _unguarded(state: State) -> Iterator[_Finding]:
         (ports, ruleset.BRIDGE, bridgeports.ensure),
     ]
     for theirs, table, mend in looks:
-        if theirs and firewall.is_lacking(table):
+        if theirs and ruleset.is_lacking(table):
             text = f"nothing keeps VEs to their own addresses: the table {table.family} ve is gone or changed"
             yield _Finding(text, mend=mend)
 

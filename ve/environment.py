@@ -18,6 +18,7 @@ from ve import (
     journal,
     launch,
     ledger,
+    network,
     outfit,
     process,
     settings,
@@ -118,8 +119,9 @@ class Environment(Instance):
     def stop(self, timeout: float = 60.0, fast: bool = False) -> bool:
         """Shut it down through its own init, and kill it timeout seconds later, or at once if fast.
 
-        True if it went by itself.  A frozen one is thawed first.  NotRunning, StopFailed.  ActionFailed if an action
-        script failed, InUse if its device is lost, or not as it was on the host: it is stopped all the same.
+        True if it went by itself.  A frozen one is thawed first.  NotRunning, StopFailed; NotSupported where its
+        interface is in another network namespace than ours.  ActionFailed if an action script failed, InUse if its
+        device is lost, or not as it was on the host: it is stopped all the same.
         """
         with self.locked():
             return self._stop(timeout, fast)
@@ -128,6 +130,7 @@ class Environment(Instance):
         """Under the VE's lock."""
         refused: ActionFailed | None = None
         with self.running("stop") as (facts, pidfd):
+            network.refuse_elsewhere(self.state, self.veid)
             if self.cgroup.frozen():  # before a script that may want to execute something in it
                 self.cgroup.freeze(False)
             try:
@@ -206,13 +209,13 @@ class Environment(Instance):
     def set(self, *, save: bool = False, **options: Unpack[Changes]) -> list[str]:
         """Change what was asked for, all for good with save.
 
-        Of a running VE at once: hostname, addresses, publish, rate, delay, loss, and limits.
+        At once of a running VE: hostname, addresses, publish, rate, delay, loss, nameservers, searchdomains and limits.
         Returns the names of those that wait for the next start.  What can neither change now nor is saved is refused
         with InvalidValue: nothing is accepted and then ignored.  "" takes a limit away.  Of a preset a running VE gets
         what can change now, and without save not the rest, such as numsiginfo.
         """
         with self.locked():
-            found = parsed(options)
+            found = parsed(options, self.state.resolve)
             unnamed = found.get("limits", {}).keys() - options.keys() if options.get("preset") else ()
             return settings.change(self, found, save, unnamed)
 

@@ -96,6 +96,11 @@ def add_ssh_key(place: Place, key: str, user: str = "root") -> None:
     _edit(place, what.replace(repr(user), user), {"action": "ssh_key", "user": user, "key": line})
 
 
+def tell_names(place: Place, wanted: Mapping[str, str]) -> None:
+    """Write into a running VE what it is to be told of names, as ownfiles.rewrite takes it."""
+    _edit(place, f"cannot tell {place.veid} its names", {"action": "names", "wanted": dict(wanted)})
+
+
 def _is_name(user: str) -> bool:
     return bool(user) and user.isprintable() and ":" not in user
 

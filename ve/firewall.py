@@ -48,19 +48,14 @@ def ensure(masqueraded: Callable[[], Iterable[str]]) -> bool:
     masqueraded tells which CIDRs are hidden behind the host, and is called only then.  A table of another version of us
     is replaced at once, with all its elements and counters.  NotSupported without nft; Error with what nft says.
     """
-    if not is_lacking(ruleset.INET):
+    if not ruleset.is_lacking(ruleset.INET):
         return False
     with alone("rules"):
-        lacking = is_lacking(ruleset.INET)
+        lacking = ruleset.is_lacking(ruleset.INET)
         if lacking:
             commands = [anew(ruleset.INET), _masquerading(masqueraded()), *_publishing_again()]
             nftables.load("".join(commands))
     return lacking
-
-
-def is_lacking(table: ruleset.Table) -> bool:
-    """Is it not there, or not whole, or another version's?"""
-    return nftables.state(table.family) != (table.version, table.rules)
 
 
 def anew(table: ruleset.Table) -> str:

@@ -71,7 +71,7 @@ class Host:
         require_root(f"cannot create {veid}")
         environment = Environment(self.state, veid)
         with self.templates.hold(template) as found:
-            settings = _config(veid, found.ref, {**options, "name": name, "area": area})
+            settings = _config(self.state, veid, found.ref, {**options, "name": name, "area": area})
             with self.state.lock(veid), contextlib.ExitStack() as undo:
                 if self.state.exists(veid):
                     raise Exists(f"cannot create {veid}: it exists", hint="ve list shows all")
@@ -317,7 +317,7 @@ class Host:
         """A running ephemeral VE under a number that nobody has; the template is held, or nobody can remove it."""
         while True:
             environment = Ephemeral(self.state, random.choice(EPHEMERAL_VEIDS))
-            settings = _config(environment.veid, template.ref, options)
+            settings = _config(self.state, environment.veid, template.ref, options)
             try:
                 with self.state.lock(environment.veid, 0):
                     if not self.state.exists(environment.veid):
@@ -342,9 +342,9 @@ def _make_area(private: str, settings: Config, template: Template) -> None:
     shutil.rmtree(content)
 
 
-def _config(veid: int, ref: str, options: Mapping[str, Any]) -> Config:
+def _config(state: State, veid: int, ref: str, options: Mapping[str, Any]) -> Config:
     """A Config from create's arguments, which need not be of its very types; InvalidValue for what the host lacks."""
-    settings = Config(veid=veid, template=ref, **parsed(options))
+    settings = Config(veid=veid, template=ref, **parsed(options, state.resolve))
     settings.refuse_idle()
     attachment.check(settings)
     mounts.check_given(settings.mounts, settings.devices)

@@ -16,7 +16,7 @@ same, and from then on nothing can be imported, since the VE's files would be wh
     GO                  --------------------------------->  puts it in place
                         <---------------------------------  DONE
 
-What only edits (password, ssh_key) says DONE.  Instead of any answer there may be ERROR errno why where.  What is
+What only edits (password, ssh_key, names) says DONE.  Any answer may be ERROR errno why where instead.  What is
 received is made aside, in a directory beside its place, and renamed: nothing is there by half, and what was there
 before stays until then.  If files has gone, the directory goes too; if we were killed, the next copy to there sees that
 nobody locks it and removes it.
@@ -33,9 +33,10 @@ import resource
 import stat
 from contextlib import suppress
 
-from ve import accounts, farside, tree
+from ve import accounts, farside, ownfiles, tree
 from ve._linux import syscalls
 from ve.beneath import DIRECTORY, Root, look
+from ve.errors import Error
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -261,7 +262,15 @@ def ssh_key(request: Request, root: Root, channel: _socket.socket) -> None:
     accounts.add_ssh_key(root, request["user"], request["key"])
 
 
-_ACTIONS = {action.__name__: action for action in (send, receive, password, ssh_key)}
+def names(request: Request, root: Root, channel: _socket.socket) -> None:
+    try:
+        ownfiles.rewrite(request["wanted"])
+    except Error as error:
+        number = error.__cause__.errno if isinstance(error.__cause__, OSError) else None
+        raise OSError(number or errno.EINVAL, str(error)) from error
+
+
+_ACTIONS = {action.__name__: action for action in (send, receive, password, ssh_key, names)}
 
 
 def _say(channel: _socket.socket, *message: Any) -> None:

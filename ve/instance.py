@@ -256,9 +256,11 @@ class Instance:
     def clear(self) -> None:
         """Remove what a VE that has ended left in the kernel and the run directory; under the VE's lock.
 
-        StopFailed names what even SIGKILL does not end.  Locked if others hold for too long what VEs have together:
-        then the rest is left to the next command.  The facts of an ephemeral VE stay: they say who made it.
+        StopFailed names what even SIGKILL does not end; NotSupported if what it left is in another network namespace.
+        Locked if others hold for too long what VEs have together: then the rest is left to the next command.  The facts
+        of an ephemeral VE stay: they say who made it.
         """
+        network.refuse_elsewhere(self.state, self.veid)
         shutdown.end(self.veid, self.cgroup)
         facts = self.state.read_facts(self.veid)
         network.disconnect(self.state, self.veid, lambda: network.given(facts))

@@ -272,7 +272,7 @@ def reach(launch: Launch) -> None:
     """the ports of the host that lead to it, and how fast its network goes"""
     config, given = launch.config, launch.given
     network.publish(config.veid, given, config.publish)
-    network.limit(given, vars(config))
+    network.limit(config.veid, given, vars(config))
 
 
 def tell_names(launch: Launch) -> None:

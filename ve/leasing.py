@@ -28,10 +28,10 @@ def leased(
     if wish.sticky and ephemeral:
         why = "it is thrown away, and keeps nothing"
         raise InvalidValue(f"cannot give {wish} to {claimant.veid}: {why}", f"{wish}".removesuffix(":sticky"))
-    source = pool.get(wish.pool)
+    source, cannot = pool.get(wish.pool), f"cannot give {wish} to {claimant.veid}"
     kept = [address for address in claimant.claims() if address in source and claimant.has(address)]
-    for version in source.versions:
-        venet.require(version, f"cannot give {wish} to {claimant.veid}")
+    for version in pool.families(wish, cannot):
+        venet.require(version, cannot)
         own = [address for address in kept if address.version == version] if wish.sticky else []
         if own:
             address, link = own[0], _lease(claimant, interface, own[0])
@@ -98,8 +98,9 @@ def _any_of(
             undo.pop_all()
             return address, link
     pool.get(source.name)
+    cannot = f"cannot lease an address of pool {source.name} for {claimant.veid}"
     why = f"none of {source.size(version)} of IPv{version} is free"
-    raise InUse(f"cannot lease an address of pool {source.name}: {why}", f"ve network show {source.name} says by whom")
+    raise InUse(f"{cannot}: {why}", f"ve network show {source.name} says by whom")
 
 
 def _candidates(claimant: claims.Claimant, source: pool.Pool, version: int) -> Iterator[Address]:

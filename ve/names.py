@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ve import leases, outfit, pool, poolhosts, resolver
 from ve.addresses import Address, Wish
@@ -13,6 +13,16 @@ if TYPE_CHECKING:
     from ve.ownfiles import Names
 
 SHOWN = "dev/pool"  # in the VE's root: where it sees the directory of its pool's hosts
+_LINK = f"/{SHOWN}/{poolhosts.NAME}"
+
+
+class Told(NamedTuple):
+    """What a VE is told of names."""
+
+    addresses: Sequence[Address]
+    hostname: str
+    nameservers: Sequence[str]
+    searchdomains: Sequence[str]
 
 
 def shared_by(wishes: Sequence[str]) -> pool.Pool | None:
@@ -42,6 +52,16 @@ def tell_others(wishes: Sequence[str], addresses: Sequence[Address], known: Sequ
     return shared is not None
 
 
+def rewritten(before: Told, now: Told) -> dict[str, str]:
+    """What of it a running VE is to be told anew after a change; nothing if nothing, or if it never had an address."""
+    found = {}
+    if before[:2] != now[:2] and (before.addresses or now.addresses):
+        found["hosts"] = "\n".join(resolver.hosts(now.addresses, [now.hostname]))
+    if now.addresses and (not before.addresses or before[2:] != now[2:]):
+        found["resolv_conf"] = resolver.resolv_conf(now.nameservers, now.searchdomains)
+    return found | {"link": _LINK} if found else {}
+
+
 def wanted(config: Config, addresses: Sequence[Address], boots: bool) -> Names:
     """For init to write; the addresses are those that it has been leased.  Also tells the others of its pool."""
     hostname = outfit.hostname(config)
@@ -49,6 +69,6 @@ def wanted(config: Config, addresses: Sequence[Address], boots: bool) -> Names:
     return {
         "resolv_conf": resolver.resolv_conf(config.nameservers, config.searchdomains),
         "hosts": "\n".join(resolver.hosts(addresses, [hostname])),
-        "link": f"/{SHOWN}/{poolhosts.NAME}" if shared else "",
+        "link": _LINK if shared else "",
         "unmanaged": config.shape.inside if boots else "",
     }

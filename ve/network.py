@@ -4,8 +4,8 @@ An address is a VE's by two things: a claim (ve/claims.py) for what was asked fo
 host route (ve/leases.py).  Who takes either looks for the other afterwards, and who has leased one of a pool looks
 whether there still is that pool; so of two who meet one always gives way, and it is never both who keep it.
 
-    <run>/network/leading/<TAG>-<VEID>    its interface and addresses, to which something may lead: what a killed
-                                          start or change has left is found by that
+    <run>/network/leading/<TAG>-<VEID>    the network namespace that it was started in, its interface there, and the
+                                          addresses to which something may lead: what it has left is found by that
 """
 
 import contextlib
@@ -25,6 +25,7 @@ from ve import (
     leases,
     leasing,
     linknames,
+    netns,
     pool,
     poolhosts,
     publishing,
@@ -34,7 +35,7 @@ from ve import (
     wire,
 )
 from ve.addresses import Address, Wish
-from ve.errors import InUse, InvalidValue
+from ve.errors import InUse, InvalidValue, NotSupported
 from ve.facts import Facts
 from ve.ports import NO_ADDRESS, port
 from ve.state import State
@@ -122,9 +123,9 @@ def claim(state: State, veid: int, wishes: Sequence[str], had: Container[str] = 
 
 def _refuse_lacking(veid: int, asked: Iterable[Wish]) -> None:
     for wish in asked:
-        versions = (wish.address.version,) if wish.address else pool.get(wish.pool).versions
-        for version in versions:
-            venet.require(version, f"cannot give {wish} to {veid}")
+        cannot = f"cannot give {wish} to {veid}"
+        for version in (wish.address.version,) if wish.address else pool.families(wish, cannot):
+            venet.require(version, cannot)
 
 
 def _await_way(claimant: claims.Claimant, address: Address) -> None:
@@ -142,9 +143,10 @@ def _kept(claimant: claims.Claimant, asked: Iterable[Wish]) -> list[Address]:
     So it is with a copy of a state dir, as the original keeps its addresses.
     """
     claimed = claimant.claims()
-    sticky = {wish.pool for wish in asked if wish.sticky} if claimed else set()
-    pools = [each for each in pool.pools() if each.name in sticky] if sticky else []
-    of_pools = [address for address in claimed if any(address in each for each in pools)]
+    sticky = [wish for wish in asked if wish.sticky] if claimed else []
+    pools = {each.name: each for each in pool.pools()} if sticky else {}
+    wanted = [(pools[wish.pool], wish.family) for wish in sticky if wish.pool in pools]
+    of_pools = [each for each in claimed if any(each in one and family in (0, each.version) for one, family in wanted)]
     return [address for address in of_pools if leasing.is_free(claimant, address)]
 
 
@@ -168,7 +170,7 @@ def disconnect(state: State, veid: int, had: Callable[[], Given] = Given) -> Non
     had: what is known that it had besides.  What leads to its addresses goes first, so that it never leads to another.
     """
     known = had()
-    interface, *held = _led(state, veid) or [known.interface, *map(str, known.held())]
+    _, interface, *held = _led(state, veid) or ["", known.interface, *map(str, known.held())]
     for address in held:
         publishing.forget(ip_address(address), interface)
     venet.disconnect(state.tag, veid)
@@ -179,17 +181,31 @@ def disconnect(state: State, veid: int, had: Callable[[], Given] = Given) -> Non
         os.unlink(_leading(state, veid))
 
 
-def _note_led(state: State, veid: int, given: Given) -> None:
+def refuse_elsewhere(state: State, veid: int) -> None:
+    """NotSupported if it has its interface, and what leads to it, in another network namespace, which is still there.
+
+    From here that cannot be taken back; of one that is gone there is nothing left.
+    """
+    name, *_ = _led(state, veid) or [""]
+    if name and (path := netns.elsewhere(name)):
+        why = "it was started in another network namespace than ours"
+        hint = f"run ve there: nsenter --net={path} ve ..."
+        raise NotSupported(f"cannot reach what {veid} has on its host's network: {why}", hint)
+
+
+def note_led(state: State, veid: int, given: Given) -> None:
     """Before anything leads to its addresses that does not go with its interface: facts come late in a start."""
     path = _leading(state, veid)
     with wholefile.writing(path, "it is in the run directory: is that on a read-only file system?"):
         os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
-        wholefile.write_whole(path, "\n".join([given.interface, *map(str, given.held())]).encode(), durable=False)
+        lines = [netns.here(), given.interface, *map(str, given.held())]
+        wholefile.write_whole(path, "\n".join(lines).encode(), durable=False)
 
 
 def _led(state: State, veid: int) -> list[str]:
-    """Its interface, and the addresses; nothing if nothing was led there."""
-    return wholefile.read_small(_leading(state, veid)).decode().split()
+    """The namespace, its interface there, and the addresses; nothing if nothing was led there."""
+    text = wholefile.read_small(_leading(state, veid)).decode()
+    return text.split("\n") if text else []
 
 
 def _leading(state: State, veid: int) -> str:
@@ -232,7 +248,7 @@ def add(
                 found.append(wish)
                 neighbours += [(link, address)] if link else []
             now = replace(now, addresses=(*now.addresses, (text, tuple(found))))
-        _note_led(state, veid, now)
+        note_led(state, veid, now)
         new = [each for each in now.all() if each not in before.all()]
         undo.callback(venet.remove, pidfd, new)
         venet.add(pidfd, before.interface, new)
@@ -324,8 +340,10 @@ def narrow(has: Given, to: Given, pidfd: int) -> None:
 
 
 def _linked(state: State, veid: int, pidfd: int, pid: int) -> Given:
-    with open(f"/proc/{pid}/ns/net") as netns:
-        return Given(venet.connect(pidfd, netns.fileno(), state.tag, veid, state.path))
+    with open(f"/proc/{pid}/ns/net") as theirs:
+        linked = Given(venet.connect(pidfd, theirs.fileno(), state.tag, veid, state.path))
+    note_led(state, veid, linked)
+    return linked
 
 
 # --- rules, ports, speed ------------------------------------------------------------------------------------------
@@ -357,16 +375,16 @@ def publish(veid: int, given: Given, words: Sequence[str], before: Sequence[str]
     if words and not addresses:
         raise InvalidValue(f"cannot publish {words[0]} of {veid}: it has no address", NO_ADDRESS)
     wanted, had = set(map(port, words)), set(map(port, before))
-    publishing.publish(sorted(wanted), addresses, given.interface)
+    publishing.publish(sorted(wanted), addresses, given.interface, str(veid))
     if had - wanted:
         publishing.unpublish(had - wanted, addresses)
 
 
-def limit(given: Given, words: Mapping[str, str], before: Mapping[str, str] = MappingProxyType({})) -> None:
+def limit(veid: int, given: Given, words: Mapping[str, str], before: Mapping[str, str] = MappingProxyType({})) -> None:
     """Let it send and receive as fast, as late and as well as these words say: rate, delay, loss; "" is as it comes."""
     (rate, *faults), (had, *had_faults) = ([each.get(name, "") for name in _SPEED] for each in (words, before))
     if given.interface and rate != had:
-        bandwidth.limit(given.interface, rates.rate(rate) if rate else None)
+        bandwidth.limit(given.interface, rates.rate(rate) if rate else None, str(veid))
     if given.interface and faults != had_faults:
         delay, loss = faults
-        bandwidth.impair(given.interface, rates.delay(delay or "0"), rates.loss(loss or "0"))
+        bandwidth.impair(given.interface, rates.delay(delay or "0"), rates.loss(loss or "0"), str(veid))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from ve import limits, presets, triggers
+from ve import limits, presets, shapes, triggers
 from ve.addresses import Wish
 from ve.errors import InvalidValue
 from ve.limits import Words
@@ -52,18 +52,21 @@ class Changes(Options, total=False):
     add_addresses: Iterable[str]
     remove_addresses: Iterable[str]  # ["all"]: all that there are
     add_publish: Iterable[str]
-    remove_publish: Iterable[str]
+    remove_publish: Iterable[str]  # the same
 
 
-def parsed(options: Mapping[str, Any]) -> dict[str, Any]:
+def parsed(options: Mapping[str, Any], resolve: Callable[[str], int]) -> dict[str, Any]:
     """The values of a Config, from such as its maker may give: any iterable or mapping.  InvalidValue.
 
-    What is None was not given.  Limits are those that were given, and those of a preset where no other is.
+    resolve gives the VEID of a VE by its name, or raises NotFound.  What is None was not given.  Limits are those that
+    were given, and those of a preset where no other is.
     """
     known = {name: value for name, value in options.items() if value is not None}
     preset = known.pop("preset", "")
     rest = {name: known.pop(name) for name in [*known] if name not in _FIELDS}
     found = {name: _OF_CONFIG[name](name, value) if name in _OF_CONFIG else value for name, value in known.items()}
+    if isinstance(found.get("network"), str):
+        found["network"] = shapes.with_veid(found["network"], resolve)
     if words := _limits(rest, preset):
         found["limits"] = words
     return found
@@ -107,13 +110,16 @@ def _wishes(name: str, values: Any) -> tuple[str, ...]:
     return tuple(str(Wish.parse(each)) for each in _texts(name, values))
 
 
-def _wishes_or_all(name: str, values: Any) -> tuple[str, ...]:
-    found = _texts(name, values)
-    return found if found == ("all",) else _wishes(name, found)
-
-
 def _ports(name: str, values: Any) -> tuple[str, ...]:
     return tuple(str(port(each)) for each in _texts(name, values))
+
+
+def _or_all(of: Callable[[str, Any], tuple[str, ...]]) -> Callable[[str, Any], tuple[str, ...]]:
+    def several(name: str, values: Any) -> tuple[str, ...]:
+        found = _texts(name, values)
+        return found if found == ("all",) else of(name, found)
+
+    return several
 
 
 _FIELDS = {"name", "area", *Changes.__annotations__} - {*Words.__annotations__}
@@ -131,7 +137,7 @@ _OF_CONFIG: dict[str, Callable[[str, Any], Any]] = {
     "nameservers": _texts,
     "searchdomains": _texts,
     "add_addresses": _wishes,
-    "remove_addresses": _wishes_or_all,
+    "remove_addresses": _or_all(_wishes),
     "add_publish": _ports,
-    "remove_publish": _ports,
+    "remove_publish": _or_all(_ports),
 }

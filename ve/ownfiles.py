@@ -1,6 +1,7 @@
 """The files that a start writes into the VE itself: names in /etc, and in /run that its programs leave its link alone.
 
 init does it, as the VE's root, once that root is its own: so nothing in there leads out, and a disk limit counts it.
+What changes while it runs is written by a process that enters as its root (ve/inside.py), in the same way.
 But what lies there may be anything.  A file that is to be read is opened without following or waiting for anybody, and
 one that is to change is written aside and renamed, so that what was at its name is never opened.
 """
@@ -16,7 +17,7 @@ from ve.errors import FULL, DiskFull, Error, InvalidValue
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from typing import TypedDict
 
     class Names(TypedDict):
@@ -57,6 +58,19 @@ def write(wanted: Names) -> None:
     if wanted["unmanaged"]:
         for path, text in _UNMANAGED:
             _new(path, text.format(wanted["unmanaged"]))
+
+
+def rewrite(wanted: Mapping[str, str]) -> None:
+    """The same in a VE that runs, of what is in wanted; an /etc/hosts that is a link to its pool's stays one."""
+    etc = _open_etc()
+    try:
+        if "resolv_conf" in wanted:
+            _write(etc, "resolv.conf", wanted["resolv_conf"].encode())
+        if "hosts" in wanted and not _is_link(etc, "hosts", wanted["link"]):
+            before = _read(etc, "hosts")
+            _write(etc, "hosts", merged(before or b"", wanted["hosts"].encode()), before)
+    finally:
+        os.close(etc)
 
 
 def merged(before: bytes, own: bytes) -> bytes:
@@ -129,10 +143,15 @@ def _write(etc: int, name: str, data: bytes, before: bytes | None = None) -> Non
     _replace(etc, name, aside, make)
 
 
-def _link(etc: int, name: str, target: str) -> None:
+def _is_link(etc: int, name: str, target: str) -> bool:
     with suppress(OSError):
-        if os.readlink(name, dir_fd=etc) == target:
-            return
+        return os.readlink(name, dir_fd=etc) == target
+    return False
+
+
+def _link(etc: int, name: str, target: str) -> None:
+    if _is_link(etc, name, target):
+        return
     aside = f".{name}.ve"
     _replace(etc, name, aside, lambda: os.symlink(target, aside, dir_fd=etc))
 

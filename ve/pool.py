@@ -6,6 +6,7 @@ directory that VE_NETWORK_DIR names.  Which of its addresses are taken no file s
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -15,13 +16,15 @@ from itertools import count
 from math import gcd
 
 from ve import lock
-from ve.addresses import Address, Network, network
-from ve.errors import BrokenConfig, Exists, InvalidValue, NotFound, nearest
+from ve.addresses import Address, Network, Wish, network
+from ve.errors import Exists, InvalidValue, NotFound, nearest
 from ve.model import check_name
 from ve.state import DEFAULT_DIR, DEFAULT_RUN_DIR
+from ve.tomlfile import Broken, table
 from ve.wholefile import create_whole, read_small, writing
 
 VERSION = 1
+_KEYS = ("networks", "nat", "hosts")
 _ELSEWHERE: ContextVar[str] = ContextVar("the directory of networks", default="")
 PATIENCE = 10.0  # seconds to wait for who has the claims locked, which takes less than one thousandth
 _HINT = "run as root, or set VE_NETWORK_DIR to another directory, the same one for every state dir of this host"
@@ -105,9 +108,14 @@ def run_directory() -> str:
 
 def pools() -> list[Pool]:
     """All of them, by name; BrokenConfig names a file that is none."""
+    return [pool for name in names() if (pool := _find(name))]
+
+
+def names() -> list[str]:
+    """Those of all files that are to be pools."""
     with contextlib.suppress(FileNotFoundError):
-        names = sorted(name for name in os.listdir(directory()) if name.endswith(".toml") and name[0] != ".")
-        return [pool for name in names if (pool := _find(name.removesuffix(".toml")))]
+        found = [name for name in os.listdir(directory()) if name.endswith(".toml") and name[0] != "."]
+        return sorted(name.removesuffix(".toml") for name in found)
     return []
 
 
@@ -115,10 +123,10 @@ def get(name: str) -> Pool:
     """NotFound, BrokenConfig."""
     if pool := _find(name):
         return pool
-    names = [pool.name for pool in pools()]
+    known = [pool.name for pool in pools()]
     hint = (
-        (nearest(name, names) or "ve network list shows all")
-        if names
+        (nearest(name, known) or "ve network list shows all")
+        if known
         else f"ve network add {name} --cidr 10.9.0.0/24 --nat"
     )
     raise NotFound(f"cannot find pool {name}: there is none", hint)
@@ -129,6 +137,14 @@ def _find(name: str) -> Pool | None:
     path = _path(name)
     data = read_small(path)
     return _parse(name, path, data) if data or os.path.exists(path) else None
+
+
+def families(wish: Wish, cannot: str) -> tuple[int, ...]:
+    """Those of which it is to get an address of its pool.  InvalidValue if that lacks the one; NotFound."""
+    versions = get(wish.pool).versions
+    if wish.family and wish.family not in versions:
+        raise InvalidValue(f"{cannot}: pool {wish.pool} has no IPv{wish.family}", f"ve network show {wish.pool}")
+    return (wish.family,) if wish.family else versions
 
 
 def exists(name: str) -> bool:
@@ -178,29 +194,40 @@ def _path(name: str) -> str:
 def _dump(pool: Pool) -> bytes:
     import tomli_w  # only who writes pays for it
 
-    table = {"version": VERSION, "networks": [str(network) for network in pool.networks]}
-    return tomli_w.dumps(table | {key: True for key in ("nat", "hosts") if getattr(pool, key)}).encode()
+    found = {"version": VERSION, "networks": [str(network) for network in pool.networks]}
+    return tomli_w.dumps(found | {key: True for key in ("nat", "hosts") if getattr(pool, key)}).encode()
 
 
 def _parse(name: str, path: str, data: bytes) -> Pool:
-    import tomllib
-
     try:
-        table = tomllib.loads(data.decode())
-        version = table.pop("version")
-        if version != VERSION:
-            hint = "upgrade ve" if isinstance(version, int) and version > VERSION else ""
-            raise BrokenConfig(f"cannot read {path}: key version: must be {VERSION}", hint)
-        pool = Pool(
-            name, tuple(map(network, table.pop("networks"))), table.pop("nat", False), table.pop("hosts", False)
-        )
-        if table or not all(type(each) is bool for each in (pool.nat, pool.hosts)):
-            raise ValueError("it has keys or values that no pool has")
-        return pool
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, InvalidValue) as error:
-        if isinstance(error, BrokenConfig):
-            raise
-        raise BrokenConfig(f"cannot read {path}: it is not a pool: {error}") from None
+        found = table(data, VERSION)
+        for key in found:
+            if key not in _KEYS:
+                raise Broken(f"key {key}: there is no such key", nearest(key, _KEYS), (key,))
+        if "networks" not in found:
+            raise Broken("key networks: is missing")
+        return Pool(name, _networks(found.pop("networks")), **{key: _switch(key, found[key]) for key in found})
+    except Broken as error:
+        raise error.of(path, data) from None
+
+
+def _networks(raw: object) -> tuple[Network, ...]:
+    if type(raw) is not list or not raw or not all(isinstance(each, str) for each in raw):
+        raise Broken("key networks: must be an array of strings", at=("networks",))
+    found = []
+    for index, each in enumerate(raw):
+        try:
+            found.append(network(each))
+        except InvalidValue as error:
+            where = ("networks", re.escape(each))
+            raise Broken(f"key networks[{index}]: {error}", error.hint, where) from None
+    return tuple(found)
+
+
+def _switch(key: str, raw: object) -> bool:
+    if type(raw) is not bool:
+        raise Broken(f"key {key}: must be true or false", at=(key,))
+    return raw
 
 
 @contextlib.contextmanager

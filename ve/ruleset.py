@@ -12,7 +12,7 @@ import re
 import zlib
 from dataclasses import dataclass
 
-from ve import linknames, venet
+from ve import linknames, nftables, venet
 
 VES = f"{linknames.PREFIX}*"
 GATEWAY4, GATEWAY6 = venet.GATEWAYS[4], venet.GATEWAYS[6]
@@ -171,3 +171,8 @@ class Table:
 
 
 INET, BRIDGE = Table("inet", _INET), Table("bridge", _BRIDGE)
+
+
+def is_lacking(table: Table) -> bool:
+    """Is it not there, or not whole, or another version's?  In the calling thread's namespace."""
+    return nftables.state(table.family) != (table.version, table.rules)

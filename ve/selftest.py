@@ -126,6 +126,7 @@ def _sent_as_another(environment: Environment, facts: Facts, pidfd: int) -> str:
     given = network.given(facts)
     if not given.interface:
         return ""
+    network.refuse_elsewhere(environment.state, environment.veid)
     mac = interfaces.mac(environment.state.tag, environment.veid)
     return spoofing.passed(pidfd, given.interface, mac, given.held())
 

@@ -12,6 +12,7 @@ from ve import (
     claims,
     describe,
     enforce,
+    files,
     hardware,
     limits,
     looparea,
@@ -33,7 +34,8 @@ from ve.instance import Instance
 from ve.model import Config, Status
 
 Undo = contextlib.ExitStack
-_LIVE_OF_NETWORK = ("addresses", "publish", "rate", "delay", "loss")
+_NAMES = ("nameservers", "searchdomains")
+_LIVE_OF_NETWORK = ("addresses", "publish", "rate", "delay", "loss", *_NAMES)
 _LISTS = {name: (f"add_{name}", f"remove_{name}") for name in ("addresses", "publish")}  # and what changes one
 _WORDS_OF_LISTS = {word for words in _LISTS.values() for word in words}
 _AT_START = ("nofile", *(name for name, row in BY_NAME.items() if not row.live))  # of limits, for the init's processes
@@ -72,6 +74,7 @@ def change(instance: Instance, asked: dict[str, Any], save: bool, preset: Iterab
         if init and facts and (now != begun or facts != init[0]):
             undo.callback(instance.state.write_facts, instance.veid, init[0])
             _note(instance, facts, now)
+            _tell(instance, init[1], _told(init[0], begun), _told(facts, now), undo)
         if save:
             instance.save(wanted)
         undo.pop_all()
@@ -118,6 +121,8 @@ def _reconnect(
     What it is to lose it has still: _let_go() takes that, when nothing can be refused any more.
     """
     state, veid = instance.state, instance.veid
+    if init:
+        network.refuse_elsewhere(state, veid)
     lists = _with_lists(veid, words, now, known)
     asked = tuple(dict.fromkeys(lists.get("addresses", now["addresses"]))) if init else ()
     addresses.check(asked)
@@ -141,9 +146,24 @@ def _reconnect(
     undo.callback(network.publish, veid, had, led, wanted["publish"])
     network.publish(veid, given.only(asked), wanted["publish"], led)
     slow = now if given.interface == had.interface else {}  # a new interface is as fast as it comes
-    undo.callback(network.limit, given, slow, wanted)
-    network.limit(given, wanted, slow)
-    return wanted | {name: list(wanted[name]) for name in _LISTS}, replace(facts, extra=facts.extra | given.noted())
+    undo.callback(network.limit, veid, given, slow, wanted)
+    network.limit(veid, given, wanted, slow)
+    return wanted | {name: list(wanted[name]) for name in (*_LISTS, *_NAMES)}, replace(
+        facts, extra=facts.extra | given.noted()
+    )
+
+
+def _told(facts: Facts, begun: Mapping[str, Any]) -> names.Told:
+    held = network.given(facts).only(begun["addresses"]).held()
+    return names.Told(held, begun["hostname"], *(begun[name] for name in _NAMES))
+
+
+def _tell(instance: Instance, pidfd: int, before: names.Told, now: names.Told, undo: Undo) -> None:
+    """Write into a running VE what has changed of its names."""
+    place = files.Place(instance.veid, pidfd=pidfd)
+    if wanted := names.rewritten(before, now):
+        files.tell_names(place, wanted)
+        undo.callback(files.tell_names, place, names.rewritten(now, before))
 
 
 def _let_go(instance: Instance, facts: Facts, pidfd: int, now: dict[str, Any]) -> None:

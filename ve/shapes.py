@@ -3,7 +3,7 @@
 routed        addresses of its own, which the host routes to it; what a VE has that is given addresses
 none          a loopback
 host          the host's own network
-ve:VEID       that of another VE, which runs
+ve:VEID       that of another VE, which runs; who asks for it may also say ve:NAME
 bridge:BR     a port of a bridge of the admin's
 macvlan:IF    an Ethernet address of its own on an interface of the host
 device:IF     an interface of the host, moved in for as long as it runs
@@ -43,6 +43,12 @@ ATTACHED = ("bridge", "macvlan", "device")  # those that have an interface, and 
 SHARED = ("host", "ve")  # those whose namespace is not the VE's own
 UNGUARDED = ("macvlan", "device")  # those whose packets pass no rule of ours
 INSIDE = {"routed": "venet0", "bridge": "eth0", "macvlan": "eth0"}  # what a VE's interface is called in it
+
+
+def with_veid(text: str, resolve: Callable[[str], int]) -> str:
+    """The same of ve:NAME by the VEID of that VE, which it keeps under any name; as resolve if there is none."""
+    kind, _, key = text.partition(":")
+    return f"ve:{resolve(key)}" if kind == "ve" and (key[:1].isalpha() or key[:1] == "_") else text
 
 
 @dataclass(frozen=True)

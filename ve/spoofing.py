@@ -3,7 +3,7 @@
 They are sent as its root would send them if nothing inside kept it, through the VE's own interface, with headers of our
 making: one from an address that is nobody's, then one from its own, to its host's end of the wire or to the bridge.
 When the second one has come there, so has the first, if it could.  Firewalls that let nobody in answer pings yet: so
-they are ICMP echo requests.
+they are ICMP echo requests.  Only of the port of a bridge that is gone neither would come: there the rules are asked.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import struct
 import time
 from dataclasses import dataclass
 
-from ve import netlink, rtnetlink, venet
+from ve import netlink, rtnetlink, ruleset, venet
 from ve.addresses import Address
 from ve.errand import in_a_thread, inside
 
@@ -52,6 +52,8 @@ def passed(pidfd: int, interface: str, mac: str, addresses: Sequence[Address]) -
     """
     try:
         way = _way(interface, mac)
+        if way is None and ruleset.is_lacking(ruleset.INET):
+            return "its bridge is gone, and the table inet ve, which would keep its host from hearing it, is not whole"
         for version in sorted({each.version for each in addresses}):
             own = next(each for each in addresses if each.version == version)
             if way and (why := _try(pidfd, interface, way, own)):

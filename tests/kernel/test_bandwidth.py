@@ -136,8 +136,17 @@ def test_a_kernel_that_lacks_it(hostnet: HostNet, red: StandIn, monkeypatch: pyt
         patch.setattr(
             bandwidth, lacking, lambda *words: made(*words).replace(b"tbf\0", b"xyz\0").replace(b"u32\0", b"xyz\0")
         )
-        with pytest.raises(NotSupported, match="cannot limit the rate of a network") as refused:
-            hostnet.call(bandwidth.limit, red.name, rates.rate("10mbit"))
+        with pytest.raises(NotSupported, match=r"^cannot limit the rate of 101: ") as refused:
+            hostnet.call(bandwidth.limit, red.name, rates.rate("10mbit"), "101")
     assert "CONFIG_NET_SCH_TBF, CONFIG_IFB" in refused.value.hint
     assert names(hostnet) == before
+    assert disciplines(hostnet, red.name) == {}
+
+
+def test_a_kernel_without_netem(hostnet: HostNet, red: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = bandwidth._netem
+    monkeypatch.setattr(bandwidth, "_netem", lambda *words: made(*words).replace(b"netem\0", b"xyzzy\0"))
+    with pytest.raises(NotSupported, match=r"^cannot delay or lose packets of 101: ") as refused:
+        hostnet.call(bandwidth.impair, red.name, 0.02, 0.0, "101")
+    assert "CONFIG_NET_SCH_NETEM, CONFIG_IFB" in refused.value.hint
     assert disciplines(hostnet, red.name) == {}

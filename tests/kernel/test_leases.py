@@ -263,7 +263,9 @@ def test_a_full_pool(hostnet: HostNet, new: New) -> None:
         each.ask("auto")
     given = [each.answer() for each in lessees[:6]]
     lessees[6].ask("auto")
-    assert lessees[6].answer() == {"refused": "cannot lease an address of pool default: none of 6 of IPv4 is free"}
+    assert lessees[6].answer() == {
+        "refused": "cannot lease an address of pool default for 107: none of 6 of IPv4 is free"
+    }
     lessees[0].release()
     lessees[0].answer()
     for each in lessees[6:]:

@@ -131,8 +131,8 @@ def ask(net: HostNet, who: StandIn, to: str) -> bytes:
 def test_a_port_has_one_owner(net: HostNet, red: StandIn, blue: StandIn) -> None:
     net.call(publishing.publish, [WEB], REDS, red.name)
     with pytest.raises(Exists) as refused:
-        net.call(publishing.publish, [Port(8081, 80), WEB], BLUES, blue.name)
-    assert str(refused.value) == "cannot publish port 8080/tcp: it leads to 10.9.0.1 port 80, of VE 101"
+        net.call(publishing.publish, [Port(8081, 80), WEB], BLUES, blue.name, "102")
+    assert str(refused.value) == "cannot publish port 8080/tcp of 102: it leads to 10.9.0.1 port 80, of VE 101"
     net.run("ip", "link", "set", "dev", red.name, "alias", "/elsewhere")  # by which it is of another state dir
     with pytest.raises(Exists, match=r"of VE 101 of /elsewhere$"):
         net.call(publishing.publish, [WEB], BLUES, blue.name)

@@ -21,6 +21,10 @@ WORDS = {  # what is typed: how it is kept
     "auto:sticky": "auto:sticky",
     "auto:default:sticky": "auto:sticky",
     "auto:web:sticky": "auto:web:sticky",
+    "auto:4": "auto:4",
+    "auto:default:6": "auto:6",
+    "auto:6:sticky": "auto:6:sticky",
+    "auto:web:4:sticky": "auto:web:4:sticky",
 }
 
 
@@ -61,6 +65,10 @@ BAD = {
     "::ffff:10.9.0.5": "it is reserved",
     "auto:": "it is not an address",
     "auto:a:b": "it is not an address",
+    "auto:5": "it is not an address",
+    "auto:4:6": "it is not an address",
+    "auto:4:web": "it is not an address",
+    "auto:sticky:4": "it is not an address",
     "auto:a b": "it is not an address",
     "auto:../x": "it is not an address",
     "automatic": "it is not an address",
@@ -121,6 +129,8 @@ def test_networks(text: str) -> None:
         (["auto", "auto"], "twice"),
         (["10.9.0.5", "10.9.0.5/24"], "as 10.9.0.5 already"),
         (["auto:sticky", "auto"], "as auto:sticky already"),
+        (["auto", "auto:6"], "as auto already"),
+        (["auto:web:4", "auto:web:4:sticky"], "as auto:web:4 already"),
     ],
 )
 def test_the_same_twice(words: list[str], why: str) -> None:
@@ -129,7 +139,7 @@ def test_the_same_twice(words: list[str], why: str) -> None:
 
 
 def test_of_two_pools_and_both_families() -> None:
-    addresses.check(["auto", "auto:web", "10.9.0.5", "fd00:9::5"])
+    addresses.check(["auto", "auto:web:4", "auto:web:6:sticky", "10.9.0.5", "fd00:9::5"])
 
 
 GATEWAYS = {

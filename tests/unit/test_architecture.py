@@ -19,8 +19,8 @@ LEVELS = (
         "ve._linux.ioctls",
     ),
     (
-        "ve.errors ve.wholefile ve.rights ve.amounts ve.beancounter ve.limits ve.triggers ve.addresses ve.shapes "
-        "ve.resolver ve.ports ve.rates ve.model",
+        "ve.errors ve.wholefile ve.tomlfile ve.rights ve.amounts ve.beancounter ve.limits ve.triggers ve.addresses "
+        "ve.shapes ve.resolver ve.ports ve.rates ve.model",
         "ve.mountinfo",
         "ve.procfs",
     ),
@@ -41,9 +41,9 @@ LEVELS = (
         "ve.devices",
         "ve.confinement",
         "ve.rlimits",
-        "ve.errand ve.linknames ve.netlink ve.rtnetlink ve.venet ve.leases ve.forwarding ve.wire ve.interfaces "
-        "ve.spoofing ve.bandwidth ve.nftables ve.ruleset ve.netfilter ve.otherfirewalls ve.sockets ve.ptys "
-        "ve.sharedmemory ve.sample",
+        "ve.errand ve.netns ve.linknames ve.netlink ve.rtnetlink ve.venet ve.leases ve.forwarding ve.wire "
+        "ve.interfaces ve.bandwidth ve.nftables ve.ruleset ve.spoofing ve.netfilter ve.otherfirewalls ve.sockets "
+        "ve.ptys ve.sharedmemory ve.sample",
         "ve.terminal",
         "ve.passwd",
         "ve.log",

@@ -419,7 +419,7 @@ COMPLETIONS = {
     "ve template remove busybox:": ["busybox:1", "busybox:2"],
     "ve template build d": ["debian"],
     "ve list --js": ["--json"],
-    "ve list -o veid,p": ["veid,pid"],
+    "ve list -o veid,p": ["veid,pid", "veid,publish"],
     "ve cp re": ["red:"],
     "ve network show ": ["default", "web"],
     "ve network remove w": ["web"],

@@ -142,7 +142,7 @@ def test_a_config_holds_what_can_be_right(wrong: dict[str, object]) -> None:
 def test_one_string_is_no_list_of_them(options: dict[str, Any]) -> None:
     """Or each of its letters would be taken for one."""
     with pytest.raises(InvalidValue, match=next(iter(options))):
-        parsed(options)
+        parsed(options, int)
 
 
 def test_any_iterable_or_mapping_will_do() -> None:
@@ -152,7 +152,7 @@ def test_any_iterable_or_mapping_will_do() -> None:
         "env": MappingProxyType({"A": "b"}),
     }
     wanted = {"profiles": ("fuse",), "mounts": (Mount("/a", "/b", True), Mount("/c", "/d")), "env": {"A": "b"}}
-    assert parsed(options) == wanted
+    assert parsed(options, int) == wanted
 
 
 @pytest.mark.parametrize(

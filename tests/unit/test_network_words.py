@@ -127,8 +127,9 @@ def test_delays_and_losses() -> None:
 )
 def test_what_is_no_list_of_strings(name: str, value: Any, why: str) -> None:
     with pytest.raises(InvalidValue, match=f"^cannot use {name} {why}"):
-        options.parsed({name: value})
+        options.parsed({name: value}, int)
 
 
 def test_all_are_removed() -> None:
-    assert options.parsed({"remove_addresses": ["all"]}) == {"remove_addresses": ("all",)}
+    for name in ("remove_addresses", "remove_publish"):
+        assert options.parsed({name: ["all"]}, int) == {name: ("all",)}

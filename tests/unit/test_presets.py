@@ -20,7 +20,7 @@ def test_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", [5, True, ["light"], b"light", "nosuch", "./a\0b", "./\ud800", "/no/such"])
 def test_what_can_be_no_preset(name: Any) -> None:
     with pytest.raises(InvalidValue, match="cannot use preset"):
-        parsed({"preset": name})
+        parsed({"preset": name}, int)
 
 
 @pytest.mark.parametrize("kind", ["zero", "fifo", "directory"])

@@ -43,7 +43,9 @@ def test_254_answer_at_once_and_there_is_no_255th(
     host.create(veid, template="busybox", addresses=["auto"])
     refused = hostnet.ve(host_dir, "start", veid)
     assert refused.returncode == 51
-    assert refused.stderr.startswith("ve: cannot lease an address of pool default: none of 254 of IPv4 is free\n")
+    assert refused.stderr.startswith(
+        f"ve: cannot lease an address of pool default for {veid}: none of 254 of IPv4 is free\n"
+    )
     hostnet.call(full[7].stop, fast=True)
     assert hostnet.ve(host_dir, "start", veid).returncode == 0
     hostnet.output(host_dir, "stop", "--fast", veid)

@@ -257,7 +257,7 @@ def test_a_port_is_published_from_the_start_and_not_twice(
     try:
         refused = forwarding.ve(host_dir, "start", other.veid)
         assert refused.returncode == 44
-        said = f"ve: cannot publish port 8080/tcp: it leads to 10.9.0.5 port 80, of VE {web}\n"
+        said = f"ve: cannot publish port 8080/tcp of {other.veid}: it leads to 10.9.0.5 port 80, of VE {web}\n"
         assert refused.stderr.startswith(said)
         assert forwarding.run("ip", "route", "show", "10.9.0.9").stdout == ""
     finally:
@@ -325,7 +325,9 @@ def test_a_refused_change_leaves_ports_addresses_and_claims(
     with forwarding.call(socket.create_server, ("192.0.2.1", 9022)):
         words = ("--ip", "10.9.0.6", "--ip", "fd00:9::6", "--publish", "9022:22", "--rate", "10mbit")
         refused = forwarding.ve(host_dir, "set", veid, *words)
-    assert refused.stderr.startswith("ve: cannot publish port 9022/tcp: a process of the host listens there\n")
+    assert refused.stderr.startswith(
+        f"ve: cannot publish port 9022/tcp of {veid}: a process of the host listens there\n"
+    )
     assert (routes(forwarding), env.addresses) == before
     assert (tmp_path / "network/address/10.9.0.7").readlink() == host_dir / f"conf/{veid}.toml"
     for url in ("http://192.0.2.1:8080/", "http://[2001:db8::1]:8080/"):
@@ -675,3 +677,34 @@ def test_ports_of_an_address_that_is_not_kept(hostnet: HostNet, host: "ve.Host",
     hostnet.run("nft", "flush", "ruleset")
     hostnet.output(host_dir, "set", veid, "--ip-del", "all", "--publish", "")
     assert hostnet.run("ip", "route", "show", "10.9.0.61").stdout == ""
+
+
+@pytest.mark.any_kernel
+def test_ports_are_added_removed_and_listed(forwarding: HostNet, host_dir: Path, web: int) -> None:
+    def listed() -> list[str]:
+        rows = json.loads(commandline.output(host_dir, "list", "--json", "-o", "veid,publish"))
+        [ports] = [row["publish"] for row in rows if row["veid"] == web]
+        return list(ports)
+
+    def set_(*words: str) -> "subprocess.CompletedProcess[str]":
+        return forwarding.ve(host_dir, "set", web, *words)
+
+    serve(forwarding, host_dir, web)
+    assert listed() == []
+    said = set_("--publish-add", "8080:80", "--publish-add", "8081:80")
+    assert (said.returncode, said.stderr) == (0, f"{web}: publish is set\n")
+    assert set_("--publish-add", "8082:80/udp", "--publish-del", "8081:80").returncode == 0
+    assert listed() == ["8080:80", "8082:80/udp"]
+    assert fetch(forwarding.outside, "http://192.0.2.1:8080/") == str(web)
+    for words, why in {
+        ("--publish-del", "8081:80"): f"cannot take 8081:80 from {web}: it was not given",
+        ("--publish-del", "8080"): "cannot publish '8080': it is not HOSTPORT:PORT",
+        ("--publish-add", "8080:81"): "cannot publish 8080:81: 8080:80 has port 8080/tcp already",
+        ("--publish-add", "0:80"): "cannot publish '0:80': ports are 1 to 65535",
+        ("--publish-add", "all"): "cannot publish 'all': it is not HOSTPORT:PORT",
+    }.items():
+        refused = set_(*words)
+        assert refused.returncode == 20 and why in refused.stderr, refused.stderr
+    assert listed() == ["8080:80", "8082:80/udp"]
+    assert set_("--publish-del", "all").returncode == 0
+    assert listed() == [] and fetch(forwarding.outside, "http://192.0.2.1:8080/") == ""

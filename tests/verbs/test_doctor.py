@@ -328,3 +328,22 @@ def test_a_template_that_nobody_can_use(host: "ve.Host", host_dir: Path, spare: 
     else:
         toml.write_bytes(kept)
     assert troubles(host_dir, code=0) == []
+
+
+@pytest.mark.any_kernel
+def test_files_of_pools_that_cannot_be_read(host_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is said, by line and key, and nothing is made of it; and so it is by who needs the pool."""
+    monkeypatch.setenv("VE_NETWORK_DIR", str(tmp_path))
+    (tmp_path / "mars.toml").write_text('version = 1\nnetworks = ["10.9.0.0/24"]\nnatt = true\n')
+    (tmp_path / "venus.toml").write_text("version = 1\nnetworks = [\n")
+    (tmp_path / "well.toml").write_text('version = 1\nnetworks = ["10.8.0.0/24"]\n')
+    before = {path: path.read_bytes() for path in tmp_path.glob("*.toml")}
+    mars = f"cannot read {tmp_path}/mars.toml: line 3: key natt: there is no such key"
+    for options in ((), ("--fix",)):
+        one, other = troubles(host_dir, *options)
+        assert one == {"veid": None, "text": mars, "cure": "did you mean nat?", "mended": False}
+        assert str(other["text"]).startswith(f"cannot read {tmp_path}/venus.toml: line 2: ")
+        assert other["cure"] == "mend that file, or remove it, and ve network add venus again"
+    assert {path: path.read_bytes() for path in tmp_path.glob("*.toml")} == before
+    refused = commandline.run(host_dir, "network", "show", "mars")
+    assert (refused.returncode, refused.stderr) == (14, f"ve: {mars}\nhint: did you mean nat?\n")

@@ -148,6 +148,49 @@ def test_an_admins_lines_stay_and_ours_change(start: Start, hostnet: HostNet) ->
     assert hosts(env) == localhost + "10.9.0.6\tred\t# ve\n" + mine + "10.3.3.3 more\n"
 
 
+def test_what_changes_while_it_runs_is_there_at_once(start: Start, hostnet: HostNet) -> None:
+    """Beside what its root has written since; and nothing of it is left of a change that is refused."""
+    env = start()
+    env.run(["sh", "-c", "echo '10.3.3.3 more' >>/etc/hosts; echo 'nameserver 10.3.3.3' >/etc/resolv.conf"], check=True)
+    hostnet.call(env.set, add_addresses=["10.9.0.6"], remove_addresses=["10.9.0.5"])
+    others, own = OF_TEMPLATE + "10.3.3.3 more\n", "fd00:9::5\tred\t# ve\n10.9.0.6\tred\t# ve\n"
+    assert hosts(env) == own + others
+    assert resolv_conf(env) == "nameserver 10.3.3.3\n"
+    hostnet.call(env.set, nameservers=["10.9.0.53"], searchdomains=["a.example"], hostname="blue")
+    assert resolv_conf(env) == "search a.example\nnameserver 10.9.0.53\n"
+    assert hosts(env) == own.replace("red", "blue") + others
+    assert hostnet.call(env.set, nameservers=["10.9.0.54"], save=True) == []
+    assert resolv_conf(env) == "search a.example\nnameserver 10.9.0.54\n"
+    before = hosts(env), resolv_conf(env)
+    with pytest.raises(errors.Error), hostnet.call(socket.create_server, ("192.0.2.1", 9022)):
+        hostnet.call(env.set, addresses=["10.9.0.7"], nameservers=["10.9.0.55"], publish=["9022:22"])
+    assert (hosts(env), resolv_conf(env)) == before
+    hostnet.call(env.set, remove_addresses=["all"])
+    assert hosts(env) == others
+
+
+def test_one_without_gets_them_with_its_first_address(start: Start, hostnet: HostNet) -> None:
+    env = start(addresses=[])
+    hostnet.call(env.set, addresses=ADDRESSES)
+    assert (resolv_conf(env), hosts(env)) == (INSIDE, RED + OF_TEMPLATE)
+
+
+def test_a_link_there_leads_nowhere_while_it_runs(start: Start, hostnet: HostNet, tmp_path: Path) -> None:
+    """Of its root's making: neither out of it, nor is what it leads to inside written."""
+    env = start()
+    (tmp_path / "hosts").write_text("the host's\n")
+    links = f"ln -sf {tmp_path}/hosts /etc/hosts; echo mine >/mine; ln -sf /mine /etc/resolv.conf"
+    env.run(["sh", "-c", links], check=True)
+    hostnet.call(env.set, addresses=["10.9.0.6"], nameservers=["10.9.0.53"])
+    assert (tmp_path / "hosts").read_text() == "the host's\n" and witness.shell(env, "cat /mine") == "mine\n"
+    assert resolv_conf(env) == INSIDE.partition("nameserver")[0] + "nameserver 10.9.0.53\n"
+    assert "10.9.0.6\tred\t# ve\n" in hosts(env)
+    env.run(["sh", "-c", "rm /etc/hosts; mkdir /etc/hosts"], check=True)
+    with pytest.raises(errors.Error, match=f"^cannot tell {env.veid} its names: cannot write /etc/hosts of the VE: "):
+        hostnet.call(env.set, addresses=["10.9.0.7"])
+    assert env.addresses == ["10.9.0.6"]
+
+
 def test_a_ve_without_addresses_is_left_as_it_is(start: Start) -> None:
     env = start(addresses=[], before=lambda upper: (upper / "etc/hosts").write_text("mine\n"))
     assert hosts(env) == "mine\n"

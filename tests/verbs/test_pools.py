@@ -4,6 +4,7 @@ import contextlib
 import ipaddress
 import json
 import os
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -84,7 +85,7 @@ def site(hostnet: HostNet, host: "ve.Host", host_dir: Path) -> Iterator[Site]:
             env = host.get(veid)
             if env.pid:
                 hostnet.call(env.stop, fast=True)
-            env.destroy()
+            hostnet.call(env.destroy)
 
 
 # ---- leases ---------------------------------------------------------------------------------------------------------
@@ -125,7 +126,7 @@ def test_sticky_stays(site: Site) -> None:
     site.done("start", *others)
     assert len(set.union(*map(site.inside, others)) - {address}) == 5
     refused = site.ve("run", "busybox", "--ip", "auto", "--", "true")
-    assert "cannot lease an address of pool default: none of 6 of IPv4 is free" in refused.stderr
+    assert re.search("cannot lease an address of pool default for [0-9]+: none of 6 of IPv4 is free", refused.stderr)
     site.done("start", one)
     assert site.inside(one) == {address}
     site.done("stop", "--fast", one)
@@ -213,6 +214,9 @@ BAD: dict[Words, tuple[int, str]] = {
     ("create", 7009, "--ip", "192.0.2.9"): (51, "this host sends by it to other networks"),
     ("create", 7009, "--ip", "auto:none"): (43, "cannot find pool none: there is none"),
     ("create", 7009, "--ip", "auto", "--ip", "auto:sticky"): (20, "it is there as auto already"),
+    ("create", 7009, "--ip", "auto:6"): (20, "cannot give auto:6 to 7009: pool default has no IPv6"),
+    ("set", 7002, "--ip-add", "auto:6:sticky"): (20, "cannot give auto:6:sticky to 7002: pool default has no IPv6"),
+    ("run", "busybox", "--ip", "auto:6", "true"): (125, ": pool default has no IPv6"),
     ("network", "add", "default", "--cidr", "10.8.0.0/24"): (44, "cannot add pool default: it exists"),
     ("network", "add", "web", "--cidr", "10.9.0.128/25"): (20, "10.9.0.128/25 overlaps 10.9.0.0/24 of pool default"),
     ("network", "add", "web", "--cidr", "10.8.0.0/31"): (20, "a /31 has no room for addresses"),
@@ -241,6 +245,21 @@ def test_bad_input_changes_nothing(site: Site) -> None:
         assert (refused.returncode, why in sentence) == (code, True), (words, refused.stderr)
         assert site.footprint() == before, words
     assert not (site.state_dir / "private/7009").exists()
+
+
+def test_of_one_family(site: Site) -> None:
+    site.pool("default", "10.9.0.0/24", "fd00:9::/64")
+    one = site.create(7001, "auto:4", "auto:6:sticky")
+    site.done("start", one)
+    four, six = sorted(site.inside(one), key=lambda each: ":" in each)
+    assert four.startswith("10.9.0.") and six.startswith("fd00:9::")
+    assert {each["address"]: each["kind"] for each in site.shown()["leases"]} == {four: "lease", six: "both"}
+    site.done("set", one, "--ip-del", "auto:4", "--save")
+    assert site.inside(one) == {six}
+    site.done("set", one, "--ip", "auto:4:sticky", "--save")
+    [four] = site.inside(one)
+    assert {each["address"]: each["kind"] for each in site.shown()["leases"]} == {four: "both"}
+    assert json.loads(site.ve("status", "--json", one).stdout)["addresses"] == [four]
 
 
 def test_a_family_that_the_host_lacks(site: Site) -> None:

@@ -69,6 +69,8 @@ def test_a_port_without_its_bridge_is_cut_off(bridged: HostNet, start: Start, ho
     assert echoes(bridged, inside) == 0
     bridged.run("nft", "flush", "ruleset")
     assert echoes(bridged, inside) == 1
+    status, why = verdict(bridged.ve(host_dir, "selftest", "--json", veid))
+    assert status == "broken" and "the table inet ve" in why
 
 
 def echoes(hostnet: HostNet, inside: list[str]) -> int:

@@ -13,7 +13,7 @@ import pytest
 
 import ve
 from tests.hostnet import HostNet, entering
-from tests.verbs import witness
+from tests.verbs import commandline, witness
 from tests.verbs.conftest import Make
 from ve import errors
 
@@ -147,6 +147,20 @@ def test_what_selftest_says(start: Start, hostnet: HostNet) -> None:
         assert given_up == [("sockets", why), ("addresses", why)]
 
 
+def test_another_by_its_name(host_dir: Path, make: Make) -> None:
+    """Which stands for its VEID, as it is when that is said."""
+    one, other = make(name="mars"), make(network="ve:mars")
+    assert other.config.network == f"ve:{one.veid}"
+    one.rename("venus")
+    commandline.output(host_dir, "set", other.veid, "--network", "ve:venus", "--save")
+    assert other.config.network == f"ve:{one.veid}"
+    one.start()
+    link = commandline.output(
+        host_dir, "run", "busybox", "--network", "ve:venus", "--", "readlink", "/proc/self/ns/net"
+    )
+    assert link.strip() == netns(one.pid or 0)
+
+
 def test_another_that_does_not_run(start: Start, hostnet: HostNet, make: Make) -> None:
     one = make()
     with pytest.raises(errors.NotRunning) as caught:
@@ -159,6 +173,8 @@ def test_another_that_does_not_run(start: Start, hostnet: HostNet, make: Make) -
 BAD = {
     "vee:1": (20, "cannot use network 'vee:1': there is no such kind"),
     "ve:5": (20, "cannot use network ve:5: that is this VE itself"),
+    "ve:nobody": (43, "cannot find VE nobody: there is none"),
+    "ve:+5": (20, "cannot use network 've:+5': it is not ve:VEID"),
     "bridge:br0": (20, "cannot use network bridge:br0: it has no address to send from"),
 }
 
