@@ -55,7 +55,8 @@ def parse_facts(data: bytes) -> Facts | None:
         numbers = {key: int(found[key]) for key in _NUMBERS}
         fields: dict[str, Any] = {**numbers, **{key: words[key] for key in _WORDS}}  # a test holds these tables
         fields["ephemeral"] = bool(numbers["ephemeral"])
-        return Facts(**fields, extra={key[6:]: words[key] for key in words if key.startswith("extra.")})
+        extra = {key[6:]: words[key] for key in words if key.startswith("extra.")}
+        return Facts(**fields, extra=extra) if all(map(_EXTRA.fullmatch, extra)) else None
     except (KeyError, ValueError):
         return None
 

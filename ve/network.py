@@ -168,13 +168,15 @@ def disconnect(state: State, veid: int, had: Callable[[], Given] = Given) -> Non
     had: what is known that it had besides.  What leads to its addresses goes first, so that it never leads to another.
     """
     known = had()
-    interface, *held = _led(state, veid) or [known.interface, *map(str, known.held())]
+    interface, held = _led(state, veid)
+    if not interface:
+        interface, held = known.interface, known.held()
     for address in held:
-        publishing.forget(ip_address(address), interface)
+        publishing.forget(address, interface)
     venet.disconnect(state.tag, veid)
     bridgeports.release(linknames.alternative_name(state.tag, veid))
     for address in held:
-        _answer_no_more(ip_address(address))
+        _answer_no_more(address)
     with contextlib.suppress(FileNotFoundError):
         os.unlink(_leading(state, veid))
 
@@ -187,9 +189,12 @@ def _note_led(state: State, veid: int, given: Given) -> None:
         wholefile.write_whole(path, "\n".join([given.interface, *map(str, given.held())]).encode(), durable=False)
 
 
-def _led(state: State, veid: int) -> list[str]:
-    """Its interface, and the addresses; nothing if nothing was led there."""
-    return wholefile.read_small(_leading(state, veid)).decode().split()
+def _led(state: State, veid: int) -> tuple[str, list[Address]]:
+    """Its interface, and the addresses; nothing if nothing was led there, or the file says anything else."""
+    interface, *words = wholefile.read_small(_leading(state, veid)).decode(errors="replace").split() or [""]
+    with contextlib.suppress(ValueError):
+        return interface, [*map(ip_address, words)]
+    return "", []
 
 
 def _leading(state: State, veid: int) -> str:
