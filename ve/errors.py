@@ -23,8 +23,8 @@
     ├── StartFailed          a step of a launch failed; which one is in step
     └── StopFailed           processes of the VE outlived even cgroup.kill; which ones is in pids
 
-A message is a phrase that completes "ve: ": "cannot start 101: ...", in one printable line. What the kernel refuses outside of these comes as
-the OSError it is; only cli.py prints or exits.
+A message is a phrase that completes "ve: ": "cannot start 101: ...", in one printable line.  What the kernel refuses
+outside of these comes as the OSError it is; only cli.py prints or exits.
 """
 
 from __future__ import annotations

@@ -229,8 +229,8 @@ class Templates(Shelf):
         init = rootfs.settle(staging)
         created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         facts = {
-            "version": VERSION, "created": created, "source": os.fsencode(source).decode("utf-8", "replace"), "init": init,
-            "command": list(start.command), "env": start.env, "cwd": start.cwd, "user": start.user,
+            "version": VERSION, "created": created, "source": os.fsencode(source).decode("utf-8", "replace"),
+            "init": init, "command": list(start.command), "env": start.env, "cwd": start.cwd, "user": start.user,
         }  # fmt: skip
         with open(f"{staging.path}/toml", "wb") as file:
             tomli_w.dump(facts, file)
