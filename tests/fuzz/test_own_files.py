@@ -183,7 +183,7 @@ def test_each_sample_is_one(row: Row, state: State) -> None:
 def test_what_is_broken_is_what_we_wrote_or_nothing_or_told(row: Row, state: State) -> None:
     path = Path(row.path(state))
 
-    @bounded(200)
+    @bounded(120)
     @given(mutated(row.samples))
     def tried(data: bytes) -> None:
         path.write_bytes(data)
