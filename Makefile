@@ -90,7 +90,7 @@ test: setup-vm ## every test on this kernel and, at the same time, what depends 
 .PHONY: test-native
 test-native: setup-test ## every test on this kernel
 	@echo "==> testing on this machine's kernel, $$(uname -r)"
-	@$(BIN)/python -m pytest tests/unit tests/kernel tests/verbs tests/attacks tests/faults $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest tests/unit tests/fuzz tests/kernel tests/verbs tests/attacks tests/faults $(PYTEST_ARGS)
 
 .PHONY: test-vm
 test-vm: setup-vm ## what depends on the kernel on a stock one, emulated and slow: KERNEL=6.1, 6.12 or 7
@@ -100,6 +100,10 @@ test-vm: setup-vm ## what depends on the kernel on a stock one, emulated and slo
 test-faults: setup-test ## every verb broken at each of its effects, twenty at once, a thousand cycles: make test takes some
 	@VE_TEST_FAULTS=$${VE_TEST_FAULTS:-all} VE_TEST_OPERATIONS=$${VE_TEST_OPERATIONS:-600} VE_TEST_CYCLES=1000 \
 		$(BIN)/python -m pytest tests/faults -s -o timeout=3600 $(PYTEST_ARGS)
+
+.PHONY: fuzz
+fuzz: setup-test ## bad input by the thousand: each file and word we read, archives, command lines; make test takes a tenth
+	@VE_TEST_FUZZ=$${VE_TEST_FUZZ:-10} $(BIN)/python -m pytest tests/fuzz -o timeout=3600 $(PYTEST_ARGS)
 
 .PHONY: test-long
 test-long: setup-vm ## what takes so long that make test leaves it out: some on this kernel, the rest on the stock one

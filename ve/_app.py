@@ -73,7 +73,7 @@ def globals_(
 def main(argv: list[str] | None = None) -> int:
     """Run one command line and return its exit code."""
     stand_on_firm_ground()
-    if "_VE_COMPLETE" in os.environ:
+    if os.environ.get("_VE_COMPLETE"):
         completion.answer(app)
     here = Session(opt.spelled_out(sys.argv[1:] if argv is None else argv))
     command = typer.main.get_command(app)

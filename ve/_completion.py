@@ -40,7 +40,10 @@ def answer(app: typer.Typer) -> None:
     line = os.environ.get("_VE_LINE")
     if line is not None:
         os.environ |= {"COMP_WORDS": line, "COMP_CWORD": str(_words(line + "x") - 1)}
-    app(prog_name="ve")
+    try:
+        app(prog_name="ve")
+    except (KeyError, ValueError):  # no shell asks like that
+        raise SystemExit(1) from None
 
 
 def _words(line: str) -> int:

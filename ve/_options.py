@@ -1,5 +1,6 @@
 """What a command line may hold: arguments and options."""
 
+import os
 import re
 import sys
 from collections.abc import Callable, Iterable
@@ -125,7 +126,7 @@ def user_and_password(text: str) -> tuple[str, str]:
     if password != "-":
         return user, password
     if not sys.stdin.isatty():
-        return user, sys.stdin.readline().removesuffix("\n")
+        return user, os.fsdecode(sys.stdin.buffer.readline()).removesuffix("\n")  # whatever the locale makes of it
     from getpass import getpass
 
     return user, getpass(f"Password of {user}: ")

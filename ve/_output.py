@@ -16,6 +16,7 @@ import typer
 
 import ve
 from ve import errors
+from ve.errors import printable
 
 Fields = dict[str, Callable[[Any], Any]]  # a column's name, which is the JSON key too, and how to get its value
 
@@ -79,11 +80,6 @@ def broken(env: "ve.Environment") -> errors.BrokenConfig | None:
         except errors.BrokenConfig as error:
             return error
     return None
-
-
-def printable(text: str) -> str:
-    """The text with what could move a terminal's cursor escaped: a VE chooses the names of its files and processes."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def cell(value: Any, name: str = "") -> str:

@@ -8,6 +8,7 @@ import os
 import re
 import stat
 from dataclasses import dataclass, field
+from typing import Any
 
 from ve import rootfs
 from ve.errors import BadArchive
@@ -187,11 +188,8 @@ def _unpack_image(staging: Staging, image: str) -> Start:
 
 def _start(staging: Staging) -> Start:
     """What umoci made of the image's configuration (users resolved in its passwd), less the defaults it added."""
-    import json
-
-    with open(f"{staging.path}/bundle/config.json") as file:
-        process = json.load(file)["process"]
-    asked = _image_config(f"{staging.path}/image")
+    process = _document(staging, "bundle/config.json")["process"]
+    asked = _image_config(staging)
     command = tuple(process["args"]) if asked.get("Entrypoint") or asked.get("Cmd") else ()
     env = dict(variable.split("=", 1) for variable in process.get("env", ()) if "=" in variable)
     if not any(variable.startswith("TERM=") for variable in asked.get("Env") or ()):
@@ -202,15 +200,22 @@ def _start(staging: Staging) -> Start:
     return Start(command, env, process["cwd"], f"{user['uid']}:{user['gid']}")
 
 
-def _image_config(layout: str) -> dict[str, list[str] | None]:
-    """The "config" of the only image in a layout of ours (skopeo has checked the digests); {} if it has none."""
-    import json
-
-    with open(f"{layout}/index.json") as file:
-        digest = json.load(file)["manifests"][0]["digest"]
+def _image_config(staging: Staging) -> dict[str, list[str] | None]:
+    """The "config" of the only image in our own layout (skopeo has checked the digests); {} if it has none."""
+    digest = _document(staging, "image/index.json")["manifests"][0]["digest"]
     for key in ("manifest", "config"):
-        with open(f"{layout}/blobs/{digest.replace(':', '/')}") as file:
-            document = json.load(file)
+        document = _document(staging, f"image/blobs/{digest.replace(':', '/')}")
         digest = document["config"]["digest"] if key == "manifest" else ""
     config: dict[str, list[str] | None] = document.get("config") or {}
     return config
+
+
+def _document(staging: Staging, path: str) -> Any:
+    """One that skopeo and umoci have understood, and so of the right shape; they take more for JSON than we do."""
+    import json
+
+    try:
+        with open(f"{staging.path}/{path}", encoding="utf-8", errors="replace") as file:
+            return json.load(file)
+    except (ValueError, RecursionError) as error:
+        raise staging.bad(f"its configuration cannot be read: {error}") from error

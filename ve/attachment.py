@@ -189,8 +189,10 @@ def _note(state: State, veid: int, device: interfaces.Device) -> None:
 
 
 def _noted(state: State, veid: int) -> interfaces.Device | None:
-    boot, _, noted = read_small(state.device(veid)).decode().partition("\n")
-    return interfaces.Device.of(noted) if boot == boot_id() else None  # after another boot it is at home
+    boot, _, noted = read_small(state.device(veid)).decode(errors="replace").partition("\n")
+    with contextlib.suppress(ValueError, TypeError, KeyError, RecursionError):  # who has changed that has lost it
+        return interfaces.Device.of(noted) if boot == boot_id() else None  # after another boot it is at home
+    return None
 
 
 def _forget(state: State, veid: int) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 import socket
 from contextlib import suppress
 
@@ -22,6 +23,9 @@ from ve.pool import run_directory
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+
+
+_PORT = re.compile(r"[^\s/]{1,15} [0-9a-f]{2}(:[0-9a-f]{2}){5}")
 
 
 def ensure() -> None:
@@ -40,7 +44,7 @@ def guard(owner: str, interface: str, mac: str, addresses: Iterable[Address]) ->
     with alone("a guarded port"):
         path = _guarded(owner)
         os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
-        before = wholefile.read_small(path).decode()
+        before = _noted(path)
         now = " ".join((interface, mac, *map(str, addresses)))
         wholefile.write_whole(path, f"{before}\n{now}".encode(), durable=False)  # whichever comes to be
         _load()
@@ -53,7 +57,7 @@ def release(owner: str) -> None:
     path = _guarded(owner)
     if os.path.lexists(path):
         with alone("a released port"):
-            _let_pass(wholefile.read_small(path).decode(), "")
+            _let_pass(_noted(path), "")
             with suppress(FileNotFoundError):
                 os.unlink(path)
 
@@ -63,13 +67,26 @@ def _guarded(owner: str) -> str:
     return os.path.join(run_directory(), "guarded", owner)
 
 
+def _noted(path: str) -> str:
+    """Its lines, but for those that say anything else."""
+    lines = wholefile.read_small(path).decode(errors="replace").splitlines()
+    return "\n".join(filter(_is_port, lines))
+
+
+def _is_port(line: str) -> bool:
+    named, words = " ".join(line.split(" ")[:2]), line.split(" ")[2:]
+    with suppress(ValueError):
+        return bool(_PORT.fullmatch(named) and all(map(ipaddress.ip_address, words)))
+    return False
+
+
 def _load() -> None:
     if not ruleset.is_lacking(ruleset.BRIDGE):
         return
     nftables.load(anew(ruleset.BRIDGE))
     for name in os.listdir(_guarded("")):
         if not name.startswith("."):
-            lines = wholefile.read_small(_guarded(name)).decode().splitlines()
+            lines = _noted(_guarded(name)).splitlines()
             _let_pass("", "\n".join(line for line in lines if _is_interface(line.partition(" ")[0])))
 
 
@@ -87,7 +104,7 @@ def _let_pass(before: str, now: str) -> None:
 def _of_ports(lines: str) -> Iterator[tuple[str, bytes]]:
     """The sets of the bridge's table, and its keys there."""
     for line in filter(None, lines.splitlines()):
-        interface, mac, *words = line.split()
+        interface, mac, *words = line.split(" ")
         start = nftables.joined(nftables.interface(interface), netlink.mac(mac))
         yield "own", start
         for address in (link_local(mac), *map(ipaddress.ip_address, words)):

@@ -225,7 +225,9 @@ def _remains(state: State) -> dict[int, list[str]]:
         names = _entries(os.path.join(pool.run_directory(), name))
         note([each.removeprefix(ours) for each in names if each.startswith(ours)], what)
     links = os.path.join(state.path, "name")
-    note([os.readlink(os.path.join(links, name)) for name in _entries(links)], "a name")
+    for name in _entries(links):
+        with contextlib.suppress(OSError):  # what is no link names nobody
+            note([os.readlink(os.path.join(links, name))], "a name")
     return found
 
 

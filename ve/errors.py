@@ -23,8 +23,8 @@
     ├── StartFailed          a step of a launch failed; which one is in step
     └── StopFailed           processes of the VE outlived even cgroup.kill; which ones is in pids
 
-A message is a phrase that completes "ve: ": "cannot start 101: ...". What the kernel refuses outside of these comes as
-the OSError it is; only cli.py prints or exits.
+A message is a phrase that completes "ve: ": "cannot start 101: ...", in one printable line.  What the kernel refuses
+outside of these comes as the OSError it is; only cli.py prints or exits.
 """
 
 from __future__ import annotations
@@ -74,6 +74,15 @@ EXIT_CODES = {
 }
 
 
+def printable(text: str) -> str:
+    """The text with what could move a terminal's cursor escaped: a VE chooses the names of its files and processes."""
+    return text if text.isprintable() else "".join(map(_escaped, text))
+
+
+def _escaped(char: str) -> str:
+    return char if char.isprintable() else char.encode("unicode_escape").decode()
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """A hint for who mistypes: the nearest of what there is, or else all of it."""
     import difflib  # only who mistypes pays for it
@@ -84,13 +93,13 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 
 class Error(Exception):
-    """The root of the tree.  str() is one line without a final full stop; hint is the cure, or empty."""
+    """The root of the tree.  str() is one printable line without a final full stop; hint is the cure, or empty."""
 
     exit_code = 1
 
     def __init__(self, message: str, hint: str = "") -> None:
-        super().__init__(message)
-        self.hint = hint
+        super().__init__(printable(message))
+        self.hint = printable(hint)
 
 
 class InvalidValue(Error):

@@ -7,12 +7,14 @@ import errno
 import os
 import re
 import select
+import zlib
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
 from ve.wholefile import read_small
 
+_SUM_SIZE = len("sum=00000000\n")
 _EXTRA = re.compile(r"[a-z][a-z0-9_]*")
 
 
@@ -42,22 +44,29 @@ def dump_facts(facts: Facts) -> bytes:
     if bad := [key for key in facts.extra if not _EXTRA.fullmatch(key)]:
         raise ValueError(f"no key for facts: {bad[0]!r}")
     lines += [f"{key}={value.encode('unicode_escape').decode()}" for key, value in words]
-    return "".join(f"{line}\n" for line in lines).encode()
+    text = "".join(f"{line}\n" for line in lines).encode()
+    return text + _sum(text)
 
 
 def parse_facts(data: bytes) -> Facts | None:
-    """None if that is not the whole of what dump_facts gave."""
-    if not data.endswith(b"\n"):
+    """None if that is not what dump_facts gave, to the letter: what stands in there is read without another look."""
+    text, total = data[:-_SUM_SIZE], data[-_SUM_SIZE:]
+    if total != _sum(text):
         return None
     try:
-        found = dict(line.split("=", 1) for line in data.decode("ascii").splitlines())
+        found = dict(line.split("=", 1) for line in text.decode("ascii").splitlines())
         words = {key: _plain(value) for key, value in found.items() if key not in _NUMBERS}
         numbers = {key: int(found[key]) for key in _NUMBERS}
         fields: dict[str, Any] = {**numbers, **{key: words[key] for key in _WORDS}}  # a test holds these tables
         fields["ephemeral"] = bool(numbers["ephemeral"])
-        return Facts(**fields, extra={key[6:]: words[key] for key in words if key.startswith("extra.")})
+        extra = {key[6:]: words[key] for key in words if key.startswith("extra.")}
+        return Facts(**fields, extra=extra)
     except (KeyError, ValueError):
         return None
+
+
+def _sum(text: bytes) -> bytes:
+    return b"sum=%08x\n" % zlib.crc32(text)
 
 
 def _plain(word: str) -> str:

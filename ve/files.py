@@ -165,7 +165,6 @@ class Hand:
 
     def fail(self, number: int, why: str, where: str) -> NoReturn:
         message = ": ".join(filter(None, (self.what, "" if self.what.endswith(where) else where, why)))
-        message = "".join(c if c.isprintable() else repr(c)[1:-1] for c in message)  # names inside are the VE's
         if number in errors.FULL:
             raise errors.DiskFull(message, hint="what was there before still is")
         if number == errno.EXDEV:

@@ -18,8 +18,9 @@ from typing import NamedTuple
 
 from ve import leases, lock, nftables, ruleset, wholefile
 from ve.addresses import Address, network
+from ve.errors import InvalidValue
 from ve.pool import run_directory
-from ve.ports import PROTOCOLS, Port
+from ve.ports import PROTOCOLS, Port, port
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -159,14 +160,19 @@ def published() -> dict[Address, Record]:
         names = os.listdir(directory)
     except FileNotFoundError:
         return {}
-    return {ipaddress.ip_address(name): read_record(name) for name in names if not name.startswith(".")}
+    found = {}
+    for name in names:
+        with suppress(ValueError):  # one in the making
+            found[ipaddress.ip_address(name)] = read_record(name)
+    return found
 
 
 def read_record(address: Address | str) -> Record:
-    """An empty one where nothing is led to it."""
-    interface, *lines = wholefile.read_small(record(address)).decode().splitlines() or [""]
-    ports = (line.split() for line in lines)
-    return Record(interface, tuple(Port(int(host), int(inside), kind) for host, inside, kind in ports))
+    """An empty one where nothing is led to it, or where that says anything but ports."""
+    interface, *lines = wholefile.read_small(record(address)).decode(errors="replace").splitlines() or [""]
+    with suppress(IndexError, InvalidValue):
+        return Record(interface, tuple(port("{}:{}/{}".format(*line.split())) for line in lines))
+    return Record()
 
 
 def publishing(port: Port, address: Address) -> tuple[str, bytes, bytes]:

@@ -237,7 +237,7 @@ def _cut(span: range, start: int, stop: int) -> range:
 def _given() -> list[range]:
     """The ids in /etc/subuid and /etc/subgid, whether they are given to names or to numbers."""
     lines = (read_small("/etc/subuid") + b"\n" + read_small("/etc/subgid")).split(b"\n")
-    found = [re.fullmatch(rb"[^:#]+:([0-9]+):([0-9]+)\s*", line) for line in lines]
+    found = [re.fullmatch(rb"[^:#]+:([0-9]{1,20}):([0-9]{1,20})\s*", line) for line in lines]
     given = [range(int(line[1]), int(line[1]) + int(line[2])) for line in found if line]
     return [ids for ids in given if ids]
 

@@ -233,11 +233,13 @@ def tell(state: State, veid: int, reader: str, counts: Mapping[str, int]) -> Non
 
 
 def begin(state: State, veid: int, group: Cgroup) -> None:
-    """Count from now on."""
+    """Count from now on, whatever was there; BrokenConfig if a newer ve has written that."""
     with held(state):
         look = _look(group, {})
         try:
             known = load(state, veid)
+        except _NewerError:
+            raise
         except BrokenConfig:  # whatever is there, it goes
             known = Ledger()
             remove(state, veid)
@@ -293,10 +295,10 @@ def load(state: State, veid: int) -> Ledger:
         if error.errno in SPENT:
             raise
         raise BrokenConfig(f"cannot read {path}: {error.strerror}") from error
+    except _NewerError as error:
+        raise _NewerError(f"cannot read {path}: {error}", error.hint) from None
     except BrokenConfig as error:
         raise BrokenConfig(str(error), error.hint or _begin_anew(veid)) from None
-    except _NewerError as error:
-        raise BrokenConfig(f"cannot read {path}: its version {error} is not {VERSION}", "upgrade ve") from None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise BrokenConfig(f"cannot read {path}: it is not a ledger", _begin_anew(veid)) from None
 
@@ -305,8 +307,8 @@ def _begin_anew(veid: int) -> str:
     return f"ve ubc {veid} --reset begins a new one"
 
 
-class _NewerError(Exception):
-    """Its version, which is another than ours."""
+class _NewerError(BrokenConfig):
+    """It is of a newer ve, and to be left as it is."""
 
 
 def _parsed(data: bytes, looked: float) -> Ledger:
@@ -314,8 +316,10 @@ def _parsed(data: bytes, looked: float) -> Ledger:
 
     table = json.loads(data)
     version = table.pop("version")
+    if type(version) is int and version > VERSION:
+        raise _NewerError(f"its version {version} is not {VERSION}", "upgrade ve")
     if version != VERSION:
-        raise _NewerError(version)
+        raise ValueError(version)
     for name, value in table.items():
         if not _SHAPES[name](value):
             raise ValueError(name)

@@ -14,12 +14,12 @@ class Line:
 
     def __init__(self, line: bytes) -> None:
         mount, _, source = line.partition(b" - ")
-        fields = mount.split()
+        fields = mount.split(b" ")  # and nothing else: the kernel writes a carriage return or form feed as it is
         self.number = int(fields[0])
         self.device, self.root = os.fsdecode(fields[2]), _plain(fields[3])  # MAJOR:MINOR; what of it is mounted here
         self.point = _plain(fields[4])
         self.options = frozenset(os.fsdecode(fields[5]).split(","))
-        kind, device, *_ = source.split()
+        kind, device, *_ = source.split(b" ")
         self.kind = os.fsdecode(kind)
         self.source = _plain(device)
 

@@ -74,6 +74,8 @@ def _messages(channel: socket.socket, kind: int, request: bytes) -> Iterator[tup
         at = 0
         while at < length:
             size, what, flags, *_ = _NLMSGHDR.unpack_from(buffer, at)
+            if not _NLMSGHDR.size <= size <= length - at:
+                raise _broken()
             body = buffer[at + _NLMSGHDR.size : at + size]
             if what in (_NLMSG_ERROR, _NLMSG_DONE):
                 _check(body)
@@ -105,6 +107,8 @@ def get(channel: socket.socket, kind: int, body: bytes, flags: int = 0) -> memor
     """The one message that the kernel answers a question with; OSError is its refusal."""
     channel.send(_NLMSGHDR.pack(_NLMSGHDR.size + len(body), kind, _NLM_F_REQUEST | flags, 0, 0) + body)
     answer = memoryview(channel.recv(_LARGEST, socket.MSG_DONTWAIT))
+    if len(answer) < _NLMSGHDR.size:
+        raise _broken()
     if _NLMSGHDR.unpack_from(answer)[1] == _NLMSG_ERROR:
         _check(answer[_NLMSGHDR.size :])
     return answer[_NLMSGHDR.size :]
@@ -126,9 +130,11 @@ def transact(channel: socket.socket, *messages: bytes) -> None:
 
 
 def attributes(body: memoryview, at: int = 0) -> Iterator[tuple[int, memoryview]]:
-    """Type and value of each attribute from there on."""
+    """Type and value of each attribute from there on; OSError if they are none."""
     while at < len(body):
-        size, kind = _NLATTR.unpack_from(body, at)
+        size, kind = _NLATTR.unpack_from(body, at) if at + _NLATTR.size <= len(body) else (0, 0)
+        if not _NLATTR.size <= size <= len(body) - at:
+            raise _broken()
         yield kind & _NLA_TYPE_MASK, body[at + _NLATTR.size : at + size]
         at += _aligned(size)
 
@@ -136,7 +142,9 @@ def attributes(body: memoryview, at: int = 0) -> Iterator[tuple[int, memoryview]
 def find(body: memoryview, kind: int, at: int) -> int:
     """Where the value of the first attribute of this kind begins, of those from there on; 0 if there is none."""
     while at < len(body):
-        size, each = _NLATTR.unpack_from(body, at)
+        size, each = _NLATTR.unpack_from(body, at) if at + _NLATTR.size <= len(body) else (0, 0)
+        if not _NLATTR.size <= size <= len(body) - at:
+            raise _broken()
         if each & _NLA_TYPE_MASK == kind:
             return at + _NLATTR.size
         at += _aligned(size)
@@ -157,9 +165,14 @@ def nested(kind: int, *parts: bytes) -> bytes:
     return attribute(NESTED | kind, b"".join(parts))
 
 
+def _broken() -> OSError:
+    """Of a length that cannot be: who believed it would never come to the end."""
+    return OSError(errno.EBADMSG, os.strerror(errno.EBADMSG))
+
+
 def _check(body: memoryview) -> None:
     """Both that end a dump begin with 0 or a negative errno."""
-    (error,) = _ERROR.unpack_from(body)
+    (error,) = _ERROR.unpack_from(body) if len(body) >= _ERROR.size else (-errno.EBADMSG,)
     if error < 0:
         raise OSError(-error, os.strerror(-error))
 

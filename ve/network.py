@@ -170,13 +170,15 @@ def disconnect(state: State, veid: int, had: Callable[[], Given] = Given) -> Non
     had: what is known that it had besides.  What leads to its addresses goes first, so that it never leads to another.
     """
     known = had()
-    _, interface, *held = _led(state, veid) or ["", known.interface, *map(str, known.held())]
+    _, interface, held = _led(state, veid)
+    if not interface:
+        interface, held = known.interface, known.held()
     for address in held:
-        publishing.forget(ip_address(address), interface)
+        publishing.forget(address, interface)
     venet.disconnect(state.tag, veid)
     bridgeports.release(linknames.alternative_name(state.tag, veid))
     for address in held:
-        _answer_no_more(ip_address(address))
+        _answer_no_more(address)
     with contextlib.suppress(FileNotFoundError):
         os.unlink(_leading(state, veid))
 
@@ -186,7 +188,7 @@ def refuse_elsewhere(state: State, veid: int) -> None:
 
     From here that cannot be taken back; of one that is gone there is nothing left.
     """
-    name, *_ = _led(state, veid) or [""]
+    name, *_ = _led(state, veid)
     if name and (path := netns.elsewhere(name)):
         why = "it was started in another network namespace than ours"
         hint = f"run ve there: nsenter --net={path} ve ..."
@@ -202,10 +204,12 @@ def note_led(state: State, veid: int, given: Given) -> None:
         wholefile.write_whole(path, "\n".join(lines).encode(), durable=False)
 
 
-def _led(state: State, veid: int) -> list[str]:
-    """The namespace, its interface there, and the addresses; nothing if nothing was led there."""
-    text = wholefile.read_small(_leading(state, veid)).decode()
-    return text.split("\n") if text else []
+def _led(state: State, veid: int) -> tuple[str, str, list[Address]]:
+    """The namespace, its interface there, and the addresses; nothing if there is no such note, or another text."""
+    with contextlib.suppress(ValueError):
+        name, interface, *words = wholefile.read_small(_leading(state, veid)).decode(errors="replace").split("\n")
+        return name, interface, [*map(ip_address, words)]
+    return "", "", []
 
 
 def _leading(state: State, veid: int) -> str:

@@ -22,11 +22,11 @@ PATH = "/dev/kmsg"
 PATIENCE = 0.5  # seconds in which the log follows the counter: the kernel counts first, then kills, then writes
 _SIZE = 8192  # of a record, at most: CONSOLE_EXT_LOG_MAX
 _MOST = 1000  # records that are remembered
-_RECORD = re.compile(rb"([0-9]+),([0-9]+),([0-9]+),[^;]*;([^\n]*)")
+_RECORD = re.compile(rb"([0-9]{1,20}),([0-9]{1,20}),([0-9]{1,20}),[^;]*;([^\n]*)")
 _KILLED = re.compile(
-    r"(?:Memory cgroup out|Out) of memory[^:]*: Killed process ([0-9]+) \((.{0,60})\) total-vm:[0-9]+kB,"
-    r" anon-rss:([0-9]+)kB, file-rss:([0-9]+)kB, shmem-rss:([0-9]+)kB,"
-    r" UID:([0-9]+) .*"
+    r"(?:Memory cgroup out|Out) of memory[^:]*: Killed process ([0-9]{1,20}) \((.{0,60})\) total-vm:[0-9]+kB,"
+    r" anon-rss:([0-9]{1,20})kB, file-rss:([0-9]{1,20})kB, shmem-rss:([0-9]{1,20})kB,"
+    r" UID:([0-9]{1,20}) .*"
 )
 
 

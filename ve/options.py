@@ -97,12 +97,19 @@ def _texts(name: str, values: Any) -> tuple[str, ...]:
 
 
 def _mounts(name: str, values: Any) -> tuple[Mount, ...]:
-    return tuple(Mount.parse(each) if isinstance(each, str) else each for each in _several(name, values))
+    found = tuple(Mount.parse(each) if isinstance(each, str) else each for each in _several(name, values))
+    for each in found:
+        if not isinstance(each, Mount):
+            raise InvalidValue(f"cannot use {name} {each!r}: it is neither a string nor a Mount")
+    return found
 
 
 def _mapping(name: str, values: Any) -> dict[str, str]:
     if not isinstance(values, Mapping):
         raise InvalidValue(f"cannot use {name} {values!r}: it is not a mapping, such as a dict")
+    for each in (part for pair in values.items() for part in pair):
+        if not isinstance(each, str):
+            raise InvalidValue(f"cannot use {name} {values!r}: {each!r} is not a string")
     return dict(values)
 
 

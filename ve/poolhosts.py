@@ -84,5 +84,9 @@ def _changing(name: str) -> Iterator[dict[str, str]]:
 
 def _parse(text: bytes) -> dict[str, str]:
     """What we have written before, but for localhost: names by address."""
-    pairs = (line.partition("\t") for line in text.decode().removeprefix(_LOCALHOST).splitlines())
-    return {address: names for address, _, names in pairs}
+    found = {}
+    for line in text.decode(errors="replace").removeprefix(_LOCALHOST).splitlines():
+        address, _, names = line.partition("\t")
+        with suppress(ValueError):  # which we have not written
+            found[str(ip_address(address))] = names
+    return found

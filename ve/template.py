@@ -16,13 +16,17 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 from ve import archive, rootfs
 from ve.distributions import BUILDERS
 from ve.errors import BrokenConfig, Error, InUse, InvalidValue, TemplateNotFound, require_root
 from ve.model import check_name
 from ve.staging import Progress, Staging, full_disk_named, shown
+from ve.wholefile import read_regular
 
+VERSION = 1  # of what is said of one
+_SIZE_MAX = 16 << 20  # bytes of it; an image may have a long environment
 _METADATA = {"created": str, "source": str, "init": str, "command": list, "env": dict, "cwd": str, "user": str}
 _NEW = ".new-"
 
@@ -111,19 +115,11 @@ class Shelf:
         return TemplateNotFound(f"cannot find template {ref}: there is none", hint)
 
     def _load(self, name: str, version: int) -> Template:
-        import tomllib
-
+        path = self._toml(name, version)
         try:
-            with open(self._toml(name, version), "rb") as file:
-                facts = tomllib.load(file)
+            facts = _metadata(read_regular(path, _SIZE_MAX), path)
         except FileNotFoundError as error:
             raise TemplateNotFound(f"cannot find template {name}:{version}: it has just been removed") from error
-        except ValueError as error:
-            raise BrokenConfig(f"cannot read {self._toml(name, version)}: {error}") from error
-        for key, kind in _METADATA.items():
-            if not isinstance(facts.get(key), kind):
-                raise BrokenConfig(f"cannot read {self._toml(name, version)}: its {key} is missing or of a wrong kind")
-        facts = {key: facts[key] for key in _METADATA} | {"command": tuple(facts["command"])}
         tree = self._tree(name, version)
         if not os.path.isdir(tree):
             raise TemplateNotFound(f"cannot use template {name}:{version}: its tree {tree} is gone")
@@ -290,8 +286,8 @@ class Templates(Store):
         init = rootfs.settle(staging)
         created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         facts = {
-            "created": created, "source": os.fsencode(source).decode("utf-8", "replace"), "init": init,
-            "command": list(start.command), "env": start.env, "cwd": start.cwd, "user": start.user,
+            "version": VERSION, "created": created, "source": os.fsencode(source).decode("utf-8", "replace"),
+            "init": init, "command": list(start.command), "env": start.env, "cwd": start.cwd, "user": start.user,
         }  # fmt: skip
         with open(f"{staging.path}/toml", "wb") as file:
             tomli_w.dump(facts, file)
@@ -322,6 +318,27 @@ class Templates(Store):
             yield
         finally:
             os.close(fd)
+
+
+def _metadata(data: bytes, path: str) -> dict[str, Any]:
+    """What the file of a version says; BrokenConfig names what is wrong there.  path is only for messages."""
+    import tomllib
+
+    cannot = f"cannot read {path}"
+    try:
+        facts = tomllib.loads(data.decode())
+    except (ValueError, RecursionError) as error:
+        raise BrokenConfig(f"{cannot}: {error}") from error
+    version = facts.get("version")
+    if version != VERSION:
+        hint = "upgrade ve" if isinstance(version, int) and version > VERSION else ""
+        raise BrokenConfig(f"{cannot}: key version: must be {VERSION}", hint)
+    for key, kind in _METADATA.items():
+        if not isinstance(facts.get(key), kind):
+            raise BrokenConfig(f"{cannot}: its {key} is missing or of a wrong kind")
+    if not all(isinstance(text, str) for text in (*facts["command"], *facts["env"].values())):
+        raise BrokenConfig(f"{cannot}: what its command and env hold must be strings")
+    return {key: facts[key] for key in _METADATA} | {"command": tuple(facts["command"])}
 
 
 def _parse(ref: str) -> tuple[str, int | None]:

@@ -15,6 +15,7 @@ import os
 from typing import TYPE_CHECKING
 
 from ve import firewall, network
+from ve.errors import BrokenConfig
 from ve.firewall import Traffic
 from ve.pool import run_directory
 from ve.wholefile import read_small, remove_asides, write_whole
@@ -23,25 +24,30 @@ if TYPE_CHECKING:
     from ve.facts import Facts
     from ve.state import State
 
+VERSION = 1
 NOTHING = Traffic(0, 0, 0, 0)
 MANY = 64  # interfaces that are no more; the sets hold a million, and count nobody else when they are full
 
 
 def total(state: State, veid: int, facts: Facts | None) -> Traffic:
-    """Of a VE, running or not; facts: of the running one."""
+    """Of a VE, running or not; facts: of the running one.  BrokenConfig if a newer ve has counted it."""
     before, last = _noted(state, veid)
     interface = network.given(facts).interface
     return before if interface in ("", last) else _sum(before, firewall.of_one(interface))
 
 
 def note_end(state: State, veid: int, facts: Facts | None, *, ephemeral: bool) -> None:
-    """Add what a VE that has ended had by its interface; once, however often this is called.  Under the VE's lock."""
+    """Add what a VE that has ended had by its interface; once, however often this is called.  Under the VE's lock.
+
+    What a newer ve has counted stays as it is.
+    """
     interface = network.given(facts).interface
     if not interface:
         return
-    before, last = _noted(state, veid)
-    if not ephemeral and interface != last:
-        _note(state, veid, _sum(before, firewall.of_one(interface)), interface)
+    with contextlib.suppress(BrokenConfig):
+        before, last = _noted(state, veid)
+        if not ephemeral and interface != last:
+            _note(state, veid, _sum(before, firewall.of_one(interface)), interface)
     directory = _counted()
     os.makedirs(directory, 0o700, exist_ok=True)
     os.close(os.open(os.path.join(directory, interface), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
@@ -68,13 +74,16 @@ def remove(state: State, veid: int) -> None:
 
 
 def _noted(state: State, veid: int) -> tuple[Traffic, str]:
-    """What it had, and up to which interface; nothing where that cannot be read."""
+    """What it had, and up to which interface; nothing where that cannot be read.  BrokenConfig: of a newer ve."""
     if not (data := read_small(_path(state, veid))):
         return NOTHING, ""
     import json  # only a VE with a network pays for it
 
-    with contextlib.suppress(ValueError, TypeError, KeyError):
+    with contextlib.suppress(ValueError, TypeError, KeyError, OverflowError, RecursionError):
         table = json.loads(data)
+        if table["version"] > VERSION:
+            why = f"its version {table['version']} is not {VERSION}"
+            raise BrokenConfig(f"cannot read {_path(state, veid)}: {why}", "upgrade ve")
         return Traffic(*map(int, table["traffic"])), str(table["last"])
     return NOTHING, ""
 
@@ -82,9 +91,10 @@ def _noted(state: State, veid: int) -> tuple[Traffic, str]:
 def _note(state: State, veid: int, traffic: Traffic, interface: str) -> None:
     import json
 
+    table = {"version": VERSION, "traffic": traffic, "last": interface}
     state.make_dir(os.path.dirname(_path(state, veid)))
     with state.writing():
-        write_whole(_path(state, veid), json.dumps({"traffic": traffic, "last": interface}).encode(), durable=False)
+        write_whole(_path(state, veid), json.dumps(table).encode(), durable=False)
 
 
 def _sum(one: Traffic, other: Traffic) -> Traffic:

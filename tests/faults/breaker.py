@@ -1,4 +1,4 @@
-"""A call that is broken at one of its effects on the world: an error from the kernel, or SIGKILL just before it.
+"""A call that is broken at one of its effects on the world: an error from the kernel, SIGKILL just before it, or a bug.
 
 What counts as an effect is not listed step by step: Python's audit events tell of each file that is made, opened for
 writing, renamed or removed, and of each program that is run, and our own system calls go through one function.  So
@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 from ve._linux import syscalls
 
-KILL, KILL_GROUP = "kill", "kill the group"  # the other ways are numbers of errno
+KILL, KILL_GROUP, BUG = "kill", "kill the group", "a bug"  # the other ways are numbers of errno
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 EVENTS = {
     *(f"os.{name}" for name in ("mkdir", "rmdir", "remove", "rename", "link", "symlink", "chmod", "chown", "truncate")),
@@ -89,6 +89,8 @@ class _Breaker:
         self.shared[8 : 8 + len(text)] = text
         if isinstance(self.how, int):
             raise OSError(self.how, os.strerror(self.how))
+        if self.how == BUG:
+            raise ZeroDivisionError(name)
         if os.getpid() != self.main:
             os._exit(137)  # PID 1 of a namespace does not get its own SIGKILL
         os.killpg(0, signal.SIGKILL) if self.how == KILL_GROUP else os.kill(self.main, signal.SIGKILL)

@@ -305,9 +305,9 @@ def test_the_state_dir_comes_from_the_option_or_the_environment(
 
 
 def test_a_password_may_come_by_stdin(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "stdin", io.StringIO("se cret\n"))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"se \xff cret\n"), "utf-8"))  # strict, as of a login
     assert cli.main(["set", "101", "--userpasswd", "root:-"]) == 0
-    assert world.calls[1] == ("set_password", ("root", "se cret"), {})
+    assert world.calls[1] == ("set_password", ("root", "se \udcff cret"), {})
 
 
 def test_an_ssh_key_may_be_in_a_file(world: World, tmp_path: Path) -> None:

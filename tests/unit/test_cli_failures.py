@@ -447,6 +447,21 @@ def test_completion_never_complains(
     assert complete(line, monkeypatch, capsys) == []
 
 
+ASKED_ODDLY = [{}, {"COMP_WORDS": "ve"}, {"COMP_WORDS": "ve", "COMP_CWORD": "x"}, {"_VE_LINE": 've cp "a\udcff '}]
+
+
+@pytest.mark.parametrize("asked", ASKED_ODDLY, ids=str)
+@pytest.mark.parametrize("what", ["complete_bash", "complete_zsh", "foo"])
+def test_nor_when_no_shell_asks(what: str, asked: dict[str, str]) -> None:
+    done = subprocess.run([VE], env={**os.environ, **asked, "_VE_COMPLETE": what}, stderr=subprocess.PIPE, text=True)
+    assert "Traceback" not in done.stderr
+
+
+def test_nothing_is_no_question(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("_VE_COMPLETE", "")
+    assert cli.main(["--version"]) == 0
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_the_shells_get_a_script(shell: str) -> None:
     shown = subprocess.run([VE, "--show-completion", shell], capture_output=True, text=True, check=True)

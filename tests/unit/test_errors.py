@@ -17,6 +17,13 @@ def test_every_error_has_a_code_of_the_table(error: type[errors.Error]) -> None:
     assert str(error("cannot x y: z", hint="do w")) == "cannot x y: z"
 
 
+@pytest.mark.parametrize("error", CLASSES)
+def test_it_is_one_printable_line(error: type[errors.Error]) -> None:
+    """A VE chooses names that stand in it, and a program writes it to a log."""
+    told = error("cannot x \x1b[2J\n\udcff\u2028é", hint="a\rb")
+    assert (str(told), told.hint) == (r"cannot x \x1b[2J\n\udcff\u2028é", r"a\rb")
+
+
 def test_the_docstring_draws_the_tree() -> None:
     drawn = set(re.findall(r"\b[A-Z][A-Za-z]+\b", (errors.__doc__ or "").split("\n\n")[1]))
     missing = {each.__name__ for each in CLASSES} - drawn

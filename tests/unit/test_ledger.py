@@ -234,12 +234,17 @@ def _broken_and_mended(state: State, group: Path, why: str) -> None:
     assert os.listdir(os.path.dirname(state.ledger(101))) == []
 
 
-def test_a_ledger_of_a_newer_ve(state: State) -> None:
-    Path(state.ledger(101)).parent.mkdir()
-    Path(state.ledger(101)).write_text('{"version": 2, "new": 1}')
-    with pytest.raises(BrokenConfig, match="its version 2 is not 1") as newer:
-        ledgers.load(state, 101)
-    assert newer.value.hint == "upgrade ve"
+def test_a_ledger_of_a_newer_ve_stays_as_it_is(state: State, group: Path) -> None:
+    path = Path(state.ledger(101))
+    path.parent.mkdir()
+    path.write_text('{"version": 2, "new": 1}')
+    (group / "pids.events").write_text("max 7\n")
+    for verb in (lambda: ledgers.load(state, 101), lambda: ledgers.begin(state, 101, Cgroup(str(group)))):
+        with pytest.raises(BrokenConfig, match="its version 2 is not 1") as newer:
+            verb()
+        assert newer.value.hint == "upgrade ve"
+    ledgers.note_end(state, 101, Cgroup(str(group)), {})
+    assert path.read_text() == '{"version": 2, "new": 1}'
 
 
 def test_what_is_noted_is_read_again(state: State, group: Path) -> None:

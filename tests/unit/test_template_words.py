@@ -24,7 +24,7 @@ def put(tmp_path: Path, name: str, version: int, **changes: object) -> None:
         "cwd": "/",
         "user": "0:0",
     } | changes
-    lines = [f'{key} = "{value}"' for key, value in facts.items()] + ["command = []", "[env]", 'A = "b"']
+    lines = [f'{key} = "{value}"' for key, value in facts.items()] + ["version = 1", "command = []", "[env]", 'A = "b"']
     (tmp_path / "template" / name / f"{version}.toml").write_text("\n".join(lines))
 
 
@@ -64,11 +64,22 @@ def test_what_cannot_be_a_reference_is_refused_before_the_disk_is_asked(tmp_path
             verb(ref)
 
 
-@pytest.mark.parametrize("text", ["not toml", 'created = "x"', "created = 7"])
-def test_broken_metadata_names_the_file(tmp_path: Path, text: str) -> None:
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("", "not toml"),
+        ("created", "made"),
+        ('created = "2000-08-21T12:00:00Z"', "created = 7"),
+        ("command = []", "command = [7]"),
+        ('A = "b"', "A = 7"),
+        ("command = []", f"command = {'[' * 3000}"),
+        ("version = 1", ""),
+    ],
+)
+def test_broken_metadata_names_the_file(tmp_path: Path, old: str, new: str) -> None:
     put(tmp_path, "web", 1)
     path = tmp_path / "template" / "web" / "1.toml"
-    path.write_text(text)
+    path.write_text(path.read_text().replace(old, new, 1))
     with pytest.raises(errors.BrokenConfig, match=str(path)):
         store(tmp_path).get("web")
 

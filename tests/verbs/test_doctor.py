@@ -164,6 +164,13 @@ def test_names_that_lead_elsewhere(host_dir: Path, make: Make) -> None:
 
 
 @pytest.mark.any_kernel
+def test_what_is_no_name_keeps_nobody_from_looking(state_dir: Path) -> None:
+    (state_dir / "name/directory").mkdir(parents=True)
+    (state_dir / "name/file").touch()
+    assert troubles(state_dir, code=0) == troubles(state_dir, "--fix", code=0) == []
+
+
+@pytest.mark.any_kernel
 def test_a_file_that_is_half_written(host_dir: Path, make: Make) -> None:
     env = make()
     gone, there = (host_dir / f"conf/.{env.veid}.toml.{number}" for number in (2**22 + 1, os.getpid()))

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 import ve
 from tests.verbs import commandline, witness
 from tests.verbs.conftest import Make
+from ve.facts import dump_facts, parse_facts
 
 pytestmark = pytest.mark.any_kernel
 
@@ -57,20 +59,22 @@ def test_a_pid_that_somebody_else_has_now_is_not_its_init(host_dir: Path, make: 
     """The number alone is not the process: its start time and the boot belong to it."""
     env = make()
     env.start()
-    facts = host_dir / f"run/{env.veid}"
-    whole = facts.read_text()
-    pid = witness.init(host_dir, env.veid)
+    path = host_dir / f"run/{env.veid}"
+    whole = path.read_bytes()
+    facts = parse_facts(whole)
+    assert facts and facts.pid == witness.init(host_dir, env.veid)
     for wrong in (
-        whole.replace(f"pid={pid}\n", f"pid={os.getpid()}\n", 1),
-        whole.replace("start_time=", "start_time=1"),
-        whole.replace("boot_id=", "boot_id=0"),
+        dump_facts(replace(facts, pid=os.getpid())),
+        dump_facts(replace(facts, start_time=facts.start_time + 1)),
+        dump_facts(replace(facts, boot_id=f"0{facts.boot_id}")),
+        whole.replace(b"base=", b"base=1"),
         whole[: len(whole) // 2],
-        "",
+        b"",
     ):
         assert wrong != whole
-        facts.write_text(wrong)
+        path.write_bytes(wrong)
         assert listed(host_dir) == [f"{env.veid}  stopped"]
-    facts.write_text(whole)
+    path.write_bytes(whole)
     assert listed(host_dir) == [f"{env.veid}  running"]
 
 

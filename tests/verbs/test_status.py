@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import ve
 from tests.verbs import commandline, witness
 from tests.verbs.conftest import Make
+from ve.facts import dump_facts, parse_facts
 
 
 def status(host_dir: Path, key: int | str) -> dict[str, Any]:
@@ -77,8 +79,11 @@ def test_of_one_that_an_older_ve_started(host_dir: Path, make: Make) -> None:
     """Its facts do not say what it was started with."""
     env = make(hostname="red")
     env.start()
-    facts = host_dir / f"run/{env.veid}"
-    facts.write_text("".join(line for line in facts.read_text().splitlines(True) if "extra.asked" not in line))
+    path = host_dir / f"run/{env.veid}"
+    facts = parse_facts(path.read_bytes())
+    assert facts
+    older = {key: word for key, word in facts.extra.items() if key != "asked"}
+    path.write_bytes(dump_facts(replace(facts, extra=older)))
     shown = status(host_dir, env.veid)
     assert (shown["hostname"], shown["pending"], shown["env"]) == ("red", {}, {})
     assert env.set(env={"A": "b"}, save=True) == ["env"]
