@@ -134,7 +134,8 @@ class Rule:
         name, side = self.left.name, self.left.side
         barrier, limit = settings.bounds[name]
         if side == LIMIT:
-            return need if barrier == limit else min(barrier, need), need
+            by_barrier = any(term[1:] == (name, BARRIER) for term in self.right)  # which stays, or there is no end
+            return need if barrier == limit and not by_barrier else min(barrier, need), need
         if barrier < need and name in COUNTED:  # the distance to the limit is worth keeping
             limit = min(limit + need - barrier, UNLIMITED)
         return need, max(limit, need)
