@@ -14,18 +14,24 @@ from ve import steps
 from ve.errors import ActionFailed
 from ve.state import State
 
+_ENDING = ("stop", "umount", "postumount")  # these stand between a VE and its end, which always comes
+_PATIENCE = 60.0  # seconds
+_CURE = "mend it, or chmod -x it"
+
 
 def run(state: State, veid: int, name: str, root: str) -> None:
-    """Run those of this name; ActionFailed if one says no."""
+    """Run those of this name; ActionFailed if one says no, or takes a minute where a VE is to end: it is killed."""
+    cannot, patience = f"cannot complete the {name} script of {veid}", _PATIENCE if name in _ENDING else None
     for path in scripts(state, veid, name):
         environment = os.environ | {"VEID": str(veid), "VE_ROOT": root}
         try:
-            code = subprocess.run([path], env=environment, stdin=subprocess.DEVNULL, stdout=2, check=False).returncode
+            code = subprocess.call([path], env=environment, stdin=subprocess.DEVNULL, stdout=2, timeout=patience)
         except OSError as error:
             raise steps.unrunnable(path, veid, error) from error
+        except subprocess.TimeoutExpired:
+            raise ActionFailed(f"{cannot}: {path} had not ended after {_PATIENCE:.0f} seconds", _CURE) from None
         if code:
-            hint = "mend it, or chmod -x it"
-            raise ActionFailed(f"cannot complete the {name} script of {veid}: {path} ended with {code}", hint)
+            raise ActionFailed(f"{cannot}: {path} ended with {code}", _CURE)
 
 
 def scripts(state: State, veid: int, name: str) -> list[str]:

@@ -9,7 +9,7 @@ import pytest
 import ve
 from tests.verbs import commandline, witness
 from tests.verbs.conftest import Make
-from ve import errors
+from ve import actions, errors
 
 ACTIONS = ("premount", "mount", "start", "stop", "umount", "postumount")
 
@@ -121,6 +121,20 @@ def test_one_that_says_no_to_a_stop_is_told_of_when_it_is_stopped(
     done = commandline.run(host_dir, "stop", "--fast", env.veid)
     assert done.returncode == 79 and f"{path} ended with 3" in done.stderr
     assert env.status == "stopped" and (tmp_path / "told").exists()
+
+
+@pytest.mark.any_kernel
+@pytest.mark.parametrize("action", ["stop", "umount", "postumount"])
+def test_one_that_never_ends_holds_up_no_stop(
+    host_dir: Path, env: "ve.Environment", tmp_path: Path, monkeypatch: pytest.MonkeyPatch, action: str
+) -> None:
+    monkeypatch.setattr(actions, "_PATIENCE", 0.5)
+    env.start()
+    path = put(host_dir, env.veid, action, f"echo $$ >{tmp_path}/pid; exec sleep 1000")
+    with pytest.raises(errors.ActionFailed, match=f"{path} had not ended after"):
+        env.stop(fast=True)
+    assert not commandline.cgroup(host_dir, env.veid).exists()
+    assert not Path(f"/proc/{(tmp_path / 'pid').read_text().strip()}").exists()
 
 
 def test_a_start_that_unmounts_first(host_dir: Path, env: "ve.Environment", tmp_path: Path) -> None:
