@@ -20,6 +20,7 @@ from ve.facts import lives
 from ve.model import VEID_MAX
 from ve.pool import alone, directory
 from ve.state import State
+from ve.wholefile import sync
 
 HINT = "`ve network show POOL` says who has which; choose another address"
 
@@ -72,13 +73,14 @@ def claim(state: State, veid: int, addresses: Iterable[Address]) -> None:
         for address in wanted:
             refuse_claimed(claimant, address)
         _drop(claimant, keep=wanted)
-        if not wanted:
-            return
         with state.writing():
-            state.make_dir(os.path.dirname(claimant.record))
-            _replace_link(" ".join(map(str, wanted)), claimant.record)
+            records = state.make_dir(os.path.dirname(claimant.record))
+            if wanted:
+                _replace_link(" ".join(map(str, wanted)), claimant.record)
+            sync(records)
         for address in wanted:
             _replace_link(claimant.conf, _link(address))
+        sync(os.path.join(directory(), "address"))
 
 
 def release(state: State, veid: int) -> None:
@@ -87,6 +89,7 @@ def release(state: State, veid: int) -> None:
     if _text(claimant.record) is not None:
         with alone():
             _drop(claimant)
+        sync(os.path.dirname(claimant.record))  # or, after a power cut, the next VE of this number would have them
 
 
 def holder(address: Address, but: Claimant | None = None) -> Claimant | None:

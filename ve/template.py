@@ -22,6 +22,7 @@ from ve.distributions import BUILDERS
 from ve.errors import BrokenConfig, InUse, InvalidValue, TemplateNotFound, require_root
 from ve.model import check_name
 from ve.staging import Progress, Staging, full_disk_named, shown
+from ve.wholefile import sync
 
 _METADATA = {"created": str, "source": str, "init": str, "command": list, "env": dict, "cwd": str, "user": str}
 _NEW = ".new-"
@@ -204,6 +205,7 @@ class Templates(Shelf):
                     )
             for number in versions:
                 os.unlink(self._toml(name, number))
+            sync(f"{self.path}/{name}")
         self._sweep()  # the tree without its metadata is garbage now, whoever dies in between
 
     # ------------------------------------------------------------ making and clearing
@@ -245,8 +247,8 @@ class Templates(Shelf):
             version = max((0, *self._versions(name), *self._orphans(name))) + 1
             os.rename(staging.tree, self._tree(name, version))
             os.rename(f"{staging.path}/toml", self._toml(name, version))
-            _fsync(f"{self.path}/{name}")
-            _fsync(self.path)
+            sync(f"{self.path}/{name}")
+            sync(self.path)
         return self._load(name, version)
 
     def _orphans(self, name: str) -> Sequence[int]:
@@ -333,14 +335,6 @@ def _try_lock(path: str, locks: ExitStack) -> bool:
     except (BlockingIOError, FileNotFoundError):
         return False
     return True
-
-
-def _fsync(directory: str) -> None:
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def _delete(path: str) -> None:
