@@ -128,6 +128,8 @@ def _drop(claimant: Claimant, keep: Collection[Address] = ()) -> None:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(_link(address))
     if not keep:
+        with contextlib.suppress(FileNotFoundError):  # somebody has removed them all
+            sync(os.path.join(directory(), "address"))  # as long as the record says where to look for them
         with claimant.state.writing(), contextlib.suppress(FileNotFoundError):
             os.unlink(claimant.record)
 

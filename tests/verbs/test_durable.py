@@ -65,13 +65,14 @@ def test_other_addresses(synced: list[Path], host_dir: Path, networks: Path, env
     assert {host_dir / "address", networks / "address", host_dir / "conf"} <= {*synced}
 
 
-def test_destroy(synced: list[Path], host: ve.Host, host_dir: Path, env: ve.Environment) -> None:
+def test_destroy(synced: list[Path], host: ve.Host, host_dir: Path, networks: Path, env: ve.Environment) -> None:
     env.reset_beancounters()
     traffic._note(host.state, VEID, Traffic(1, 2, 3, 4), "venetdurable")
     synced.clear()
     env.destroy()
     places = ["private", "address", "ubc", "traffic", "conf", "name"]  # and with conf all is gone
     assert [path.name for path in synced if path.parent == host_dir] == places
+    assert synced.index(networks / "address") < synced.index(host_dir / "address")
 
 
 def test_the_end_of_a_template(synced: list[Path], host: ve.Host) -> None:

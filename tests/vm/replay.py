@@ -147,13 +147,15 @@ def torn(before: Contents, after: Contents) -> Iterator[str]:
 
 
 def _is_nobodys(path: str, now: Contents) -> bool:
-    """Left of a VE that is no more, or is not yet: the next of its number begins by removing it."""
+    """Left of a VE that is no more, or that does not confirm it: the next one begins by removing or replacing it."""
     where, _, name = path.rpartition("/")
+    says = now.get(path, "").removeprefix("-> ")
     if where == "network/address":
-        return now.get(path, "").removeprefix(f"-> {DISK}/") not in now
-    if where == "state/name":
-        name = now.get(path, "").removeprefix("-> ")
-    return where in _LEFT and f"state/conf/{name}.toml" not in now
+        veid = Path(says).stem
+        record = now.get(f"state/address/{veid}", "").split()
+        return path in now and (name not in record or f"state/conf/{veid}.toml" not in now)
+    veid = says if where == "state/name" else name
+    return path in now and where in _LEFT and f"state/conf/{veid}.toml" not in now
 
 
 def _is_half(path: str, told: list[str | None]) -> bool:
