@@ -110,7 +110,7 @@ test-long: setup-vm ## what takes so long that make test leaves it out: some on 
 	@VE_TEST_ROUNDS=1000 $(BIN)/python -m pytest tests/kernel/test_leases.py -k rounds -s
 	@$(BIN)/python -m tests.vm $(KERNEL) tests/limits tests/kernel -m long $(PYTEST_ARGS)
 	@$(BIN)/python -m tests.vm $(KERNEL) tests/verbs tests/attacks -m "not any_kernel and not long" $(PYTEST_ARGS)
-	@KERNEL=$(KERNEL) $(BIN)/python -m pytest tests/vm $(PYTEST_ARGS)
+	@KERNEL=$(KERNEL) $(BIN)/python -m pytest tests/vm -s $(PYTEST_ARGS)
 
 .PHONY: bench
 bench: setup ## how long a look at the beancounters of 200 VEs takes here, and what an address costs a start

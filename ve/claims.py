@@ -19,6 +19,7 @@ from ve.facts import lives
 from ve.model import veid_named
 from ve.pool import alone, directory
 from ve.state import State
+from ve.wholefile import sync
 
 HINT = "`ve network show POOL` says who has which; choose another address"
 
@@ -71,13 +72,14 @@ def claim(state: State, veid: int, addresses: Iterable[Address]) -> None:
         for address in wanted:
             refuse_claimed(claimant, address)
         _drop(claimant, keep=wanted)
-        if not wanted:
-            return
         with state.writing():
-            state.make_dir(os.path.dirname(claimant.record))
-            _replace_link(" ".join(map(str, wanted)), claimant.record)
+            records = state.make_dir(os.path.dirname(claimant.record))
+            if wanted:
+                _replace_link(" ".join(map(str, wanted)), claimant.record)
+            sync(records)
         for address in wanted:
             _replace_link(claimant.conf, _link(address))
+        sync(os.path.join(directory(), "address"))
 
 
 def release(state: State, veid: int) -> None:
@@ -86,6 +88,7 @@ def release(state: State, veid: int) -> None:
     if _text(claimant.record) is not None:
         with alone():
             _drop(claimant)
+        sync(os.path.dirname(claimant.record))  # or, after a power cut, the next VE of this number would have them
 
 
 def holder(address: Address, but: Claimant | None = None) -> Claimant | None:
@@ -144,6 +147,8 @@ def _drop(claimant: Claimant, keep: Collection[Address] = ()) -> None:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(_link(address))
     if not keep:
+        with contextlib.suppress(FileNotFoundError):  # somebody has removed them all
+            sync(os.path.join(directory(), "address"))  # as long as the record says where to look for them
         with claimant.state.writing(), contextlib.suppress(FileNotFoundError):
             os.unlink(claimant.record)
 

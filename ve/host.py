@@ -23,7 +23,7 @@ from ve.outcome import ExitCode
 from ve.staging import full_disk_named
 from ve.state import State
 from ve.template import Template, Templates
-from ve.wholefile import asides
+from ve.wholefile import asides, sync
 
 if TYPE_CHECKING:
     from ve.beancounter import Beancounter
@@ -301,6 +301,8 @@ class Host:
             outfit.limit_disk(private, settings)
             if not settings.area:
                 unionfs.prepare(private, template.path)
+            for directory in (private, os.path.dirname(private)):  # before there is a VE that needs it
+                sync(directory)
         self.state.make_dir(self.state.root(veid))
         ids.lease(self.state, veid)
         network.claim(self.state, veid, settings.addresses)

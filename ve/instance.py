@@ -32,6 +32,7 @@ from ve.facts import Facts, home, init_pidfd, process_start_time
 from ve.model import Config, Status
 from ve.state import State
 from ve.template import Shelf, Template
+from ve.wholefile import sync
 
 
 class Instance:
@@ -291,9 +292,12 @@ class Instance:
         cannot = f"cannot destroy {self.veid}"
         for path in (private, root):
             removal.refuse_mounted(path, cannot)
+        was_there = os.path.isdir(private)
         quota.release(private)
         for path in (private, root):
             removal.remove(path, cannot)
+        if was_there and not self.ephemeral:  # before its conf file is gone, or its data would be nobody's
+            sync(os.path.dirname(private))
         ids.release(self.state, self.veid)
         claims.release(self.state, self.veid)
         if not self.ephemeral:

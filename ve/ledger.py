@@ -24,7 +24,7 @@ from ve.cgroups import Cgroup
 from ve.errors import SPENT, BrokenConfig, DiskFull, NotSupported
 from ve.facts import boot_id
 from ve.state import State
-from ve.wholefile import read_regular, remove_asides, write_whole
+from ve.wholefile import read_regular, remove_asides, sync, write_whole
 
 VERSION = 1
 _SIZE_MAX = 1 << 20  # bytes
@@ -391,3 +391,4 @@ def remove(state: State, veid: int) -> None:
             shutil.rmtree(path)
         else:
             os.unlink(path)
+        sync(os.path.dirname(path))  # or, after a power cut, the next VE of this number would have it

@@ -18,7 +18,7 @@ from ve import lock
 from ve.errors import Exists, InvalidValue, Locked, NotFound
 from ve.facts import Facts, boot_id, dump_facts, parse_facts
 from ve.model import check_name, check_veid, veid_named
-from ve.wholefile import create_whole, read_small, remove_asides, write_whole, writing
+from ve.wholefile import create_whole, read_small, remove_asides, sync, write_whole, writing
 
 ACTIONS = ("premount", "mount", "start", "stop", "umount", "postumount")
 DEFAULT_DIR = "/var/lib/ve"
@@ -168,9 +168,11 @@ class State:
         """After this the VE is no more.  Also what a killed writer left beside it.  Under the VE's lock."""
         for path in (self.conf(veid), self.conf(veid, ephemeral=True), self.facts(veid)):
             remove_asides(path)
-            if path != self.facts(veid):
-                with suppress(FileNotFoundError):
-                    os.unlink(path)
+        with suppress(FileNotFoundError):
+            os.unlink(self.conf(veid, ephemeral=True))
+        with suppress(FileNotFoundError):
+            os.unlink(self.conf(veid))
+            sync(os.path.dirname(self.conf(veid)))
 
     def resolve(self, key: int | str) -> int:
         """The VEID of a VE that exists, from its VEID or name; NotFound names what is near."""
@@ -202,6 +204,7 @@ class State:
         with self.writing():
             if not self._claim(path, veid):
                 raise Exists(f"cannot use name {name}: VE {_target(path) or 'unknown'} has it", "ve rename frees it")
+            sync(os.path.dirname(path))
 
     def release_name(self, name: str, veid: int) -> None:
         """Free the name if this VE has it.  Under the lock of veid."""
@@ -209,6 +212,7 @@ class State:
         if _target(path) == veid:
             with suppress(FileNotFoundError):
                 os.unlink(path)
+                sync(os.path.dirname(path))
 
     def names(self, veid: int) -> list[str]:
         """All names that the VE holds: more than one when a rename was killed half way."""

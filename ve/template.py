@@ -23,7 +23,7 @@ from ve.distributions import BUILDERS
 from ve.errors import BrokenConfig, Error, InUse, InvalidValue, TemplateNotFound, require_root
 from ve.model import check_name
 from ve.staging import Progress, Staging, full_disk_named, shown
-from ve.wholefile import read_regular
+from ve.wholefile import read_regular, sync
 
 VERSION = 1  # of what is said of one
 _SIZE_MAX = 16 << 20  # bytes of it; an image may have a long environment
@@ -257,6 +257,7 @@ class Templates(Store):
                     )
             for number in versions:
                 os.unlink(self._toml(name, number))
+            sync(f"{self.path}/{name}")
         self.sweep()  # the tree without its metadata is garbage now, whoever dies in between
 
     # ------------------------------------------------------------ making and clearing
@@ -298,8 +299,8 @@ class Templates(Store):
             version = max((0, *self._versions(name), *self._orphans(name))) + 1
             os.rename(staging.tree, self._tree(name, version))
             os.rename(f"{staging.path}/toml", self._toml(name, version))
-            _fsync(f"{self.path}/{name}")
-            _fsync(self.path)
+            sync(f"{self.path}/{name}")
+            sync(self.path)
         return self._load(name, version)
 
     @contextmanager
@@ -371,14 +372,6 @@ def _try_lock(path: str, locks: ExitStack) -> bool:
     except (BlockingIOError, FileNotFoundError):
         return False
     return True
-
-
-def _fsync(directory: str) -> None:
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def _delete(path: str) -> None:

@@ -18,7 +18,7 @@ from ve import firewall, network
 from ve.errors import BrokenConfig
 from ve.firewall import Traffic
 from ve.pool import run_directory
-from ve.wholefile import read_small, remove_asides, write_whole
+from ve.wholefile import read_small, remove_asides, sync, write_whole
 
 if TYPE_CHECKING:
     from ve.facts import Facts
@@ -71,6 +71,7 @@ def remove(state: State, veid: int) -> None:
     remove_asides(_path(state, veid))
     with contextlib.suppress(FileNotFoundError):
         os.unlink(_path(state, veid))
+        sync(os.path.dirname(_path(state, veid)))
 
 
 def _noted(state: State, veid: int) -> tuple[Traffic, str]:
@@ -94,7 +95,7 @@ def _note(state: State, veid: int, traffic: Traffic, interface: str) -> None:
     table = {"version": VERSION, "traffic": traffic, "last": interface}
     state.make_dir(os.path.dirname(_path(state, veid)))
     with state.writing():
-        write_whole(_path(state, veid), json.dumps(table).encode(), durable=False)
+        write_whole(_path(state, veid), json.dumps(table).encode())
 
 
 def _sum(one: Traffic, other: Traffic) -> Traffic:

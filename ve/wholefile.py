@@ -70,11 +70,16 @@ def _write_aside(path: str, data: bytes, mode: int, publish: Callable[[str, str]
         with suppress(FileNotFoundError):
             os.unlink(aside)
     if durable:
-        fd = os.open(directory or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+        sync(directory or ".")
+
+
+def sync(directory: str) -> None:
+    """What has been made, renamed or removed in a directory is so after a power cut too."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def _write(fd: int, data: bytes) -> None:

@@ -28,8 +28,12 @@ def make_disk(place: Path) -> Path:
     return disk
 
 
-def boot(image: Path, disk: Path, command: list[str], heard: Callable[[bytes], object]) -> int:
+def boot(
+    image: Path, disk: Path, command: list[str], heard: Callable[[bytes], object], devices: tuple[str, ...] = ()
+) -> int:
     """Run a command as root in the project's directory there; heard gets its output as it comes.
+
+    devices: further options of QEMU's, whose disks come after the guest's own, /dev/vda.
 
     The exit code is the command's; 255 is a guest that died, 124 one that was ended for taking too long.  VE_TEST_DIR
     is on the disk, which keeps it for the next boot.  Whatever happens, nothing of the guest outlives this call.
@@ -38,7 +42,7 @@ def boot(image: Path, disk: Path, command: list[str], heard: Callable[[bytes], o
         subprocess.run([sys.executable, "-m", "compileall", "-q", ROOT / part], check=True)
     tools = Path(sys.executable).parent  # vng looks for its other half in PATH
     vm = subprocess.Popen(
-        _line(image, disk, command),
+        _line(image, disk, command, devices),
         env=os.environ | {"PATH": f"{tools}:{os.environ['PATH']}"},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -62,7 +66,7 @@ def boot(image: Path, disk: Path, command: list[str], heard: Callable[[bytes], o
         too_late.join()
 
 
-def _line(image: Path, disk: Path, command: list[str]) -> list[str]:
+def _line(image: Path, disk: Path, command: list[str], more: tuple[str, ...]) -> list[str]:
     inside = ["env", f"VE_TESTS_MUST_RUN={os.environ.get('VE_TESTS_MUST_RUN', '1')}"]
     inside += ["timeout", "-k", "10", str(LIMIT), "bash", str(SCRIPT), str(ROOT), *command]
     # A second, caching export of the same root: without a cache each exec and import in the guest asks the host again.
@@ -70,6 +74,7 @@ def _line(image: Path, disk: Path, command: list[str]) -> list[str]:
     devices += " -virtfs local,path=/,mount_tag=host,security_model=none,readonly=on,multidevs=remap"
     # What costs a software CPU most and tells nothing here: a fifth level of page tables, wide vectors, mitigations.
     devices += " -cpu max,la57=off,avx=off,avx2=off"
+    devices = " ".join([devices, *more])
     vng = ["vng", "--disable-kvm", "--user", "root", "--cpus", "2", "--memory", "4G", "--name", "ve-test"]
     vng += ["--append", "mitigations=off"]
     vng += ["--rodir", str(ROOT)]  # a guest has its own /tmp and /var/tmp, where the project may be
