@@ -5,7 +5,7 @@
     both ways         netem (tc-netem(8)) before the bucket, for delays and losses
 
 The ifb is no part of the VE's interface, and does not go with it: venet.disconnect() removes both by the names that are
-found from the VEID alone, sweep() those that died.  Its handles are always the same.
+found from the VEID alone.  Its handles are always the same.
 """
 
 from __future__ import annotations
@@ -99,15 +99,6 @@ def release(interface: str) -> None:
         rtnetlink.ask(rtnetlink.delete(socket.if_nametoindex(_ifb_name(interface))))
 
 
-def sweep() -> list[str]:
-    """The same for all interfaces of VEs that are no more; which ones."""
-    names = {name for _, name in socket.if_nameindex()}
-    left = [name for name in names if _is_ifb(name) and f"{linknames.PREFIX}{name.removeprefix(IFB)}" not in names]
-    for name in left:
-        release(f"{linknames.PREFIX}{name.removeprefix(IFB)}")
-    return left
-
-
 def _lift(interface: str) -> None:
     """No bucket on either side; and no ifb, unless netem needs it."""
     ends = _ends(interface)
@@ -138,18 +129,6 @@ def _mend(interface: str) -> None:
 
 def _ifb_name(interface: str) -> str:
     return IFB + interface.removeprefix(linknames.PREFIX)
-
-
-def _is_ifb(name: str) -> bool:
-    """Is it one of ours?  /sys would tell of the namespace that it was mounted in."""
-    if not name.startswith(IFB):
-        return False
-    with suppress(OSError):
-        about = rtnetlink.look(name)
-        if at := netlink.find(about, rtnetlink.IFLA_LINKINFO, rtnetlink.IFINFOMSG.size):
-            kind = netlink.find(about, rtnetlink.IFLA_INFO_KIND, at)
-            return bytes(about[kind : kind + 4]) == b"ifb\0"
-    return False
 
 
 def _ends(interface: str) -> list[int]:

@@ -145,7 +145,8 @@ def _ended(instance: Instance, left: list[str]) -> Iterator[_Finding]:
     if instance.pid is not None or instance.ephemeral:
         return
     of_a_run = [what for what in left if what in _OF_A_RUN]
-    if leases.interface(linknames.alternative_name(instance.state.tag, instance.veid)):
+    own = linknames.alternative_name(instance.state.tag, instance.veid)
+    if leases.interface(own) or leases.interface(own + linknames.QUEUES):
         of_a_run.append("an interface")
     if of_a_run:
         yield _Finding(f"it does not run, and left of it is: {', '.join(of_a_run)}", mend=instance.clear)
