@@ -1,8 +1,9 @@
 """A call that is broken at one of its effects on the world: an error from the kernel, SIGKILL just before it, or a bug.
 
 What counts as an effect is not listed step by step: Python's audit events tell of each file that is made, opened for
-writing, renamed or removed, and of each program that is run, and our own system calls go through one function.  So
-whatever a verb does next year is broken, too.  SIGKILL just after an effect is SIGKILL just before the next.
+writing, renamed or removed, and of each program that is run; our own system calls go through one function, and what is
+asked of the kernel's network through two.  So whatever a verb does next year is broken, too.  SIGKILL just after an
+effect is SIGKILL just before the next.
 """
 
 import mmap
@@ -12,8 +13,10 @@ import sys
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any, NoReturn
 
+from ve import netlink
 from ve._linux import syscalls
 
 KILL, KILL_GROUP, BUG = "kill", "kill the group", "a bug"  # the other ways are numbers of errno
@@ -111,7 +114,9 @@ def _watch(breaker: _Breaker) -> None:
 
     sys.addaudithook(heard)
     for name in ("mount", "umount2", "unshare", "setns"):
-        _wrap(breaker, name, getattr(syscalls, name))
+        _wrap(breaker, syscalls, name)
+    for name in ("ask", "transact"):  # the kernel does what is in one of them without being stopped in between
+        _wrap(breaker, netlink, name)
     call = syscalls._syscall
 
     def called(name: str, *args: Any, **more: Any) -> int:
@@ -122,9 +127,11 @@ def _watch(breaker: _Breaker) -> None:
     vars(syscalls)["_syscall"] = called
 
 
-def _wrap(breaker: _Breaker, name: str, function: Callable[..., Any]) -> None:
+def _wrap(breaker: _Breaker, room: ModuleType, name: str) -> None:
+    function = getattr(room, name)
+
     def called(*args: Any, **more: Any) -> Any:
         breaker.effect(" ".join([name, *(str(arg) for arg in args[:2])]))
         return function(*args, **more)
 
-    vars(syscalls)[name] = called
+    vars(room)[name] = called
