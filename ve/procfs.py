@@ -9,7 +9,6 @@ import errno
 import os
 
 _WHOLE = 1 << 20  # bytes
-_HALF = 1 << 11  # of a page: seq_file fills one before it stops with more to come, but for the line that does not fit
 
 
 def status(pid: int | str) -> dict[str, str]:
@@ -58,9 +57,8 @@ def contents(name: str, directory: int | None, most: int = _WHOLE) -> bytes:
 
 def anew(fd: int, most: int = _WHOLE) -> bytes:
     """The same of a file that is open: the kernel writes it anew for who reads it from its beginning."""
-    text, part = b"", None
-    while part is None or len(part) > _HALF:
-        part = os.pread(fd, 1 << 14, len(text))
+    text = b""
+    while part := os.pread(fd, 1 << 14, len(text)):  # a short one may have stopped before a long line
         text += part
         if len(text) > most:
             raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
