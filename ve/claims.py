@@ -58,6 +58,12 @@ class Claimant:
         is_there = os.path.exists(self.conf) or self.state.is_locked(self.veid)
         return address in self.claims() and (is_there or self._lives_meanwhile())
 
+    def sync(self, directory: str) -> None:
+        """As what has been changed there is to be so after a power cut; not for one that is thrown away."""
+        with contextlib.suppress(FileNotFoundError):
+            if not os.path.exists(self.state.conf(self.veid, ephemeral=True)):
+                sync(directory)
+
     def _lives_meanwhile(self) -> bool:
         facts = self.state.read_facts(self.veid)
         return bool(facts and facts.ephemeral and lives(facts))
@@ -72,14 +78,14 @@ def claim(state: State, veid: int, addresses: Iterable[Address]) -> None:
         for address in wanted:
             refuse_claimed(claimant, address)
         _drop(claimant, keep=wanted)
-        with state.writing():
-            records = state.make_dir(os.path.dirname(claimant.record))
-            if wanted:
+        if wanted:
+            with state.writing():
+                records = state.make_dir(os.path.dirname(claimant.record))
                 _replace_link(" ".join(map(str, wanted)), claimant.record)
-            sync(records)
-        for address in wanted:
-            _replace_link(claimant.conf, _link(address))
-        sync(os.path.join(directory(), "address"))
+                claimant.sync(records)
+            for address in wanted:
+                _replace_link(claimant.conf, _link(address))
+            claimant.sync(os.path.join(directory(), "address"))
 
 
 def release(state: State, veid: int) -> None:
@@ -88,7 +94,6 @@ def release(state: State, veid: int) -> None:
     if _text(claimant.record) is not None:
         with alone():
             _drop(claimant)
-        sync(os.path.dirname(claimant.record))  # or, after a power cut, the next VE of this number would have them
 
 
 def holder(address: Address, but: Claimant | None = None) -> Claimant | None:
@@ -147,10 +152,10 @@ def _drop(claimant: Claimant, keep: Collection[Address] = ()) -> None:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(_link(address))
     if not keep:
-        with contextlib.suppress(FileNotFoundError):  # somebody has removed them all
-            sync(os.path.join(directory(), "address"))  # as long as the record says where to look for them
+        claimant.sync(os.path.join(directory(), "address"))  # while the record still says where to look for them
         with claimant.state.writing(), contextlib.suppress(FileNotFoundError):
             os.unlink(claimant.record)
+        claimant.sync(os.path.dirname(claimant.record))  # or the next VE of this number would have them
 
 
 def _claimant(target: str | None) -> Claimant | None:

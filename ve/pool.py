@@ -26,7 +26,7 @@ from ve.wholefile import create_whole, read_small, sync, writing
 VERSION = 1
 _KEYS = ("networks", "nat", "hosts")
 _ELSEWHERE: ContextVar[str] = ContextVar("the directory of networks", default="")
-PATIENCE = 10.0  # seconds to wait for who has the claims locked, which takes less than one thousandth
+PATIENCE = 10.0  # seconds to wait for who has the claims locked, and may be waiting for a disk
 _HINT = "run as root, or set VE_NETWORK_DIR to another directory, the same one for every state dir of this host"
 
 
