@@ -148,15 +148,16 @@ class Environment(Instance):
         return orderly
 
     def _halt(self, command: tuple[str, ...]) -> None:
-        """Execute it in the VE; not waiting for one that hangs in the kernel, as who kills it then is our caller."""
+        """Execute it in the VE; TimeoutExpired.  One that hangs in the kernel ends with the VE: nobody waits for it."""
         null = subprocess.DEVNULL
         process = self.popen(command, stdin=null, stdout=null, stderr=null, enter_timeout=_HALTING)
-        with contextlib.suppress(subprocess.TimeoutExpired):
+        try:
             process.wait(_HALTING)
-            return
-        process.kill()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(_HALTING)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(_HALTING)
+            raise
 
     def restart(self, timeout: float = 60.0) -> None:
         """Stop it if it runs, then start it; nobody else can come in between."""
