@@ -15,7 +15,7 @@ from ve.errors import ActionFailed
 from ve.state import State
 
 _ENDING = ("stop", "umount", "postumount")  # these stand between a VE and its end, which always comes
-_PATIENCE = 60.0  # seconds
+_PATIENCE, _KILLED = 60.0, 5.0  # seconds
 _CURE = "mend it, or chmod -x it"
 
 
@@ -25,11 +25,18 @@ def run(state: State, veid: int, name: str, root: str) -> None:
     for path in scripts(state, veid, name):
         environment = os.environ | {"VEID": str(veid), "VE_ROOT": root}
         try:
-            code = subprocess.call([path], env=environment, stdin=subprocess.DEVNULL, stdout=2, timeout=patience)
+            process = subprocess.Popen([path], env=environment, stdin=subprocess.DEVNULL, stdout=2)
         except OSError as error:
             raise steps.unrunnable(path, veid, error) from error
-        except subprocess.TimeoutExpired:
-            raise ActionFailed(f"{cannot}: {path} had not ended after {_PATIENCE:.0f} seconds", _CURE) from None
+        try:
+            code = process.wait(patience)
+        except BaseException as error:
+            process.kill()
+            with contextlib.suppress(subprocess.TimeoutExpired):  # it hangs in the kernel, and we shall not
+                process.wait(_KILLED)
+            if isinstance(error, subprocess.TimeoutExpired):
+                raise ActionFailed(f"{cannot}: {path} had not ended after {patience:.0f} seconds", _CURE) from None
+            raise
         if code:
             raise ActionFailed(f"{cannot}: {path} ended with {code}", _CURE)
 
