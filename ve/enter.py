@@ -78,8 +78,7 @@ class Middle:
         os.waitpid(joiner, 0)
         self._until(self.child)
         status = os.waitpid(pid, 0)[1]
-        _mark_ended(self.request["cgroup"])
-        _remove(self.request["cgroup"])
+        _leave(self.request["cgroup"])
         _end_as(status)
 
     def _listen(self, channel: _socket.socket) -> int:
@@ -157,7 +156,10 @@ class Middle:
         poll.register(events, select.POLLPRI)
         while b"populated 1" in os.pread(events, 4096, 0) and poll.poll(10000):
             pass
-        _remove(cgroup)
+        try:
+            os.rmdir(cgroup)
+        except OSError:
+            pass  # something runs on in it: near or sweep() decides about that
 
 
 def _give_pipes(pid: int) -> None:
@@ -185,19 +187,15 @@ def _let_go_of_stdio() -> None:
     os.close(null)
 
 
-def _mark_ended(cgroup: bytes) -> None:
-    """What still runs in it is the VE's, even if near is gone before it asks how the command ended."""
-    try:
-        os.setxattr(cgroup, farside.ENDED, b"")
-    except OSError:
-        pass  # the whole VE was removed
-
-
-def _remove(cgroup: bytes) -> None:
+def _leave(cgroup: bytes) -> None:
+    """Remove it; what still runs in it is the VE's, even if near is gone before it asks how the command ended."""
     try:
         os.rmdir(cgroup)
     except OSError:
-        pass  # something still runs in it: near or sweep() decides about that
+        try:
+            os.setxattr(cgroup, farside.ENDED, b"")
+        except OSError:
+            pass  # near or sweep() has removed it meanwhile
 
 
 def _end_as(status: int) -> NoReturn:
