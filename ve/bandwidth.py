@@ -143,11 +143,12 @@ def _ends(interface: str) -> list[int]:
 def _both(interface: str) -> tuple[int, int]:
     """The same, where all that the VE sends is led through the ifb from now on."""
     index, name = socket.if_nametoindex(interface), _ifb_name(interface)
+    kind = ("IFLA_LINKINFO", {"attrs": [("IFLA_INFO_KIND", "ifb")]})
+    made = [rtnetlink.link(rtnetlink.NEWLINK, [("IFLA_IFNAME", name), kind], how=rtnetlink.NEW)]
+    if (about := leases.interface(interface)) and about.name:
+        made.append(rtnetlink.alternative_name(name, about.name + linknames.QUEUES))
     with suppress(FileExistsError):
-        kind = ("IFLA_LINKINFO", {"attrs": [("IFLA_INFO_KIND", "ifb")]})
-        rtnetlink.ask(rtnetlink.link(rtnetlink.NEWLINK, [("IFLA_IFNAME", name), kind], how=rtnetlink.NEW))
-        if (about := leases.interface(interface)) and about.name:
-            rtnetlink.ask(rtnetlink.alternative_name(name, about.name + linknames.QUEUES))
+        rtnetlink.ask(*made)  # at once: without that name nobody would find it again
     ifb = socket.if_nametoindex(name)
     rtnetlink.ask(*rtnetlink.no_own_address(ifb), rtnetlink.up(ifb))
     for message in (_ingress(index), _redirect(index, ifb)):

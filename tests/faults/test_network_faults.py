@@ -20,17 +20,18 @@ pytestmark = pytest.mark.any_kernel
 
 POOL = ("web", ["10.9.1.0/29", "fd00:9::/64"])
 STATIC = ["10.9.0.5", "fd00:9:1::5"]
-SETTINGS = {"addresses": [*STATIC, "auto:web:sticky"], "publish": ["8080:80"], "rate": "10mbit", "name": "mars"}
+SETTINGS = {"addresses": [*STATIC, "auto:web:sticky"], "publish": ["8080:80"], "rate": "10mbit"}
 
 
 @dataclass(frozen=True)
 class Verb:
-    """What is done; whether the VE, which has addresses, ports and a rate, is there before it, runs, and remains."""
+    """What is done; whether the VE, which has addresses, ports and a rate, is there before, runs, remains, changes."""
 
     act: Callable[[ve.Host], object]
     started: bool = False
     created: bool = True
     remains: bool = True
+    changes: bool = False
 
 
 VERBS = {
@@ -40,10 +41,16 @@ VERBS = {
     "start": Verb(lambda host: host.get(VEID).start()),
     "stop": Verb(lambda host: host.get(VEID).stop(fast=True), started=True),
     "destroy": Verb(lambda host: host.get(VEID).destroy(), remains=False),
-    "set --ip": Verb(lambda host: host.get(VEID).set(addresses=["10.9.0.6", "auto:web"], save=True), started=True),
-    "set --ip-add": Verb(lambda host: host.get(VEID).network.add_address("10.9.0.7", save=True), started=True),
-    "set --publish": Verb(lambda host: host.get(VEID).set(publish=["8081:80", "53:53/udp"], save=True), started=True),
-    "set --rate": Verb(lambda host: host.get(VEID).set(rate="5mbit", save=True), started=True),
+    "set --ip": Verb(
+        lambda host: host.get(VEID).set(addresses=["10.9.0.6", "auto:web"], save=True), started=True, changes=True
+    ),
+    "set --ip-add": Verb(
+        lambda host: host.get(VEID).network.add_address("10.9.0.7", save=True), started=True, changes=True
+    ),
+    "set --publish": Verb(
+        lambda host: host.get(VEID).set(publish=["8081:80", "53:53/udp"], save=True), started=True, changes=True
+    ),
+    "set --rate": Verb(lambda host: host.get(VEID).set(rate="5mbit", save=True), started=True, changes=True),
 }
 
 
@@ -101,6 +108,8 @@ def _use(hostnet: HostNet, host: ve.Host) -> None:
 
 def _finish(hostnet: HostNet, host: ve.Host, host_dir: Path, verb: Verb, before: dict[str, str]) -> None:
     """The next commands work; then the host's network is as before, and nothing of the VE is left."""
+    if verb.changes:  # what was half changed the next change finishes
+        hostnet.call(host.get(VEID).set, save=True, **SETTINGS)
     if not verb.remains:
         with contextlib.suppress(errors.NotFound):
             hostnet.call(host.get(VEID).destroy)
