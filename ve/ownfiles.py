@@ -9,6 +9,7 @@ one that is to change is written aside and renamed, so that what was at its name
 from __future__ import annotations
 
 import errno
+import io
 import os
 import stat
 from contextlib import suppress
@@ -75,13 +76,18 @@ def rewrite(wanted: Mapping[str, str]) -> None:
 
 def merged(before: bytes, own: bytes) -> bytes:
     """A hosts file that has these lines first, localhost where nobody has said what that is, and others' lines."""
-    kept = [line for line in before.split(b"\n") if not line.rstrip().endswith(MARK)]
-    while kept and not kept[-1].strip():
-        kept.pop()
-    said = [line.partition(b"#")[0].split() for line in kept]
-    known = {fields[0] for fields in said if b"localhost" in fields[1:]}
+    kept, known = bytearray(), set()
+    for line in io.BytesIO(before):  # and no list of them: the VE says how many there are, and the host pays
+        if line.rstrip().endswith(MARK):
+            continue
+        kept += line
+        if b"localhost" in line:
+            address, _, names = line.partition(b"#")[0].replace(b"\t", b" ").strip().partition(b" ")
+            known |= {address}.intersection(dict(_LOCALHOST)) if b" localhost " in b" %s " % names else set()
+    kept += b"\n"
+    end = kept.find(b"\n", len(kept.rstrip())) + 1 if kept.strip() else 0
     ours = [b"\t".join(pair) for pair in _LOCALHOST if pair[0] not in known] + own.splitlines()
-    return b"".join([*(b"%s\t%s\n" % (line, MARK) for line in ours), *(line + b"\n" for line in kept)])
+    return b"".join(b"%s\t%s\n" % (line, MARK) for line in ours) + kept[:end]
 
 
 def _open_etc() -> int:
