@@ -97,8 +97,8 @@ def add_ssh_key(place: Place, key: str, user: str = "root") -> None:
 
 
 def tell_names(place: Place, wanted: Mapping[str, str]) -> None:
-    """Write into a running VE what it is to be told of names, as ownfiles.rewrite takes it."""
-    _edit(place, f"cannot tell {place.veid} its names", {"action": "names", "wanted": dict(wanted)})
+    """Write into a running VE what ownfiles.rewrite is to; the Error that this raises says only why not."""
+    _edit(place, "", {"action": "names", "wanted": dict(wanted)})
 
 
 def _is_name(user: str) -> bool:

@@ -44,8 +44,10 @@ _AT_START = ("nofile", *(name for name, row in BY_NAME.items() if not row.live))
 def change(instance: Instance, asked: dict[str, Any], save: bool, preset: Iterable[str] = ()) -> list[str]:
     """Change these values of its Config; the names of those that wait for the next start.  Under the VE's lock.
 
-    InvalidValue if something can neither change now nor is saved; then nothing has changed.  preset: those limits that
-    nobody asked for by name, so that they are left out where that is so; their names are returned, too.
+    Of a running VE's own files "names: WHY" is among them where these cannot be told: its root shall keep nobody from
+    taking an address from it.  InvalidValue if something can neither change now nor is saved; then nothing has
+    changed.  preset: those limits that nobody asked for by name, so that they are left out where that is so; their
+    names are returned, too.
     """
     with instance.init() as init, contextlib.ExitStack() as undo:
         lost = [name for name in preset if init and not save and limits.canonical(name) in _AT_START]
@@ -74,15 +76,15 @@ def change(instance: Instance, asked: dict[str, Any], save: bool, preset: Iterab
         if init and facts and (now != begun or facts != init[0]):
             undo.callback(instance.state.write_facts, instance.veid, init[0])
             _note(instance, facts, now)
-            _tell(instance, init[1], _told(init[0], begun), _told(facts, now), undo)
         if save:
             instance.save(wanted)
         undo.pop_all()
         if init and facts and is_live:
             _let_go(instance, facts, init[1], now)
+        untold = _tell(instance.veid, init[1], _told(init[0], begun), _told(facts, now)) if init and facts else []
         if init and is_live:  # it has these; its conf file may be without what was not saved before
             asked = {name: value for name, value in asked.items() if name not in _LIVE_OF_NETWORK}
-        return sorted([*_late(now, wanted, asked), *lost])
+        return sorted([*_late(now, wanted, asked), *lost, *untold])
 
 
 def _with_lists(
@@ -158,12 +160,14 @@ def _told(facts: Facts, begun: Mapping[str, Any]) -> names.Told:
     return names.Told(held, begun["hostname"], *(begun[name] for name in _NAMES))
 
 
-def _tell(instance: Instance, pidfd: int, before: names.Told, now: names.Told, undo: Undo) -> None:
-    """Write into a running VE what has changed of its names."""
-    place = files.Place(instance.veid, pidfd=pidfd)
+def _tell(veid: int, pidfd: int, before: names.Told, now: names.Told) -> list[str]:
+    """Write into a running VE what has changed of its names; if that cannot be, why, and its next start does it."""
     if wanted := names.rewritten(before, now):
-        files.tell_names(place, wanted)
-        undo.callback(files.tell_names, place, names.rewritten(now, before))
+        try:
+            files.tell_names(files.Place(veid, pidfd=pidfd), wanted)
+        except (Error, OSError) as error:
+            return [f"names: {error}"]
+    return []
 
 
 def _let_go(instance: Instance, facts: Facts, pidfd: int, now: dict[str, Any]) -> None:
