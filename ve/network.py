@@ -379,7 +379,7 @@ def publish(veid: int, given: Given, words: Sequence[str], before: Sequence[str]
     if words and not addresses:
         raise InvalidValue(f"cannot publish {words[0]} of {veid}: it has no address", NO_ADDRESS)
     wanted, had = set(map(port, words)), set(map(port, before))
-    publishing.publish(sorted(wanted), addresses, given.interface, str(veid))
+    publishing.publish(veid, sorted(wanted), addresses, given.interface)
     if had - wanted:
         publishing.unpublish(had - wanted, addresses)
 
@@ -388,7 +388,7 @@ def limit(veid: int, given: Given, words: Mapping[str, str], before: Mapping[str
     """Let it send and receive as fast, as late and as well as these words say: rate, delay, loss; "" is as it comes."""
     (rate, *faults), (had, *had_faults) = ([each.get(name, "") for name in _SPEED] for each in (words, before))
     if given.interface and rate != had:
-        bandwidth.limit(given.interface, rates.rate(rate) if rate else None, str(veid))
+        bandwidth.limit(veid, given.interface, rates.rate(rate) if rate else None)
     if given.interface and faults != had_faults:
         delay, loss = faults
-        bandwidth.impair(given.interface, rates.delay(delay or "0"), rates.loss(loss or "0"), str(veid))
+        bandwidth.impair(veid, given.interface, rates.delay(delay or "0"), rates.loss(loss or "0"))
