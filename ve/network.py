@@ -144,10 +144,14 @@ def _kept(claimant: claims.Claimant, asked: Iterable[Wish]) -> list[Address]:
     """
     claimed = claimant.claims()
     sticky = [wish for wish in asked if wish.sticky] if claimed else []
-    pools = {each.name: each for each in pool.pools()} if sticky else {}
-    wanted = [(pools[wish.pool], wish.family) for wish in sticky if wish.pool in pools]
-    of_pools = [each for each in claimed if any(each in one and family in (0, each.version) for one, family in wanted)]
-    return [address for address in of_pools if leasing.is_free(claimant, address)]
+    wanted = [address for address in claimed if _is_one_of(address, sticky)]
+    return [address for address in wanted if leasing.is_free(claimant, address)]
+
+
+def _is_one_of(address: Address, wishes: Iterable[Wish]) -> bool:
+    """Is it of a pool that is wished for, and of a family of that?"""
+    wanted = {wish.pool for wish in wishes if wish.family in (0, address.version)}
+    return bool(wanted) and any(each.name in wanted and address in each for each in pool.pools())
 
 
 # --- a start ------------------------------------------------------------------------------------------------------
