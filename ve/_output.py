@@ -367,12 +367,13 @@ def _ours(where: str, word: str) -> str:
 
 
 def changes(asked: Iterable[str], waiting: Iterable[str], saved: bool) -> Iterator[str]:
-    """What became of each thing that was set, and of those of a preset that do not change at once."""
+    """What became of each thing that was set; and what waits beside, be it a preset's or, as in "names: WHY", why."""
     for name in asked:
         said = ("wait for a restart", "are set") if name.endswith("s") else ("waits for a restart", "is set")
         yield f"{name} {said[name not in waiting]}"
-    for name in sorted({*waiting} - {*asked}):
-        yield f"{name} {'waits for a restart' if saved else 'is left out: it needs --save, and a restart'}"
+    for name, _, why in (each.partition(": ") for each in sorted({*waiting} - {*asked})):
+        late = "waits for a restart" if saved else "is left out: it needs --save, and a restart"
+        yield f"{name} wait for a restart: {why}" if why else f"{name} {late}"
 
 
 def event_line(event: "ve.Event", as_json: bool) -> str:

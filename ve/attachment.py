@@ -94,12 +94,7 @@ def attach(
         elif shape.kind == "macvlan":
             interfaces.macvlan(netns.fileno(), shape.argument, shape.inside, own)
         else:
-            device = interfaces.device(shape.argument, lost_ok=lost_ok)
-            undo.callback(_forget, state, veid)
-            _note(state, veid, device)
-            taken = interfaces.take(netns.fileno(), device)
-            undo.callback(interfaces.give_back, netns.fileno(), taken)
-            _note(state, veid, taken)
+            _take(state, veid, interfaces.device(shape.argument, lost_ok=lost_ok), netns.fileno(), undo)
         _configure(pidfd, shape.inside, wishes, gateways)
         undo.pop_all()
     return given
@@ -117,6 +112,15 @@ def _configure(pidfd: int, name: str, wishes: Sequence[Wish], gateways: Sequence
 
 
 # --- a device of the host's -----------------------------------------------------------------------------------------
+
+
+def _take(state: State, veid: int, device: interfaces.Device, netns: int, undo: contextlib.ExitStack) -> None:
+    """Move it in, and note what it was."""
+    undo.callback(_forget, state, veid)
+    _note(state, veid, device)
+    taken = interfaces.take(netns, device)
+    undo.callback(interfaces.give_back, netns, taken)
+    _note(state, veid, taken)
 
 
 def take_back(state: State, veid: int, pid: int) -> None:

@@ -53,16 +53,15 @@ _LACKING = (errno.ENOENT, errno.EOPNOTSUPP)  # what a kernel without the module 
 _MOST = 2**32 - 1  # of a number in the older of its structures
 
 
-def limit(interface: str, rate: Rate | None, name: str = "a network") -> None:
-    """Let no more than this pass in either direction, from now on; None: whatever the host can.
+def limit(veid: int, interface: str, rate: Rate | None) -> None:
+    """Let no more than this pass by a VE's interface in either direction, from now on; None: whatever the host can.
 
     In the calling thread's namespace.  NotSupported where the kernel lacks what that takes: then nothing holds it.
-    name: whose it is, for that.
     """
     if rate is None:
         _lift(interface)
         return
-    with _needing(f"limit the rate of {name}", _LIMITING):
+    with _needing(f"limit the rate of {veid}", _LIMITING):
         try:
             for index in _both(interface):
                 parent = _BELOW_NETEM if _options(index, _NETEM) is not None else _ROOT
@@ -72,15 +71,15 @@ def limit(interface: str, rate: Rate | None, name: str = "a network") -> None:
             raise
 
 
-def impair(interface: str, delay: float = 0.0, loss: float = 0.0, name: str = "a network") -> None:
+def impair(veid: int, interface: str, delay: float = 0.0, loss: float = 0.0) -> None:
     """Let each packet wait these seconds in either direction, and lose this fraction of them; of neither: as before.
 
-    For tests.  NotSupported where the kernel lacks what that takes; name: whose it is, for that.
+    For tests.  NotSupported where the kernel lacks what that takes.
     """
     if not delay and not loss:
         _mend(interface)
         return
-    with _needing(f"delay or lose packets of {name}", _IMPAIRING):
+    with _needing(f"delay or lose packets of {veid}", _IMPAIRING):
         try:
             for index in _both(interface):
                 bucket = _options(index, _BUCKET)

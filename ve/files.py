@@ -17,6 +17,8 @@ import secrets
 import socket
 import string
 import subprocess
+import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -26,6 +28,7 @@ from ve._linux import libcrypt
 from ve.rootfs import API_DIRECTORIES
 
 _PIPE = 1 << 20  # bytes, what fs.pipe-max-size allows everybody
+_PATIENCE = 5.0  # seconds to write into a running VE's /etc, which takes some hundredths
 _SALT = string.ascii_letters + string.digits + "./"
 _KEY_TYPE = re.compile(r"(sk-)?(ssh|ecdsa)-[a-z0-9-]+(@openssh\.com)?")  # sshd(8), "authorized_keys file format"
 
@@ -97,8 +100,11 @@ def add_ssh_key(place: Place, key: str, user: str = "root") -> None:
 
 
 def tell_names(place: Place, wanted: Mapping[str, str]) -> None:
-    """Write into a running VE what it is to be told of names, as ownfiles.rewrite takes it."""
-    _edit(place, f"cannot tell {place.veid} its names", {"action": "names", "wanted": dict(wanted)})
+    """Write into a running VE what ownfiles.rewrite is to; the Error that this raises says only why not.
+
+    In seconds: its root may have mounted there what never answers, and we have the VE's lock.
+    """
+    _edit(place, "", {"action": "names", "wanted": dict(wanted)}, _PATIENCE)
 
 
 def _is_name(user: str) -> bool:
@@ -122,10 +128,16 @@ def _is_public_key(line: str) -> bool:
 
 
 class Hand:
-    """A process that serves one request in a place; what begins the messages of its errors."""
+    """A process that serves one request in a place; what begins the messages of its errors.
 
-    def __init__(self, place: Place, what: str, request: Mapping[str, Any], data: int = -1) -> None:
+    patience: the seconds until it is killed, and we go on if it hangs in the kernel even then.
+    """
+
+    def __init__(
+        self, place: Place, what: str, request: Mapping[str, Any], data: int = -1, patience: float | None = None
+    ) -> None:
         self.what = what
+        self.deadline = None if patience is None else time.monotonic() + patience
         self.channel, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with far, contextlib.ExitStack() as held:
             given = {**place.descriptors(), "data": data}
@@ -149,13 +161,25 @@ class Hand:
     def __exit__(self, *_: object) -> None:
         """It ends when nobody listens any more, once it has cleaned up."""
         self.channel.close()
-        self.process.wait()
+        try:
+            self.process.wait(self._left())
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            threading.Thread(target=self.process.wait, name="ve-reaper", daemon=True).start()
 
     def tell(self, *message: Any) -> None:
         farside.send(self.channel, "GO", *message)  # or it has ended, and left its reason
 
+    def _left(self) -> float | None:
+        """Of its time; None if it has all."""
+        return None if self.deadline is None else max(self.deadline - time.monotonic(), 0.01)
+
     def hear(self) -> tuple[Any, ...]:
-        message, _ = farside.receive(self.channel)
+        self.channel.settimeout(self._left())
+        try:
+            message, _ = farside.receive(self.channel)
+        except TimeoutError:
+            return "ERROR", errno.ETIMEDOUT, "it does not answer", ""
         return message or ("ERROR", 0, "the process that works there was killed", "")
 
     def expect(self, kind: str) -> tuple[Any, ...]:
@@ -207,6 +231,6 @@ def _is_dots(name: str) -> bool:
     return name in ("", ".", "..")
 
 
-def _edit(place: Place, what: str, request: Mapping[str, Any]) -> None:
-    with Hand(place, what, request) as hand:
+def _edit(place: Place, what: str, request: Mapping[str, Any], patience: float | None = None) -> None:
+    with Hand(place, what, request, patience=patience) as hand:
         hand.expect("DONE")

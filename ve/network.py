@@ -144,10 +144,14 @@ def _kept(claimant: claims.Claimant, asked: Iterable[Wish]) -> list[Address]:
     """
     claimed = claimant.claims()
     sticky = [wish for wish in asked if wish.sticky] if claimed else []
-    pools = {each.name: each for each in pool.pools()} if sticky else {}
-    wanted = [(pools[wish.pool], wish.family) for wish in sticky if wish.pool in pools]
-    of_pools = [each for each in claimed if any(each in one and family in (0, each.version) for one, family in wanted)]
-    return [address for address in of_pools if leasing.is_free(claimant, address)]
+    wanted = [address for address in claimed if _is_one_of(address, sticky)]
+    return [address for address in wanted if leasing.is_free(claimant, address)]
+
+
+def _is_one_of(address: Address, wishes: Iterable[Wish]) -> bool:
+    """Is it of a pool that is wished for, and of a family of that?"""
+    wanted = {wish.pool for wish in wishes if wish.family in (0, address.version)}
+    return bool(wanted) and any(each.name in wanted and address in each for each in pool.pools())
 
 
 # --- a start ------------------------------------------------------------------------------------------------------
@@ -379,7 +383,7 @@ def publish(veid: int, given: Given, words: Sequence[str], before: Sequence[str]
     if words and not addresses:
         raise InvalidValue(f"cannot publish {words[0]} of {veid}: it has no address", NO_ADDRESS)
     wanted, had = set(map(port, words)), set(map(port, before))
-    publishing.publish(sorted(wanted), addresses, given.interface, str(veid))
+    publishing.publish(veid, sorted(wanted), addresses, given.interface)
     if had - wanted:
         publishing.unpublish(had - wanted, addresses)
 
@@ -388,7 +392,7 @@ def limit(veid: int, given: Given, words: Mapping[str, str], before: Mapping[str
     """Let it send and receive as fast, as late and as well as these words say: rate, delay, loss; "" is as it comes."""
     (rate, *faults), (had, *had_faults) = ([each.get(name, "") for name in _SPEED] for each in (words, before))
     if given.interface and rate != had:
-        bandwidth.limit(given.interface, rates.rate(rate) if rate else None, str(veid))
+        bandwidth.limit(veid, given.interface, rates.rate(rate) if rate else None)
     if given.interface and faults != had_faults:
         delay, loss = faults
-        bandwidth.impair(given.interface, rates.delay(delay or "0"), rates.loss(loss or "0"), str(veid))
+        bandwidth.impair(veid, given.interface, rates.delay(delay or "0"), rates.loss(loss or "0"))

@@ -36,14 +36,14 @@ Lead = tuple[Port, Address]  # to where a port of the host leads
 Fresh = list[tuple[Port, Address, "Lead | None"]]  # what leads where, and where of its own the same port led before
 
 
-def publish(ports: Iterable[Port], addresses: Sequence[Address], interface: str, name: str = "the VE") -> None:
-    """Lead these ports of the host to the first IPv4 and the first IPv6 address of a VE, whose interface this is.
+def publish(veid: int, ports: Iterable[Port], addresses: Sequence[Address], interface: str) -> None:
+    """Lead these ports of the host to the first IPv4 and the first IPv6 address of this VE, whose interface this is.
 
     From outside, from other VEs and the VE itself, and from the host itself: by 127.0.0.1 too, but not by [::1], which
     the kernel does not forward.  One that led to another port or address of the VE's own leads to this one then.  All
     of it or, after Exists, InUse (a process of the host listens there), InvalidValue or NotSupported, none.  After
     ensure(), when the addresses have their host routes: by these others see that the VE lives, and a dead one's ports
-    can be had.  name: what errors call the VE.
+    can be had.
     """
     wanted = list(dict.fromkeys(ports))
     targets = [next((each for each in addresses if each.version == version), None) for version in (4, 6)]
@@ -51,16 +51,16 @@ def publish(ports: Iterable[Port], addresses: Sequence[Address], interface: str,
     if not wanted:
         return
     if not firsts:
-        raise InvalidValue(f"cannot publish {wanted[0]} of {name}: it has no address", NO_ADDRESS)
+        raise InvalidValue(f"cannot publish {wanted[0]} of {veid}: it has no address", NO_ADDRESS)
     with alone("what is published"):
         for address in firsts:
             _forget_dead(address)
-        found = [(port, address, _own_lead(port, address, interface, name)) for address in firsts for port in wanted]
+        found = [(port, address, _own_lead(veid, port, address, interface)) for address in firsts for port in wanted]
         fresh = [(port, address, own) for port, address, own in found if own != (port, address)]
         for port in dict.fromkeys(port for port, _, own in fresh if not own):
-            _refuse_listened_at(port, name)
+            _refuse_listened_at(veid, port)
         if fresh:
-            _refuse_endless(name)
+            _refuse_endless(veid)
         before = {address: read_record(address) for address in firsts}
         try:
             for address, there in before.items():
@@ -142,7 +142,7 @@ def _forget(address: Address) -> None:
         _write(address, there._replace(ports=()))
 
 
-def _own_lead(port: Port, address: Address, interface: str, name: str) -> Lead | None:
+def _own_lead(veid: int, port: Port, address: Address, interface: str) -> Lead | None:
     """Where in the VE of this interface the port leads already; None if nowhere.
 
     Exists when it leads to somebody else who lives.  A dead one's is taken away.
@@ -157,7 +157,7 @@ def _own_lead(port: Port, address: Address, interface: str, name: str) -> Lead |
     if other == address or there.interface == interface:
         return Port(port.host, inside, port.protocol), other
     if has_route(other, there.interface):
-        what = f"cannot publish port {port.outer} of {name}: it leads to {other} port {inside}"
+        what = f"cannot publish port {port.outer} of {veid}: it leads to {other} port {inside}"
         raise Exists(f"{what}{_whose(other, interface)}", "another port")
     _forget(other)
     if nftables.find("inet", ports, key):  # of one without a record
@@ -213,11 +213,11 @@ def _write(address: Address, wanted: Record) -> None:
         os.unlink(record(address))
 
 
-def _refuse_listened_at(port: Port, name: str) -> None:
+def _refuse_listened_at(veid: int, port: Port) -> None:
     if _is_listened_at(port):
         which = f"ss -ln{port.protocol[0]}p 'sport = :{port.host}'"
         why = "a process of the host listens there"
-        raise InUse(f"cannot publish port {port.outer} of {name}: {why}", f"another port; {which} shows it")
+        raise InUse(f"cannot publish port {port.outer} of {veid}: {why}", f"another port; {which} shows it")
 
 
 def _is_listened_at(port: Port) -> bool:
@@ -243,9 +243,9 @@ def _route_localnet(interface: str) -> None:
         file.write(b"1")
 
 
-def _refuse_endless(name: str) -> None:
+def _refuse_endless(veid: int) -> None:
     """NotSupported if nobody could end the connections, so that an address would never be free of them."""
-    with netlink.connect(netlink.NETFILTER) as channel, _needing_tracking(f"cannot publish ports of {name}"):
+    with netlink.connect(netlink.NETFILTER) as channel, _needing_tracking(f"cannot publish ports of {veid}"):
         netlink.get(channel, _CT_GET_STATS, bytes(4))
 
 

@@ -44,8 +44,10 @@ _AT_START = ("nofile", *(name for name, row in BY_NAME.items() if not row.live))
 def change(instance: Instance, asked: dict[str, Any], save: bool, preset: Iterable[str] = ()) -> list[str]:
     """Change these values of its Config; the names of those that wait for the next start.  Under the VE's lock.
 
-    InvalidValue if something can neither change now nor is saved; then nothing has changed.  preset: those limits that
-    nobody asked for by name, so that they are left out where that is so; their names are returned, too.
+    Of a running VE's own files "names: WHY" is among them where these cannot be told: its root shall keep nobody from
+    taking an address from it.  InvalidValue if something can neither change now nor is saved; then nothing has
+    changed.  preset: those limits that nobody asked for by name, so that they are left out where that is so; their
+    names are returned, too.
     """
     with instance.init() as init, contextlib.ExitStack() as undo:
         lost = [name for name in preset if init and not save and limits.canonical(name) in _AT_START]
@@ -53,8 +55,7 @@ def change(instance: Instance, asked: dict[str, Any], save: bool, preset: Iterab
             asked = asked | {"limits": {name: text for name, text in asked["limits"].items() if name not in lost}}
         before, facts = instance.config, init[0] if init else None
         begun = describe.begun_with(facts, before)
-        known = {name: {*vars(before)[name], *begun[name]} for name in _LISTS}
-        known["addresses"] |= {word for word, _ in network.given(facts).addresses}
+        known = _known(before, begun, facts)
         words, asked = asked, _with_lists(instance.veid, asked, vars(before), known)
         wanted = _changed(before, asked)
         wanted.refuse_idle()
@@ -62,10 +63,7 @@ def change(instance: Instance, asked: dict[str, Any], save: bool, preset: Iterab
         begun = begun if facts else describe.begun_with(None, wanted)
         is_live = {begun["network"], wanted.network} <= {"", "routed"}  # what is not routed waits for the next start
         _refuse_lost(instance.veid, _waiting(asked, facts is not None, is_live), save)
-        mounts.check_given(asked.get("mounts", ()), asked.get("devices", ()))
-        if asked.keys() & {"limits", "account_only"}:
-            require(wanted)
-            hardware.refuse_beyond(limits.resolve(limits.merged({}, asked.get("limits", {})), account_only=True))
+        _check_host(wanted, asked)
         now = _take(instance, facts, before, begun, asked, undo) if facts else begun
         if {*quota.WORDS} & asked.get("limits", {}).keys():
             _limit_disk(instance, begun["limits"] if facts else before.limits, now["limits"], wanted.account_only, undo)
@@ -74,15 +72,30 @@ def change(instance: Instance, asked: dict[str, Any], save: bool, preset: Iterab
         if init and facts and (now != begun or facts != init[0]):
             undo.callback(instance.state.write_facts, instance.veid, init[0])
             _note(instance, facts, now)
-            _tell(instance, init[1], _told(init[0], begun), _told(facts, now), undo)
         if save:
             instance.save(wanted)
         undo.pop_all()
         if init and facts and is_live:
             _let_go(instance, facts, init[1], now)
+        untold = _tell(instance.veid, init[1], _told(init[0], begun), _told(facts, now)) if init and facts else []
         if init and is_live:  # it has these; its conf file may be without what was not saved before
             asked = {name: value for name, value in asked.items() if name not in _LIVE_OF_NETWORK}
-        return sorted([*_late(now, wanted, asked), *lost])
+        return sorted([*_late(now, wanted, asked), *lost, *untold])
+
+
+def _known(before: Config, begun: Mapping[str, Any], facts: Facts | None) -> dict[str, set[str]]:
+    """What words may be taken from each list: what is kept there, and what the running VE has."""
+    known = {name: {*vars(before)[name], *begun[name]} for name in _LISTS}
+    known["addresses"] |= {word for word, _ in network.given(facts).addresses}
+    return known
+
+
+def _check_host(wanted: Config, asked: Mapping[str, Any]) -> None:
+    """Has this host what is asked for?"""
+    mounts.check_given(asked.get("mounts", ()), asked.get("devices", ()))
+    if asked.keys() & {"limits", "account_only"}:
+        require(wanted)
+        hardware.refuse_beyond(limits.resolve(limits.merged({}, asked.get("limits", {})), account_only=True))
 
 
 def _with_lists(
@@ -139,7 +152,20 @@ def _reconnect(
         network.have_rules()
     had = network.as_it_is(network.given(facts), pidfd)
     given = network.widen(state, veid, had, facts.pid, pidfd, asked, undo, ephemeral=instance.ephemeral)
-    called = [now["hostname"], instance.config.name]
+    _lead(instance, had, given, now, wanted, undo)
+    return wanted | {name: list(wanted[name]) for name in (*_LISTS, *_NAMES)}, _with(facts, given)
+
+
+def _lead(
+    instance: Instance,
+    had: network.Given,
+    given: network.Given,
+    now: Mapping[str, Any],
+    wanted: Mapping[str, Any],
+    undo: Undo,
+) -> None:
+    """Let names and ports lead to the addresses that are asked for, and its interface be as fast."""
+    veid, asked, called = instance.veid, wanted["addresses"], [now["hostname"], instance.config.name]
     undo.callback(names.tell_others, now["addresses"], had.held(), called)
     names.tell_others(asked, given.only(asked).held(), called)
     led = now["publish"] if had.held() else []
@@ -148,9 +174,11 @@ def _reconnect(
     slow = now if given.interface == had.interface else {}  # a new interface is as fast as it comes
     undo.callback(network.limit, veid, given, slow, wanted)
     network.limit(veid, given, wanted, slow)
-    return wanted | {name: list(wanted[name]) for name in (*_LISTS, *_NAMES)}, replace(
-        facts, extra=facts.extra | given.noted()
-    )
+
+
+def _with(facts: Facts, given: network.Given) -> Facts:
+    """Those of a VE that has these addresses."""
+    return replace(facts, extra=facts.extra | given.noted())
 
 
 def _told(facts: Facts, begun: Mapping[str, Any]) -> names.Told:
@@ -158,12 +186,14 @@ def _told(facts: Facts, begun: Mapping[str, Any]) -> names.Told:
     return names.Told(held, begun["hostname"], *(begun[name] for name in _NAMES))
 
 
-def _tell(instance: Instance, pidfd: int, before: names.Told, now: names.Told, undo: Undo) -> None:
-    """Write into a running VE what has changed of its names."""
-    place = files.Place(instance.veid, pidfd=pidfd)
+def _tell(veid: int, pidfd: int, before: names.Told, now: names.Told) -> list[str]:
+    """Write into a running VE what has changed of its names; if that cannot be, why, and its next start does it."""
     if wanted := names.rewritten(before, now):
-        files.tell_names(place, wanted)
-        undo.callback(files.tell_names, place, names.rewritten(now, before))
+        try:
+            files.tell_names(files.Place(veid, pidfd=pidfd), wanted)
+        except (Error, OSError) as error:
+            return [f"names: {error}"]
+    return []
 
 
 def _let_go(instance: Instance, facts: Facts, pidfd: int, now: dict[str, Any]) -> None:
@@ -172,7 +202,7 @@ def _let_go(instance: Instance, facts: Facts, pidfd: int, now: dict[str, Any]) -
     kept = has.only(now["addresses"])
     if kept != has:
         network.narrow(has, kept, pidfd)
-        _note(instance, replace(facts, extra=facts.extra | kept.noted()), now)
+        _note(instance, _with(facts, kept), now)
 
 
 def _changed(before: Config, asked: Mapping[str, Any]) -> Config:

@@ -66,35 +66,35 @@ def names(hostnet: HostNet) -> set[str]:
 @pytest.mark.parametrize("word", ("10mbit", "3mbit:64k"))
 def test_iperf3_sees_the_rate(hostnet: HostNet, red: StandIn, word: str, from_ve: bool) -> None:
     rate = rates.rate(word)
-    hostnet.call(bandwidth.limit, red.name, rate)
+    hostnet.call(bandwidth.limit, 101, red.name, rate)
     assert is_held_to(hostnet, red, from_ve, rate.per_second * 8 / 1e6)
 
 
 @BUSY
 def test_it_changes_while_it_runs_and_goes(hostnet: HostNet, red: StandIn) -> None:
     for word in ("1mbit", "5mbit"):
-        hostnet.call(bandwidth.limit, red.name, rates.rate(word))
+        hostnet.call(bandwidth.limit, 101, red.name, rates.rate(word))
     for from_ve in (False, True):
         assert is_held_to(hostnet, red, from_ve, 5)
     before = names(hostnet)
-    hostnet.call(bandwidth.limit, red.name, None)
+    hostnet.call(bandwidth.limit, 101, red.name, None)
     assert disciplines(hostnet, red.name) == {}
     assert before - names(hostnet) == {"vi" + red.name.removeprefix("venet")}
     for from_ve in (False, True):
         assert mbits(hostnet, red, from_ve) > 20
-    hostnet.call(bandwidth.limit, red.name, None)
+    hostnet.call(bandwidth.limit, 101, red.name, None)
 
 
 @BUSY
 def test_a_neighbour_goes_as_fast_as_before(hostnet: HostNet, red: StandIn, blue: StandIn) -> None:
-    hostnet.call(bandwidth.limit, red.name, rates.rate("1mbit"))
+    hostnet.call(bandwidth.limit, 101, red.name, rates.rate("1mbit"))
     assert disciplines(hostnet, blue.name) == {}
     for from_ve in (False, True):
         assert mbits(hostnet, blue, from_ve) > 20
 
 
 def test_tc_shows_what_was_asked_for(hostnet: HostNet, red: StandIn) -> None:
-    hostnet.call(bandwidth.limit, red.name, rates.rate("40gbit:2m"))
+    hostnet.call(bandwidth.limit, 101, red.name, rates.rate("40gbit:2m"))
     ends = red.name, "vi" + red.name.removeprefix("venet")
     for end in ends:
         about = disciplines(hostnet, end)["tbf"]["options"]
@@ -107,20 +107,20 @@ def test_tc_shows_what_was_asked_for(hostnet: HostNet, red: StandIn) -> None:
 
 def test_asked_for_twice_it_is_there_once(hostnet: HostNet, red: StandIn) -> None:
     for _ in range(2):
-        hostnet.call(bandwidth.limit, red.name, rates.rate("10mbit"))
+        hostnet.call(bandwidth.limit, 101, red.name, rates.rate("10mbit"))
     shown = hostnet.run("tc", "filter", "show", "dev", red.name, "parent", "ffff:").stdout
     assert shown.count("Egress Redirect") == 1
 
 
 def test_what_a_dead_ve_leaves_goes_when_it_is_cleared(hostnet: HostNet, blue: StandIn) -> None:
-    hostnet.call(bandwidth.limit, blue.name, rates.rate("10mbit"))
+    hostnet.call(bandwidth.limit, 102, blue.name, rates.rate("10mbit"))
     with routed(hostnet, 101, RED) as red:
-        hostnet.call(bandwidth.limit, red.name, rates.rate("10mbit"))
+        hostnet.call(bandwidth.limit, 101, red.name, rates.rate("10mbit"))
         hostnet.run("ip", "link", "delete", red.name)
         assert "vi" + red.name.removeprefix("venet") in names(hostnet)
     assert "vi" + red.name.removeprefix("venet") not in names(hostnet)
     assert "vi" + blue.name.removeprefix("venet") in names(hostnet)
-    hostnet.call(bandwidth.limit, blue.name, None)
+    hostnet.call(bandwidth.limit, 102, blue.name, None)
 
 
 @pytest.mark.parametrize("lacking", ("_bucket", "_redirect"))
@@ -132,7 +132,7 @@ def test_a_kernel_that_lacks_it(hostnet: HostNet, red: StandIn, monkeypatch: pyt
             bandwidth, lacking, lambda *words: made(*words).replace(b"tbf\0", b"xyz\0").replace(b"u32\0", b"xyz\0")
         )
         with pytest.raises(NotSupported, match=r"^cannot limit the rate of 101: ") as refused:
-            hostnet.call(bandwidth.limit, red.name, rates.rate("10mbit"), "101")
+            hostnet.call(bandwidth.limit, 101, red.name, rates.rate("10mbit"))
     assert "CONFIG_NET_SCH_TBF, CONFIG_IFB" in refused.value.hint
     assert names(hostnet) == before
     assert disciplines(hostnet, red.name) == {}
@@ -142,6 +142,6 @@ def test_a_kernel_without_netem(hostnet: HostNet, red: StandIn, monkeypatch: pyt
     made = bandwidth._netem
     monkeypatch.setattr(bandwidth, "_netem", lambda *words: made(*words).replace(b"netem\0", b"xyzzy\0"))
     with pytest.raises(NotSupported, match=r"^cannot delay or lose packets of 101: ") as refused:
-        hostnet.call(bandwidth.impair, red.name, 0.02, 0.0, "101")
+        hostnet.call(bandwidth.impair, 101, red.name, 0.02, 0.0)
     assert "CONFIG_NET_SCH_NETEM, CONFIG_IFB" in refused.value.hint
     assert disciplines(hostnet, red.name) == {}

@@ -343,7 +343,7 @@ def never() -> list[str]:
 )
 def test_what_was_flushed_is_made_again(net: HostNet, red: StandIn, harm: str) -> None:
     rules = [each for each in listed(net, "list", "table", "inet", "ve") if "rule" in each]
-    net.call(publishing.publish, [Port(8080, 80)], [ipaddress.ip_address(each) for each in RED], red.name)
+    net.call(publishing.publish, 101, [Port(8080, 80)], [ipaddress.ip_address(each) for each in RED], red.name)
     net.run("nft", *harm.split())
     assert net.call(firewall.ensure, lambda: ["10.9.0.0/24", "fd00:9::/64"]) is True
     after = [each for each in listed(net, "list", "table", "inet", "ve") if "rule" in each]

@@ -61,7 +61,7 @@ def outside(net: HostNet) -> Where:
 
 
 def test_from_everywhere(net: HostNet, red: StandIn, blue: StandIn) -> None:
-    net.call(publishing.publish, [WEB], REDS, red.name)
+    net.call(publishing.publish, 101, [WEB], REDS, red.name)
     with serving(red, b"red") as server:
         seen = {
             (who, to): answered(where, to, 8080, server)
@@ -81,7 +81,7 @@ def test_from_everywhere(net: HostNet, red: StandIn, blue: StandIn) -> None:
 
 def test_with_curl(net: HostNet, red: StandIn, tmp_path: Path) -> None:
     (tmp_path / "page").write_text("the page of red")
-    net.call(publishing.publish, [WEB], REDS, red.name)
+    net.call(publishing.publish, 101, [WEB], REDS, red.name)
     words = [*red.words, sys.executable, "-u", "-m", "http.server", "-b", "::", "-d", str(tmp_path), "80"]
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as web:
         try:
@@ -95,7 +95,7 @@ def test_with_curl(net: HostNet, red: StandIn, tmp_path: Path) -> None:
 
 
 def test_the_loopback_of_ipv6_and_other_addresses_are_no_way_in(net: HostNet, red: StandIn, blue: StandIn) -> None:
-    net.call(publishing.publish, [WEB], REDS, red.name)
+    net.call(publishing.publish, 101, [WEB], REDS, red.name)
     with serving(red, b"red"):
         assert refused(net.call, "::1", 8080)
         assert refused(outside(net), BLUE[0], 8080)  # another VE's own port
@@ -103,7 +103,7 @@ def test_the_loopback_of_ipv6_and_other_addresses_are_no_way_in(net: HostNet, re
 
 
 def test_datagrams(net: HostNet, red: StandIn) -> None:
-    net.call(publishing.publish, [WEB_UDP], REDS, red.name)
+    net.call(publishing.publish, 101, [WEB_UDP], REDS, red.name)
     assert ask(net, red, HOST[0]) == b"red"
     assert ask(net, red, HOST[1]) == b"red"
     assert refused(outside(net), HOST[0], 8080)  # of TCP nothing was said
@@ -129,17 +129,17 @@ def ask(net: HostNet, who: StandIn, to: str) -> bytes:
 
 
 def test_a_port_has_one_owner(net: HostNet, red: StandIn, blue: StandIn) -> None:
-    net.call(publishing.publish, [WEB], REDS, red.name)
+    net.call(publishing.publish, 101, [WEB], REDS, red.name)
     with pytest.raises(Exists) as refused:
-        net.call(publishing.publish, [Port(8081, 80), WEB], BLUES, blue.name, "102")
+        net.call(publishing.publish, 102, [Port(8081, 80), WEB], BLUES, blue.name)
     assert str(refused.value) == "cannot publish port 8080/tcp of 102: it leads to 10.9.0.1 port 80, of VE 101"
     net.run("ip", "link", "set", "dev", red.name, "alias", "/elsewhere")  # by which it is of another state dir
     with pytest.raises(Exists, match=r"of VE 101 of /elsewhere$"):
-        net.call(publishing.publish, [WEB], BLUES, blue.name)
+        net.call(publishing.publish, 102, [WEB], BLUES, blue.name)
     assert published(net) == {("tcp", 8080): RED}
     assert not os.path.exists(firewall.record(BLUES[0]))
-    net.call(publishing.publish, [WEB], REDS, red.name)  # as it is
-    net.call(publishing.publish, [WEB_UDP], BLUES, blue.name)
+    net.call(publishing.publish, 101, [WEB], REDS, red.name)  # as it is
+    net.call(publishing.publish, 102, [WEB_UDP], BLUES, blue.name)
     assert published(net) == {("tcp", 8080): RED, ("udp", 8080): BLUE}
 
 
@@ -155,8 +155,8 @@ def published(net: HostNet) -> dict[tuple[str, int], tuple[str, str]]:
 
 def test_a_dead_ones_port_is_taken_over(net: HostNet, blue: StandIn) -> None:
     with routed(net, 101, *RED) as red:
-        net.call(publishing.publish, [WEB, Port(8081, 81)], REDS, red.name)
-    net.call(publishing.publish, [WEB], BLUES, blue.name)
+        net.call(publishing.publish, 101, [WEB, Port(8081, 81)], REDS, red.name)
+    net.call(publishing.publish, 102, [WEB], BLUES, blue.name)
     assert published(net) == {("tcp", 8080): BLUE}
     with serving(blue, b"blue") as server:
         assert answered(outside(net), HOST[0], 8080, server) == OUTSIDE[0]
@@ -166,14 +166,14 @@ def test_a_dead_ones_port_is_taken_over(net: HostNet, blue: StandIn) -> None:
 
 def test_a_host_process_that_listens_keeps_its_port(net: HostNet, red: StandIn) -> None:
     for at in ("::", "::1"):
-        with serving(net, b"host", 8080, at), pytest.raises(InUse, match="8080/tcp: a process of the host") as refused:
-            net.call(publishing.publish, [WEB], REDS, red.name)
+        with serving(net, b"host", 8080, at), pytest.raises(InUse, match="8080/tcp of 101: a process of") as refused:
+            net.call(publishing.publish, 101, [WEB], REDS, red.name)
         assert refused.value.hint == "another port; ss -lntp 'sport = :8080' shows it"
     with net.call(socket.socket, socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.bind(("127.0.0.1", 8080))
         with pytest.raises(InUse, match="8080/udp"):
-            net.call(publishing.publish, [WEB_UDP], REDS, red.name)
-        net.call(publishing.publish, [WEB], REDS, red.name)
+            net.call(publishing.publish, 101, [WEB_UDP], REDS, red.name)
+        net.call(publishing.publish, 101, [WEB], REDS, red.name)
     assert published(net) == {("tcp", 8080): RED}
 
 
@@ -182,14 +182,14 @@ def test_who_only_connects_does_not_keep_a_port(net: HostNet, red: StandIn) -> N
         sock.bind(("", 8080))
         sock.connect((OUTSIDE[0], 80))
         server.accept()[0].close()
-        net.call(publishing.publish, [WEB], REDS, red.name)
+        net.call(publishing.publish, 101, [WEB], REDS, red.name)
     assert published(net) == {("tcp", 8080): RED}
 
 
 def test_bad_wishes(net: HostNet, red: StandIn) -> None:
     with pytest.raises(InvalidValue, match="has no address"):
-        net.call(publishing.publish, [WEB], [], red.name)
-    net.call(publishing.publish, [], REDS, red.name)
+        net.call(publishing.publish, 101, [WEB], [], red.name)
+    net.call(publishing.publish, 101, [], REDS, red.name)
     assert published(net) == {}
 
 
@@ -197,7 +197,7 @@ def test_bad_wishes(net: HostNet, red: StandIn) -> None:
 
 
 def test_unpublished(net: HostNet, red: StandIn) -> None:
-    net.call(publishing.publish, [WEB, Port(8081, 81)], REDS, red.name)
+    net.call(publishing.publish, 101, [WEB, Port(8081, 81)], REDS, red.name)
     net.call(publishing.unpublish, [WEB], REDS)
     assert published(net) == {("tcp", 8081): RED}
     assert refused(outside(net), HOST[0], 8080)
@@ -214,7 +214,7 @@ def test_a_published_port_never_reaches_a_stranger(net: HostNet, six: bool) -> N
     with outside(net)(socket.socket, family, socket.SOCK_DGRAM) as client:
         client.bind(("", 5000))
         with routed(net, 101, RED[six]) as first, first.call(socket.socket, family, socket.SOCK_DGRAM) as server:
-            net.call(publishing.publish, [WEB_UDP], [REDS[six]], first.name)
+            net.call(publishing.publish, 101, [WEB_UDP], [REDS[six]], first.name)
             server.settimeout(PATIENCE)
             server.bind(("", 80))
             client.sendto(b"for the first", (HOST[six], 8080))
@@ -235,7 +235,7 @@ def test_a_dead_ones_port_does_not_lead_out_of_the_host(net: HostNet, blue: Stan
     address, family = ("192.0.2.77", "2001:db8::77")[six], (socket.AF_INET, socket.AF_INET6)[six]
     net.outside("ip", "address", "add", f"{address}/{128 if six else 32}", "dev", "eth0", *(["nodad"] if six else []))
     with routed(net, 101, address) as dead:
-        net.call(publishing.publish, [WEB_UDP], [ip_address(address)], dead.name)
+        net.call(publishing.publish, 102, [WEB_UDP], [ip_address(address)], dead.name)
     where = net.call if who == "host" else blue.call
     with outside(net)(socket.socket, family, socket.SOCK_DGRAM) as stranger:
         stranger.settimeout(PATIENCE)
@@ -249,9 +249,9 @@ def test_a_dead_ones_port_does_not_lead_out_of_the_host(net: HostNet, blue: Stan
 
 def test_of_two_that_had_an_address_the_dead_one_takes_nothing(net: HostNet) -> None:
     with routed(net, 101, RED[0]) as dead:
-        net.call(publishing.publish, [WEB, Port(8081, 81)], REDS[:1], dead.name)
+        net.call(publishing.publish, 101, [WEB, Port(8081, 81)], REDS[:1], dead.name)
     with routed(net, 102, RED[0]) as second:
-        net.call(publishing.publish, [WEB], REDS[:1], second.name)
+        net.call(publishing.publish, 101, [WEB], REDS[:1], second.name)
         net.call(publishing.forget, REDS[0], dead.name)
         net.call(publishing.forget_dead, REDS[0])
         four = {tuple(key["concat"]): value["concat"] for key, value in elements(net, "published4")}
@@ -268,13 +268,13 @@ def test_a_port_moves_within_its_ve(net: HostNet, monkeypatch: pytest.MonkeyPatc
         raise OSError("no")
 
     with routed(net, 101, RED[0], BLUE[0]) as red:
-        net.call(publishing.publish, [WEB, Port(8081, 81)], REDS[:1], red.name)
-        net.call(publishing.publish, [WEB], BLUES[:1], red.name)
+        net.call(publishing.publish, 101, [WEB, Port(8081, 81)], REDS[:1], red.name)
+        net.call(publishing.publish, 101, [WEB], BLUES[:1], red.name)
         four = {tuple(key["concat"]): value["concat"] for key, value in elements(net, "published4")}
         assert four == {("tcp", 8080): [BLUE[0], 80], ("tcp", 8081): [RED[0], 81]}
         with monkeypatch.context() as patch, pytest.raises(OSError, match="no"):
             patch.setattr(publishing, "_route_localnet", fail)
-            net.call(publishing.publish, [Port(8081, 81), Port(8082, 82)], BLUES[:1], red.name)
+            net.call(publishing.publish, 101, [Port(8081, 81), Port(8082, 82)], BLUES[:1], red.name)
         assert {key["concat"][1]: value["concat"] for key, value in elements(net, "published4")} == {
             8080: [BLUE[0], 80],
             8081: [RED[0], 81],
@@ -287,7 +287,7 @@ def test_a_port_moves_within_its_ve(net: HostNet, monkeypatch: pytest.MonkeyPatc
 def test_forgetting_costs_a_look_where_there_is_nothing(
     net: HostNet, red: StandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    net.call(publishing.publish, [WEB], REDS, red.name)
+    net.call(publishing.publish, 101, [WEB], REDS, red.name)
 
     def never(what: str) -> None:
         raise AssertionError(what)
@@ -309,10 +309,10 @@ def test_a_kernel_that_does_not_tell_of_connections(
     """Nothing is published then; where it was before, it goes all the same."""
     with monkeypatch.context() as patch, pytest.raises(NotSupported, match="does not tell of connections") as refused:
         patch.setattr(publishing, "_CT_GET_STATS", LACKING)
-        net.call(publishing.publish, [WEB], REDS, red.name)
+        net.call(publishing.publish, 101, [WEB], REDS, red.name)
     assert "CONFIG_NF_CT_NETLINK" in refused.value.hint
     assert published(net) == {} and not os.path.exists(firewall.record(REDS[0]))
-    net.call(publishing.publish, [WEB], REDS, red.name)
+    net.call(publishing.publish, 101, [WEB], REDS, red.name)
     with monkeypatch.context() as patch:
         patch.setattr(publishing, "_CT_GET", LACKING)
         for each in REDS:
@@ -335,7 +335,7 @@ def test_what_the_kernel_does_not_take_out_is_still_known(
         change(*changes)
 
     with routed(net, 101, RED[0]) as dead:
-        net.call(publishing.publish, [WEB], REDS[:1], dead.name)
+        net.call(publishing.publish, 101, [WEB], REDS[:1], dead.name)
     words = (REDS[0], dead.name) if verb is publishing.forget else (REDS[0],)
     with monkeypatch.context() as patch, pytest.raises(OSError, match="buffer"):
         patch.setattr(nftables, "change", fail)
@@ -359,7 +359,7 @@ def killed(*words):
     work(*words)
     os.kill(os.getpid(), signal.SIGKILL)
 publishing.{point} = killed
-publishing.publish([Port(8080, 80)], [ip_address(each) for each in {RED!r}], {red.name!r})
+publishing.publish(101, [Port(8080, 80)], [ip_address(each) for each in {RED!r}], {red.name!r})
 """
     done = net.run(sys.executable, "-c", program, check=False)
     assert done.returncode == -9, done.stderr
@@ -367,16 +367,16 @@ publishing.publish([Port(8080, 80)], [ip_address(each) for each in {RED!r}], {re
         net.call(publishing.forget, each, red.name)
     assert published(net) == {}
     assert elements(net, "itself4") == elements(net, "itself6") == []
-    net.call(publishing.publish, [WEB], REDS, red.name)
+    net.call(publishing.publish, 101, [WEB], REDS, red.name)
     assert published(net) == {("tcp", 8080): RED}
 
 
 def test_a_port_that_leads_elsewhere_in_the_same_ve(net: HostNet, red: StandIn) -> None:
-    net.call(publishing.publish, [WEB, Port(8081, 81)], REDS, red.name)
+    net.call(publishing.publish, 101, [WEB, Port(8081, 81)], REDS, red.name)
     with pytest.raises(FileNotFoundError):
-        net.call(publishing.publish, [Port(8080, 90)], REDS, "venetnobody")
+        net.call(publishing.publish, 101, [Port(8080, 90)], REDS, "venetnobody")
     assert inner(net, 8080) == (80, 80)
-    net.call(publishing.publish, [Port(8080, 90)], REDS, red.name)
+    net.call(publishing.publish, 101, [Port(8080, 90)], REDS, red.name)
     net.call(publishing.unpublish, [WEB], REDS)  # which it is no more
     assert inner(net, 8080) == (90, 90)
     with serving(red, b"red", 90) as server:
@@ -393,15 +393,15 @@ def inner(net: HostNet, port: int) -> tuple[int, ...]:
 
 def test_a_failed_one_leaves_nothing(net: HostNet, red: StandIn) -> None:
     with pytest.raises(FileNotFoundError):
-        net.call(publishing.publish, [WEB], REDS, "venetnobody")
+        net.call(publishing.publish, 101, [WEB], REDS, "venetnobody")
     assert published(net) == {}
     assert os.listdir(os.path.dirname(firewall.record(REDS[0]))) == []
 
 
 def test_after_a_flush_a_dead_ones_ports_stay_away(net: HostNet, red: StandIn) -> None:
     with routed(net, 102, *BLUE) as dead:
-        net.call(publishing.publish, [Port(8081, 80)], BLUES, dead.name)
-    net.call(publishing.publish, [WEB], REDS, red.name)
+        net.call(publishing.publish, 102, [Port(8081, 80)], BLUES, dead.name)
+    net.call(publishing.publish, 101, [WEB], REDS, red.name)
     net.run("nft", "flush", "ruleset")
     assert net.call(firewall.ensure, nothing)
     assert published(net) == {("tcp", 8080): RED}
@@ -417,7 +417,7 @@ from ve import publishing
 from ve.errors import Exists
 from ve.ports import Port
 try:
-    publishing.publish([Port(8080, 80)], [ip_address(sys.argv[2])], sys.argv[1])
+    publishing.publish(101, [Port(8080, 80)], [ip_address(sys.argv[2])], sys.argv[1])
     print("mine")
 except Exists:
     print("not mine")

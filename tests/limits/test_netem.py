@@ -39,27 +39,27 @@ def kinds(hostnet: HostNet, red: StandIn) -> list[list[Any]]:
 
 
 def test_a_delay_is_there_both_ways(hostnet: HostNet, red: StandIn) -> None:
-    hostnet.call(bandwidth.impair, red.name, 0.2)
+    hostnet.call(bandwidth.impair, 101, red.name, 0.2)
     received, least = ping(red, "-c3", "-W30")
     assert received == 3 and least >= 400
-    hostnet.call(bandwidth.impair, red.name)
+    hostnet.call(bandwidth.impair, 101, red.name)
     assert ping(red, "-c3", "-W30")[1] < 400
     assert not any(each["ifname"].startswith("vi") for each in json.loads(hostnet.run("ip", "-j", "link").stdout))
 
 
 def test_losses(hostnet: HostNet, red: StandIn) -> None:
-    hostnet.call(bandwidth.impair, red.name, 0.0, 0.3)
+    hostnet.call(bandwidth.impair, 101, red.name, 0.0, 0.3)
     received, _ = ping(red, "-c200", "-i0.01", "-W5")
     assert 60 < received < 140  # of 200, of which each has to pass twice: 98 +- 4 * 7
-    hostnet.call(bandwidth.impair, red.name, 0.0, 1.0)
+    hostnet.call(bandwidth.impair, 101, red.name, 0.0, 1.0)
     assert ping(red, "-c3", "-W1")[0] == 0
 
 
 def test_with_a_rate_in_any_order(hostnet: HostNet, red: StandIn) -> None:
     rate = rates.rate("8mbit:20k")
-    hostnet.call(bandwidth.limit, red.name, rate)
+    hostnet.call(bandwidth.limit, 101, red.name, rate)
     assert kinds(hostnet, red) == [["tbf"]] * 2
-    hostnet.call(bandwidth.impair, red.name, 0.2)
+    hostnet.call(bandwidth.impair, 101, red.name, 0.2)
     assert kinds(hostnet, red) == [["netem", "tbf"]] * 2
     for end in (red.name, "vi" + red.name.removeprefix("venet")):
         [about] = [
@@ -69,13 +69,13 @@ def test_with_a_rate_in_any_order(hostnet: HostNet, red: StandIn) -> None:
         ]
         assert (about["rate"], about["burst"]) == (10**6, 20 << 10)
     assert ping(red, "-c1", "-W30")[1] >= 400
-    hostnet.call(bandwidth.limit, red.name, rates.rate("5mbit"))
+    hostnet.call(bandwidth.limit, 101, red.name, rates.rate("5mbit"))
     assert kinds(hostnet, red) == [["netem", "tbf"]] * 2
-    hostnet.call(bandwidth.impair, red.name, 0.3)
+    hostnet.call(bandwidth.impair, 101, red.name, 0.3)
     assert kinds(hostnet, red) == [["netem", "tbf"]] * 2
-    hostnet.call(bandwidth.impair, red.name)
+    hostnet.call(bandwidth.impair, 101, red.name)
     assert kinds(hostnet, red) == [["tbf"]] * 2
-    hostnet.call(bandwidth.impair, red.name, 0.2)
-    hostnet.call(bandwidth.limit, red.name, None)
+    hostnet.call(bandwidth.impair, 101, red.name, 0.2)
+    hostnet.call(bandwidth.limit, 101, red.name, None)
     assert kinds(hostnet, red) == [["netem"]] * 2
     assert ping(red, "-c1", "-W30")[1] >= 400

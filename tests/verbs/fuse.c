@@ -1,6 +1,7 @@
 /* A file system in user space: fuse DIRECTORY mounts one there, with a file "hello", until it is unmounted.
  *
- * fuse DIRECTORY mute never answers who reads that, and says "asked": then not even SIGKILL ends who waits for it.
+ * fuse DIRECTORY mute never answers who reads that or opens a directory, and says "asked": then not even SIGKILL ends
+ * who waits for it.
  * It speaks the protocol of fuse(4) itself, as <linux/fuse.h> has it, and says "mounted" once the kernel has begun to.
  */
 #include <errno.h>
@@ -72,6 +73,13 @@ static void serve(const struct fuse_in_header *in, const void *argument)
 		answer(in, 0, text + sizeof text - 1 - left, left < read->size ? left : read->size);
 		break;
 	}
+	case FUSE_OPENDIR:
+		if (mute) {
+			puts("asked");
+			fflush(stdout);
+		} else
+			answer(in, -ENOSYS, NULL, 0);
+		break;
 	case FUSE_FLUSH:
 	case FUSE_RELEASE:
 		answer(in, 0, NULL, 0);

@@ -169,6 +169,21 @@ def test_what_changes_while_it_runs_is_there_at_once(start: Start, hostnet: Host
     assert hosts(env) == others
 
 
+def test_nothing_is_told_of_what_cannot_be_saved(
+    start: Start, hostnet: HostNet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    env = start(addresses=[])
+    before = hosts(env), resolv_conf(env)
+
+    def full(_: Config) -> None:
+        raise errors.DiskFull("cannot write its conf file")
+
+    monkeypatch.setattr(env, "save", full)
+    with pytest.raises(errors.DiskFull):
+        hostnet.call(env.set, addresses=ADDRESSES, save=True)
+    assert (hosts(env), resolv_conf(env)) == before
+
+
 def test_one_without_gets_them_with_its_first_address(start: Start, hostnet: HostNet) -> None:
     env = start(addresses=[])
     hostnet.call(env.set, addresses=ADDRESSES)
@@ -185,10 +200,25 @@ def test_a_link_there_leads_nowhere_while_it_runs(start: Start, hostnet: HostNet
     assert (tmp_path / "hosts").read_text() == "the host's\n" and witness.shell(env, "cat /mine") == "mine\n"
     assert resolv_conf(env) == INSIDE.partition("nameserver")[0] + "nameserver 10.9.0.53\n"
     assert "10.9.0.6\tred\t# ve\n" in hosts(env)
-    env.run(["sh", "-c", "rm /etc/hosts; mkdir /etc/hosts"], check=True)
-    with pytest.raises(errors.Error, match=f"^cannot tell {env.veid} its names: cannot write /etc/hosts of the VE: "):
-        hostnet.call(env.set, addresses=["10.9.0.7"])
-    assert env.addresses == ["10.9.0.6"]
+
+
+UNTELLABLE = {
+    "rm /etc/hosts; mkdir /etc/hosts": "Is a directory",
+    "mkdir /etc/.hosts.ve": "Is a directory",
+    "mount --bind /etc /etc; mount -o remount,ro,bind /etc": "Read-only file system",
+}
+
+
+@pytest.mark.parametrize("veto", UNTELLABLE)
+def test_its_root_cannot_keep_what_is_to_be_taken(start: Start, hostnet: HostNet, veto: str) -> None:
+    """What its own files cannot be told is said; the address is gone all the same."""
+    env = start()
+    witness.shell(env, veto)
+    said = hostnet.call(env.set, remove_addresses=["10.9.0.5"], hostname="blue", save=True)
+    assert said == [f"names: cannot write /etc/hosts of the VE: {UNTELLABLE[veto]}"]
+    assert "10.9.0.5" not in ways(env) and witness.shell(env, "hostname") == "blue\n"
+    assert (env.addresses, env.hostname) == (["fd00:9::5"], "blue")
+    assert env.config.addresses == ("fd00:9::5",)
 
 
 def test_a_ve_without_addresses_is_left_as_it_is(start: Start) -> None:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -131,19 +132,26 @@ def dead_server(
 ) -> Iterator[Callable[..., "tuple[ve.Environment, subprocess.Popen[str]]"]]:
     """dead_server({"bin/a": program}): a VE at whose /mnt is a file system of a server outside, which answers no read.
 
+    call is who starts it, at is another place for that, and options are what it is to have.
+
     The server says "asked" when somebody waits for one.
     """
     servers: list[subprocess.Popen[str]] = []
 
-    def begin(programs: dict[str, Path] | None = None) -> "tuple[ve.Environment, subprocess.Popen[str]]":
-        env = host.create(veid, template="busybox", profiles=["fuse"])
+    def begin(
+        programs: dict[str, Path] | None = None,
+        call: Callable[[Callable[[], None]], None] = lambda start: start(),
+        at: str = "/mnt",
+        **options: Any,
+    ) -> "tuple[ve.Environment, subprocess.Popen[str]]":
+        env = host.create(veid, template="busybox", profiles=["fuse"], **options)
         fuse = compiled(tmp_path / "fuse", Path(__file__).with_name("fuse.c"))
         for path, program in {"bin/fuse": fuse, **(programs or {})}.items():
             inside = host_dir / f"private/{veid}/upper/{path}"  # not where a link leads
             inside.parent.mkdir(exist_ok=True)
             shutil.copy(program, inside)
-        env.start()
-        words = ["nsenter", f"--target={witness.init(host_dir, veid)}", "--mount", "/bin/fuse", "/mnt", "mute"]
+        call(env.start)
+        words = ["nsenter", f"--target={witness.init(host_dir, veid)}", "--mount", "/bin/fuse", at, "mute"]
         servers.append(subprocess.Popen(words, stdout=subprocess.PIPE, text=True))
         assert servers[0].stdout and servers[0].stdout.readline() == "mounted\n"
         return env, servers[0]
@@ -192,3 +200,19 @@ def test_a_halt_command_that_hangs_in_the_kernel(
     done = commandline.run(host_dir, "stop", "--timeout", "0.5", env.veid)
     assert (done.returncode, "outlive SIGKILL" in done.stderr) == (33, True)
     assert server.stdout and server.stdout.readline() == "asked\n"
+
+
+def test_a_set_that_hangs_in_the_kernel_comes_back(
+    hostnet: HostNet,
+    host_dir: Path,
+    dead_server: Callable[..., "tuple[ve.Environment, subprocess.Popen[str]]"],
+) -> None:
+    """Where its root has put a file system at /etc that never answers; and the VE's lock is free again."""
+    env, server = dead_server(call=hostnet.call, at="/etc", addresses=["10.9.0.77"])
+    done = hostnet.ve(host_dir, "set", "--ip-del", "all", env.veid)
+    waits = "names wait for a restart: it does not answer"
+    assert (done.returncode, done.stderr) == (0, f"{env.veid}: addresses are set\n{env.veid}: {waits}\n")
+    assert server.stdout and server.stdout.readline() == "asked\n"
+    assert env.addresses == []
+    hostnet.output(host_dir, "stop", "--fast", env.veid)
+    assert not witness.runs(host_dir, env.veid)
