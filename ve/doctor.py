@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from ve import bridgeports, cgroups, claims, ids, leases, ledger, linknames, looparea, network, pool, ruleset
-from ve.errors import BrokenConfig, Error, Locked, NotFound
+from ve.errors import BrokenConfig, Error, Locked, NotFound, NotSupported
 from ve.instance import Instance
 from ve.model import veid_named
 from ve.state import State
@@ -90,12 +90,23 @@ def examine(state: State, fix: bool) -> list[Trouble]:
 def _of(instance: Instance, left: list[str]) -> Iterator[_Finding]:
     if not instance.state.exists(instance.veid):
         yield _of_none(instance, left)
+    elif error := _unknown(instance):
+        yield _Finding(str(error), error.hint)
     elif instance.is_left():
         yield _Finding("whoever made it to throw it away was killed, and it is still there", mend=instance.remove_all)
     else:
         yield from _unreadable(instance)
         yield from _misnamed(instance)
         yield from _ended(instance, left)
+
+
+def _unknown(instance: Instance) -> NotSupported | None:
+    """What keeps every verb from it; nothing else that would be said of it is sure then."""
+    try:
+        instance.refuse_unknown()
+    except NotSupported as error:
+        return error
+    return None
 
 
 def _of_none(instance: Instance, left: list[str]) -> _Finding:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import ve
-from tests.verbs import commandline
+from tests.verbs import commandline, witness
 
 pytestmark = pytest.mark.any_kernel
 
@@ -54,6 +54,51 @@ def test_a_ledger(host: ve.Host, host_dir: Path, env: ve.Environment, newer: Cal
     path.write_text('{"version": 2}')
     env.stop(fast=True)
     assert path.read_text() == '{"version": 2}'
+
+
+def test_facts_of_one_that_runs(host_dir: Path, env: ve.Environment, newer: Callable[..., None]) -> None:
+    """No verb ends it, nor says that it does not run: who its init is cannot be told."""
+    verbs = ("start", "stop --fast", "restart", "destroy", "mount", "set --hostname a --save", "exec")
+    lines = [f"{verb} {{veid}}{' true' * (verb == 'exec')}" for verb in verbs]
+    path = host_dir / f"run/{env.veid}"
+    newer(path, f"version=2\nnow={env.veid}\n", *lines)
+    assert witness.runs(host_dir, env.veid)
+
+
+def test_facts_of_one_that_runs_in_no_form(host_dir: Path, env: ve.Environment) -> None:
+    path = host_dir / f"run/{env.veid}"
+    before = path.read_bytes()
+    path.write_bytes(before[:-1])
+    try:
+        [found] = json.loads(commandline.run(host_dir, "doctor", "--fix", "--json").stdout)
+        assert f"cannot read {path}: " in found["text"] and not found["mended"]
+        assert found["cure"] == f"to end what runs of it, remove {path}, then ve doctor --fix"
+        assert witness.runs(host_dir, env.veid)
+        path.unlink()
+        [found] = json.loads(commandline.output(host_dir, "doctor", "--fix", "--json"))
+        assert found["mended"] and not witness.runs(host_dir, env.veid)
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def test_facts_of_an_older_ve(host_dir: Path, env: ve.Environment) -> None:
+    """It had no version in them, and before that no sum."""
+    path = host_dir / f"run/{env.veid}"
+    version, *lines, total = path.read_text().splitlines(keepends=True)
+    assert version == "version=1\n" and total.startswith("sum=")
+    pid = env.pid
+    path.write_text("".join(lines))
+    assert env.pid == pid is not None
+    commandline.output(host_dir, "stop", "--fast", env.veid)
+    assert not witness.runs(host_dir, env.veid)
+
+
+def test_facts_that_nothing_runs_beside_are_passed_over(host_dir: Path, env: ve.Environment) -> None:
+    path = host_dir / f"run/{env.veid}"
+    env.stop(fast=True)
+    path.write_text("version=2\n")
+    commandline.output(host_dir, "start", env.veid)
+    assert witness.runs(host_dir, env.veid)
 
 
 def test_of_a_template(host: ve.Host, host_dir: Path, veid: int, newer: Callable[..., None]) -> None:
