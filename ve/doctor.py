@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
-from ve import bridgeports, cgroups, claims, ids, leases, ledger, linknames, looparea, network, pool, ruleset
+from ve import bridgeports, cgroups, claims, ids, leases, ledger, linknames, looparea, network, pool, ruleset, traffic
 from ve.errors import BrokenConfig, Error, Locked, NotFound, NotSupported
 from ve.instance import Instance
 from ve.model import veid_named
@@ -125,6 +125,7 @@ def _unreadable(instance: Instance) -> Iterator[_Finding]:
     looks: list[Callable[[], object]] = [lambda: instance.config, lambda: instance.template]
     if not instance.ephemeral:
         looks += [instance.require_private, lambda: ledger.load(instance.state, instance.veid)]
+        looks += [lambda: traffic.total(instance.state, instance.veid, None)]
     told = set()
     for look in looks:
         try:

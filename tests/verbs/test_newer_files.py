@@ -125,3 +125,33 @@ def test_its_traffic(host: ve.Host, host_dir: Path, veid: int, newer: Callable[.
     path.write_text(json.dumps({"version": 1, "traffic": [1, 2, 3, 4], "last": "venet0"}))
     newer(path, '{"version": 2}', "status {veid}", "list -o veid,sent")
     assert host.get(veid).traffic.sent == 1
+    path.write_text(json.dumps({"traffic": [1, 2, 3, 4], "last": "venet0"}))  # as the first ve would have had it
+    assert host.get(veid).traffic.sent == 1
+
+
+def test_traffic_keeps_nobody_from_seeing_the_rest(host: ve.Host, host_dir: Path, env: ve.Environment) -> None:
+    other = host.create(7, template="busybox")
+    path = host_dir / f"traffic/{env.veid}"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text('{"version": 2}')
+    shown = {
+        "list": ("list", "--json", "-o", "veid,sent,received"),
+        "status": ("status", "--json", env.veid),
+        "top": ("top",),
+    }
+    done = {verb: commandline.run(host_dir, *words) for verb, words in shown.items()}
+    for each in done.values():
+        assert (each.returncode, each.stderr.splitlines()[1:]) == (14, ["hint: upgrade ve"])
+        assert f"cannot read {path}: its version 2 is newer than this ve, which knows 1" in each.stderr
+    rows = json.loads(done["list"].stdout)
+    assert sorted(rows, key=lambda row: row["veid"]) == [
+        {"veid": other.veid, "sent": 0, "received": 0},
+        {"veid": env.veid, "sent": None, "received": None},
+    ]
+    status = json.loads(done["status"].stdout)
+    assert (status["traffic"], status["status"]) == (None, "running")
+    _, line = map(str.split, done["top"].stdout.splitlines())
+    assert (line[0], line[6]) == (str(env.veid), "-")  # behind READ and WRITE
+    [found] = json.loads(commandline.run(host_dir, "doctor", "--json").stdout)
+    assert (found["veid"], found["cure"]) == (env.veid, "upgrade ve") and str(path) in found["text"]
+    other.destroy()
