@@ -117,6 +117,23 @@ def test_one_that_a_mount_keeps_is_there(
         commandline.output(host_dir, "stop", "--fast", veid, before=before)
 
 
+def test_what_another_boot_noted_is_of_no_namespace_of_this_one(
+    hostnet: HostNet, host: "ve.Host", host_dir: Path, veid: int, tmp_path: Path
+) -> None:
+    """VE_NETWORK_DIR may outlive a boot, in which numbers and cookies begin anew."""
+    env = host.create(veid, template="busybox", **OPTIONS["routed"])
+    hostnet.output(host_dir, "start", veid)
+    kill(env.pid or 0)
+    refused(host_dir, "start", veid)
+    [note] = (tmp_path / "network/run/leading").iterdir()
+    boot, *others = note.read_text().split("\n")
+    assert boot == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    note.write_text("\n".join(["00000000-0000-4000-8000-000000000000", *others]))
+    with namespace() as pid:  # another host's, which has nothing of it
+        commandline.output(host_dir, "destroy", veid, before=entering(pid))
+    assert not note.exists()
+
+
 @contextlib.contextmanager
 def kept(path: Path) -> Iterator[Path]:
     path.touch()
