@@ -26,6 +26,7 @@ def newer(host_dir: Path, veid: int) -> Callable[..., None]:
                 done = commandline.run(host_dir, *line.format(veid=veid).split())
                 told, hint, *rest = done.stderr.splitlines()
                 assert done.returncode != 0 and f"cannot read {path}: " in told, (line, done.stderr)
+                assert "its version 2 is newer than this ve, which knows 1" in told, line
                 assert (hint, rest) == ("hint: upgrade ve", []), line
                 assert path.read_text() == text, line
             assert not [*path.parent.glob(f".{path.name}*")]
