@@ -74,14 +74,17 @@ class _Finding:
 
 def examine(state: State, fix: bool) -> list[Trouble]:
     """All troubles of one state dir, by VEID; fix: mend what can be mended without losing anything of a VE's data."""
-    found = []
+    found, going = list[Trouble](), set[int]()
     for veid, left in sorted(_remains(state).items()):
         with contextlib.suppress(Locked), state.lock(veid, 0):
-            found += [each.trouble(veid, fix) for each in _of(Instance(state, veid), left)]
+            instance = Instance(state, veid)
+            if not state.exists(veid) or instance.is_left():
+                going.add(veid)
+            found += [each.trouble(veid, fix) for each in _of(instance, left)]
             if not state.exists(veid):
                 state.remove_lock(veid)
-    told = {trouble.veid for trouble in found}  # of these it goes with the rest
-    found += [each.trouble(veid, fix) for veid, each in _stray(state) if veid not in told]
+    # What is claimed for these goes with the rest of them, or is theirs again once their conf file is back.
+    found += [each.trouble(veid, fix) for veid, each in _stray(state) if veid not in going]
     found.sort(key=lambda trouble: trouble.veid or 0)
     of_host = (*_half_written(state), *_of_templates(state), *_broken_pools(), *_unguarded(state))
     return found + [each.trouble(None, fix) for each in of_host]

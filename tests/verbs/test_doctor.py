@@ -281,6 +281,21 @@ def test_host_ids_of_one_that_was_removed_by_hand(host_dir: Path, make: Make) ->
 
 
 @pytest.mark.any_kernel
+def test_host_ids_that_are_not_its_beside_other_troubles_of_it(host_dir: Path, make: Make) -> None:
+    env = make()
+    env.start()
+    kill(host_dir, env)
+    [lease] = witness.leases(host_dir, env.veid)
+    stray = lease.parent / "30001"
+    stray.symlink_to(f"{host_dir}/conf/{env.veid}.toml")
+    one, other = (str(each["text"]) for each in troubles(host_dir))
+    assert one.startswith("it does not run, and left of it is:")
+    assert other == f"claimed for it, and not its: host ids, by {stray}"
+    mend(host_dir)
+    assert lease.is_symlink() and not stray.is_symlink()
+
+
+@pytest.mark.any_kernel
 def test_an_address_of_one_that_was_removed_by_hand(
     host_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Make
 ) -> None:
