@@ -191,7 +191,7 @@ def _of_templates(state: State) -> Iterator[_Finding]:
 
 def _half_written(state: State) -> Iterator[_Finding]:
     """What a writer left aside that was killed: nobody reads it."""
-    for directory in (*(os.path.join(state.path, name) for name in _WRITTEN), state.run_dir):
+    for directory in (*(os.path.join(state.path, name) for name in _WRITTEN), state.run_dir, pool.directory()):
         for path in asides(directory):
             yield _Finding(f"{path} was half written by who was killed", mend=partial(os.unlink, path))
 

@@ -184,6 +184,21 @@ def test_a_file_that_is_half_written(host_dir: Path, make: Make) -> None:
 
 
 @pytest.mark.any_kernel
+def test_a_pool_that_is_half_written(host_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who adds another is alone there, and so removes what looks like a living one's."""
+    monkeypatch.setenv("VE_NETWORK_DIR", str(tmp_path))
+    gone, there = (tmp_path / f".web.toml.{number}" for number in (2**22 + 1, os.getpid()))
+    for path in (gone, there):
+        path.write_text("half")
+    [found] = troubles(host_dir)
+    assert found["text"] == f"{gone} was half written by who was killed"
+    mend(host_dir)
+    assert there.exists() and not gone.exists()
+    commandline.output(host_dir, "network", "add", "mars", "--cidr", "10.9.0.0/24")
+    assert not there.exists() and (tmp_path / "mars.toml").exists()
+
+
+@pytest.mark.any_kernel
 def test_of_one_that_is_worked_on_nothing_is_said(host_dir: Path, make: Make) -> None:
     env = make()
     env.start()
