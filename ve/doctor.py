@@ -12,7 +12,21 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
-from ve import bridgeports, cgroups, claims, ids, leases, ledger, linknames, looparea, network, pool, ruleset, traffic
+from ve import (
+    bridgeports,
+    cgroups,
+    claims,
+    ids,
+    leases,
+    ledger,
+    linknames,
+    looparea,
+    network,
+    nftables,
+    pool,
+    ruleset,
+    traffic,
+)
 from ve.errors import BrokenConfig, Error, Locked, NotFound, NotSupported
 from ve.instance import Instance
 from ve.model import veid_named
@@ -217,7 +231,7 @@ def _unguarded(state: State) -> Iterator[_Finding]:
         (ports, ruleset.BRIDGE, bridgeports.ensure),
     ]
     for theirs, table, mend in looks:
-        if theirs and ruleset.is_lacking(table):
+        if theirs and not nftables.is_whole(*table.signs):
             text = f"nothing keeps VEs to their own addresses: the table {table.family} ve is gone or changed"
             yield _Finding(text, mend=mend)
 
