@@ -56,6 +56,11 @@ def test_the_holder_is_named(here: State) -> None:
             pass
 
 
+def test_its_command_is_shown_in_one_line(here: State, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock, "read_small", lambda path: b"/bin/a\x1b[2J\0b\nc\0")
+    assert lock._command(1) == r"a\x1b[2J b\nc"
+
+
 def test_a_killed_holder_holds_nothing(here: State) -> None:
     with holder(here, 101) as process:
         process.kill()
