@@ -202,16 +202,19 @@ def list_(
     table = out.choose_fields(output, beans.list_fields(host, ctx.obj.pass_over))
     envs = host.list()
     print(out.render(table, envs, as_json, header=not bare), end="")
-    for error in filter(None, map(out.broken, envs)):
-        ctx.obj.pass_over(error)
+    for of in ("config", "traffic") if {"sent", "received"} & {*table} else ("config",):
+        ctx.obj.pass_over_all(out.broken(env, of) for env in envs)
     return ctx.obj.code
 
 
 @verb("status")
-def status(ctx: Context, key: opt.VE, as_json: opt.Json = False) -> None:
+def status(ctx: Context, key: opt.VE, as_json: opt.Json = False) -> int:
     """Show all that is known of a VE."""
-    facts = ctx.obj.get(key).describe()
+    env = ctx.obj.get(key)
+    facts = env.describe()
     print(out.dump_json(facts) if as_json else out.as_facts(facts), end="")
+    ctx.obj.pass_over_all([] if facts.get("traffic") else [out.broken(env, "traffic")])
+    return ctx.obj.code
 
 
 @verb("ubc")
@@ -265,14 +268,18 @@ def plan(ctx: Context, split: opt.Split = None, check: opt.CheckPlan = False, as
 
 
 @verb("top")
-def top(ctx: Context, key: opt.OneVE = None) -> None:
+def top(ctx: Context, key: opt.OneVE = None) -> int:
     """Watch what VEs make the host do: CPU, memory, processes, disk, and what they wait for.
 
     q ends it; the letter of a column sorts by that.  Without a terminal it is shown once.
     """
     from ve import _top  # a fifth of a second
 
-    print(_top.watched(ctx.obj.host("VEs"), ctx.obj.veid(key)), end="")
+    host, veid = ctx.obj.host("VEs"), ctx.obj.veid(key)
+    print(_top.watched(host, veid), end="")
+    seen = [env for env in host.list() if veid in (None, env.veid) and env.pid is not None]
+    ctx.obj.pass_over_all(out.broken(env, "traffic") for env in seen)
+    return ctx.obj.code
 
 
 @verb("events")

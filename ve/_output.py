@@ -37,8 +37,8 @@ def setting(name: str) -> Callable[[Any], Any]:
 LIST = fields("veid", "name", "status", "pid", "ephemeral") | {
     "addresses": lambda env: env.addresses,
     "publish": setting("network.ports"),
-    "sent": lambda env: env.traffic.sent,
-    "received": lambda env: env.traffic.received,
+    "sent": setting("traffic.sent"),
+    "received": setting("traffic.received"),
     "template": setting("config.template"),
     "hostname": setting("hostname"),
     "onboot": setting("config.onboot"),
@@ -72,11 +72,11 @@ def label(env: "ve.Environment") -> str:
     return f"{env.veid} ({env.name})" if env.name else str(env.veid)
 
 
-def broken(env: "ve.Environment") -> errors.BrokenConfig | None:
-    """What is wrong with its conf file."""
+def broken(env: "ve.Environment", of: str = "config") -> errors.BrokenConfig | None:
+    """What is wrong with its conf file, or with what is kept of its traffic."""
     with suppress(errors.NotFound):  # just destroyed
         try:
-            env.config  # noqa: B018  reading is the question
+            getattr(env, of)
         except errors.BrokenConfig as error:
             return error
     return None

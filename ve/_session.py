@@ -3,7 +3,7 @@
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import NoReturn
@@ -104,6 +104,10 @@ class Session:
         """Report a failure that keeps nobody from the rest; the first one's exit code is that of the verb."""
         code = self.report(error)
         self.code = self.code or code
+
+    def pass_over_all(self, errors: Iterable[Exception | None]) -> None:
+        for error in filter(None, errors):
+            self.pass_over(error)
 
     def called(self) -> out.Called | None:
         """What to call the VE that it is about."""

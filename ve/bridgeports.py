@@ -30,7 +30,7 @@ _PORT = re.compile(r"[^\s/]{1,15} [0-9a-f]{2}(:[0-9a-f]{2}){5}")
 
 def ensure() -> None:
     """Have the table in place, and in it what each port may send: 0.1 ms.  A host without such VEs has none."""
-    if os.path.lexists(_guarded("")) and ruleset.is_lacking(ruleset.BRIDGE):
+    if os.path.lexists(_guarded("")) and not nftables.is_whole(*ruleset.BRIDGE.signs):
         with alone("rules"):
             _load()
 
@@ -81,7 +81,7 @@ def _is_port(line: str) -> bool:
 
 
 def _load() -> None:
-    if not ruleset.is_lacking(ruleset.BRIDGE):
+    if nftables.is_whole(*ruleset.BRIDGE.signs):
         return
     nftables.load(anew(ruleset.BRIDGE))
     for name in os.listdir(_guarded("")):

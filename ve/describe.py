@@ -1,5 +1,6 @@
 """`ve status`: what is true of one VE now, and what of its conf file waits for the next start."""
 
+import contextlib
 import os
 import subprocess
 import time
@@ -7,7 +8,7 @@ from typing import Any
 
 from ve import network, outfit, traffic
 from ve.amounts import UNLIMITED
-from ve.errors import Error
+from ve.errors import BrokenConfig, Error
 from ve.facts import Facts
 from ve.ids import IDS
 from ve.instance import Instance
@@ -35,7 +36,7 @@ def describe(instance: Instance) -> dict[str, object]:
         "network": begun["network"] or ("routed" if begun["addresses"] else "none"),
         "addresses": network.addresses(facts, settings.addresses),
         **{name: begun[name] for name in _SHOWN_OF_NETWORK},
-        "traffic": traffic.total(instance.state, instance.veid, facts)._asdict(),
+        "traffic": _traffic(instance, facts),
         "description": settings.description,
         "onboot": settings.onboot,
         "ephemeral": instance.ephemeral,
@@ -103,6 +104,13 @@ def set_hostname(veid: int, pid: int, hostname: str) -> None:
     done = _in_uts(pid, "hostname", hostname)
     if done.returncode:
         raise Error(f"cannot set the hostname of {veid}: {done.stderr.strip()}")
+
+
+def _traffic(instance: Instance, facts: Facts | None) -> dict[str, int] | None:
+    """None where a newer ve has counted it."""
+    with contextlib.suppress(BrokenConfig):
+        return traffic.total(instance.state, instance.veid, facts)._asdict()
+    return None
 
 
 def _hostname(facts: Facts) -> str | None:

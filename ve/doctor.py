@@ -12,8 +12,22 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
-from ve import bridgeports, cgroups, claims, ids, leases, ledger, linknames, looparea, network, pool, ruleset
-from ve.errors import BrokenConfig, Error, Locked, NotFound
+from ve import (
+    bridgeports,
+    cgroups,
+    claims,
+    ids,
+    leases,
+    ledger,
+    linknames,
+    looparea,
+    network,
+    nftables,
+    pool,
+    ruleset,
+    traffic,
+)
+from ve.errors import BrokenConfig, Error, Locked, NotFound, NotSupported
 from ve.instance import Instance
 from ve.model import veid_named
 from ve.state import State
@@ -74,14 +88,17 @@ class _Finding:
 
 def examine(state: State, fix: bool) -> list[Trouble]:
     """All troubles of one state dir, by VEID; fix: mend what can be mended without losing anything of a VE's data."""
-    found = []
+    found, going = list[Trouble](), set[int]()
     for veid, left in sorted(_remains(state).items()):
         with contextlib.suppress(Locked), state.lock(veid, 0):
-            found += [each.trouble(veid, fix) for each in _of(Instance(state, veid), left)]
+            instance = Instance(state, veid)
+            if not state.exists(veid) or instance.is_left():
+                going.add(veid)
+            found += [each.trouble(veid, fix) for each in _of(instance, left)]
             if not state.exists(veid):
                 state.remove_lock(veid)
-    told = {trouble.veid for trouble in found}  # of these it goes with the rest
-    found += [each.trouble(veid, fix) for veid, each in _stray(state) if veid not in told]
+    # What is claimed for these goes with the rest of them, or is theirs again once their conf file is back.
+    found += [each.trouble(veid, fix) for veid, each in _stray(state) if veid not in going]
     found.sort(key=lambda trouble: trouble.veid or 0)
     of_host = (*_half_written(state), *_of_templates(state), *_broken_pools(), *_unguarded(state))
     return found + [each.trouble(None, fix) for each in of_host]
@@ -90,12 +107,23 @@ def examine(state: State, fix: bool) -> list[Trouble]:
 def _of(instance: Instance, left: list[str]) -> Iterator[_Finding]:
     if not instance.state.exists(instance.veid):
         yield _of_none(instance, left)
+    elif error := _unknown(instance):
+        yield _Finding(str(error), error.hint)
     elif instance.is_left():
         yield _Finding("whoever made it to throw it away was killed, and it is still there", mend=instance.remove_all)
     else:
         yield from _unreadable(instance)
         yield from _misnamed(instance)
         yield from _ended(instance, left)
+
+
+def _unknown(instance: Instance) -> NotSupported | None:
+    """What keeps every verb from it; nothing else that would be said of it is sure then."""
+    try:
+        instance.refuse_unknown()
+    except NotSupported as error:
+        return error
+    return None
 
 
 def _of_none(instance: Instance, left: list[str]) -> _Finding:
@@ -114,6 +142,7 @@ def _unreadable(instance: Instance) -> Iterator[_Finding]:
     looks: list[Callable[[], object]] = [lambda: instance.config, lambda: instance.template]
     if not instance.ephemeral:
         looks += [instance.require_private, lambda: ledger.load(instance.state, instance.veid)]
+        looks += [lambda: traffic.total(instance.state, instance.veid, None)]
     told = set()
     for look in looks:
         try:
@@ -176,7 +205,7 @@ def _of_templates(state: State) -> Iterator[_Finding]:
 
 def _half_written(state: State) -> Iterator[_Finding]:
     """What a writer left aside that was killed: nobody reads it."""
-    for directory in (*(os.path.join(state.path, name) for name in _WRITTEN), state.run_dir):
+    for directory in (*(os.path.join(state.path, name) for name in _WRITTEN), state.run_dir, pool.directory()):
         for path in asides(directory):
             yield _Finding(f"{path} was half written by who was killed", mend=partial(os.unlink, path))
 
@@ -202,7 +231,7 @@ def _unguarded(state: State) -> Iterator[_Finding]:
         (ports, ruleset.BRIDGE, bridgeports.ensure),
     ]
     for theirs, table, mend in looks:
-        if theirs and ruleset.is_lacking(table):
+        if theirs and not nftables.is_whole(*table.signs):
             text = f"nothing keeps VEs to their own addresses: the table {table.family} ve is gone or changed"
             yield _Finding(text, mend=mend)
 

@@ -40,6 +40,8 @@ FULL = (errno.ENOSPC, errno.EDQUOT)  # what the kernel says where we say DiskFul
 NOT_THERE = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENODEV, errno.ENOLCK)  # and where this host lacks something
 SPENT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)  # it says so of us, and nothing of what we wanted to look at
 
+UPGRADE = "upgrade ve"
+
 # The exit codes, vzctl(8)'s where the meaning is the same; the manual prints this table.
 EXIT_CODES = {
     0: "done",
@@ -81,6 +83,12 @@ def printable(text: str) -> str:
 
 def _escaped(char: str) -> str:
     return char if char.isprintable() else char.encode("unicode_escape").decode()
+
+
+def newer(version: object, known: int) -> str:
+    """What is wrong with a file of this version, if a newer ve wrote it; UPGRADE is the cure then."""
+    is_newer = type(version) is int and version > known
+    return f"its version {version} is newer than this ve, which knows {known}" if is_newer else ""
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

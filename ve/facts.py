@@ -12,8 +12,10 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
+from ve.errors import UPGRADE, BrokenConfig, newer
 from ve.wholefile import read_small
 
+VERSION = 1
 _SUM_SIZE = len("sum=00000000\n")
 _EXTRA = re.compile(r"[a-z][a-z0-9_]*")
 
@@ -44,17 +46,17 @@ def dump_facts(facts: Facts) -> bytes:
     if bad := [key for key in facts.extra if not _EXTRA.fullmatch(key)]:
         raise ValueError(f"no key for facts: {bad[0]!r}")
     lines += [f"{key}={value.encode('unicode_escape').decode()}" for key, value in words]
+    lines.insert(0, f"version={VERSION}")
     text = "".join(f"{line}\n" for line in lines).encode()
     return text + _sum(text)
 
 
 def parse_facts(data: bytes) -> Facts | None:
     """None if that is not what dump_facts gave, to the letter: what stands in there is read without another look."""
-    text, total = data[:-_SUM_SIZE], data[-_SUM_SIZE:]
-    if total != _sum(text):
-        return None
     try:
-        found = dict(line.split("=", 1) for line in text.decode("ascii").splitlines())
+        found = _lines(data)
+        if int(found.pop("version", "0")) > VERSION:
+            return None
         words = {key: _plain(value) for key, value in found.items() if key not in _NUMBERS}
         numbers = {key: int(found[key]) for key in _NUMBERS}
         fields: dict[str, Any] = {**numbers, **{key: words[key] for key in _WORDS}}  # a test holds these tables
@@ -63,6 +65,24 @@ def parse_facts(data: bytes) -> Facts | None:
         return Facts(**fields, extra=extra)
     except (KeyError, ValueError):
         return None
+
+
+def check_facts(path: str, data: bytes) -> None:
+    """BrokenConfig, which says why, if parse_facts takes that for none."""
+    if parse_facts(data) is None:
+        version = re.match(rb"version=([0-9]{1,9})\n", data)
+        why = newer(int(version[1]), VERSION) if version else ""
+        raise BrokenConfig(f"cannot read {path}: {why or 'no start wrote that'}", UPGRADE if why else "")
+
+
+def _lines(data: bytes) -> dict[str, str]:
+    """By their keys, as summed up; those without a version, of an older ve, may be without a sum.  ValueError."""
+    text, total = data[:-_SUM_SIZE], data[-_SUM_SIZE:]
+    is_whole = total == _sum(text)
+    found = dict(line.split("=", 1) for line in (text if is_whole else data).decode("ascii").splitlines())
+    if not is_whole and (found.keys() & {"version", "sum"} or not data.endswith(b"\n")):
+        raise ValueError("half of it, or changed")
+    return found
 
 
 def _sum(text: bytes) -> bytes:

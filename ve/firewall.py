@@ -49,10 +49,10 @@ def ensure(masqueraded: Callable[[], Iterable[str]]) -> bool:
     masqueraded tells which CIDRs are hidden behind the host, and is called only then.  A table of another version of us
     is replaced at once, with all its elements and counters.  NotSupported without nft; Error with what nft says.
     """
-    if not ruleset.is_lacking(ruleset.INET):
+    if nftables.is_whole(*ruleset.INET.signs):
         return False
     with alone("rules"):
-        lacking = ruleset.is_lacking(ruleset.INET)
+        lacking = not nftables.is_whole(*ruleset.INET.signs)
         if lacking:
             commands = [anew(ruleset.INET), _masquerading(masqueraded()), *_publishing_again()]
             nftables.load("".join(commands))

@@ -201,9 +201,11 @@ class Host:
             with each.init() as init:
                 if init:
                     seen = load.of(each.veid, each.cgroup)
-                    with contextlib.suppress(BrokenConfig):  # of what a newer ve has counted
+                    try:
                         now = traffic.total(self.state, each.veid, init[0])
                         seen = replace(seen, sent=now.sent, received=now.received)
+                    except BrokenConfig:  # a newer ve has counted it
+                        seen = replace(seen, sent=None, received=None)
                     found.append((each, seen))
         return found
 

@@ -141,6 +141,7 @@ class Instance:
     @contextlib.contextmanager
     def running(self, verb: str) -> Iterator[tuple[Facts, int]]:
         """The same of a VE that must run: NotRunning."""
+        self.refuse_unknown()
         with self.init() as init:
             if init is None:
                 hint = "ve list shows which run" if verb == "stop" else f"ve start {self.veid}"
@@ -153,6 +154,15 @@ class Instance:
                 cure = "restart" if verb == "start" else "stop"
                 raise Running(f"cannot {verb} {self.veid}: it is running", hint=f"ve {cure} {self.veid}")
 
+    def refuse_unknown(self) -> None:
+        """NotSupported if something of it runs, and who its init is cannot be read: nobody ends that unasked."""
+        try:
+            self.state.check_facts(self.veid)
+        except BrokenConfig as error:
+            if self.cgroup.populated():
+                cure = f"to end what runs of it, remove {self.state.facts(self.veid)}, then ve doctor --fix"
+                raise NotSupported(f"cannot tell who the init of {self.veid} is: {error}", error.hint or cure) from None
+
     def refuse_ephemeral(self, verb: str) -> None:
         if self.ephemeral:
             raise NotSupported(f"cannot {verb} {self.veid}: it is ephemeral, nothing of it is on disk")
@@ -164,6 +174,7 @@ class Instance:
             if not self.state.exists(self.veid):
                 self.state.remove_lock(self.veid)
                 raise self._gone()
+            self.refuse_unknown()
             yield
 
     def _gone(self) -> NotFound:
@@ -257,10 +268,12 @@ class Instance:
     def clear(self) -> None:
         """Remove what a VE that has ended left in the kernel and the run directory; under the VE's lock.
 
-        StopFailed names what even SIGKILL does not end; NotSupported if what it left is in another network namespace.
+        StopFailed names what even SIGKILL does not end; NotSupported if what it left is in another network namespace,
+        or if it may run for all that can be read.
         Locked if others hold for too long what VEs have together: then the rest is left to the next command.  The facts
         of an ephemeral VE stay: they say who made it.
         """
+        self.refuse_unknown()
         network.refuse_elsewhere(self.state, self.veid)
         shutdown.end(self.veid, self.cgroup)
         facts = self.state.read_facts(self.veid)

@@ -21,7 +21,7 @@ from ve import lock
 from ve.amounts import ITEMS
 from ve.beancounter import BY_NAME, RESOURCES, Files, Reading, is_file
 from ve.cgroups import Cgroup
-from ve.errors import SPENT, BrokenConfig, DiskFull, NotSupported
+from ve.errors import SPENT, UPGRADE, BrokenConfig, DiskFull, NotSupported, newer
 from ve.facts import boot_id
 from ve.state import State
 from ve.wholefile import read_regular, remove_asides, sync, write_whole
@@ -316,8 +316,8 @@ def _parsed(data: bytes, looked: float) -> Ledger:
 
     table = json.loads(data)
     version = table.pop("version")
-    if type(version) is int and version > VERSION:
-        raise _NewerError(f"its version {version} is not {VERSION}", "upgrade ve")
+    if why := newer(version, VERSION):
+        raise _NewerError(why, UPGRADE)
     if version != VERSION:
         raise ValueError(version)
     for name, value in table.items():

@@ -16,7 +16,7 @@ _AVERAGE = re.compile(r"^some avg10=([0-9.]+)", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Load:
-    """At one moment.  None is what this kernel or cgroup does not tell.
+    """At one moment.  None is what this kernel or cgroup does not tell, or a newer ve has counted.
 
     cpu, read, written, sent, received: microseconds and bytes since the VE started, of which two moments make a rate;
     memory in bytes; the pressures are the percentage of the last 10 seconds in which something of the VE had to wait
@@ -33,12 +33,12 @@ class Load:
     cpu_pressure: float | None
     memory_pressure: float | None
     io_pressure: float | None
-    sent: int = 0
-    received: int = 0
+    sent: int | None = 0
+    received: int | None = 0
 
     @property
-    def traffic(self) -> int:
-        return self.sent + self.received
+    def traffic(self) -> int | None:
+        return None if self.sent is None or self.received is None else self.sent + self.received
 
 
 def of(veid: int, group: Cgroup) -> Load:

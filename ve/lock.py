@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ve.errors import Locked
+from ve.errors import Locked, printable
 from ve.wholefile import read_small
 
 
@@ -114,5 +114,5 @@ def _command(pid: int) -> str:
     if len(words) > 1 and os.path.basename(words[0]).startswith("python") and not words[1].startswith("-"):
         del words[0]
     line = " ".join([os.path.basename(words[0]), *words[1:]])
-    shown = "".join(c if c.isprintable() else "?" for c in line)
+    shown = printable(line)
     return shown if len(shown) <= 60 else f"{shown[:59]}…"

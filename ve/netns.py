@@ -19,17 +19,20 @@ _SO_NETNS_COOKIE = 71  # <asm-generic/socket.h>
 
 def here() -> str:
     """What names that of the calling thread in this boot."""
-    return f"{os.readlink('/proc/thread-self/ns/net')} {_cookie()}"
+    return f"{_number()} {_cookie()}"
 
 
 def elsewhere(name: str) -> str:
-    """A path by which the namespace of this name can be entered; "" if it is ours, or gone for all that can be seen."""
-    if name == here():
+    """A path by which the namespace of this name can be entered; "" if it is ours, or gone for all that can be seen.
+
+    No two that are there have one number: so the first that can be entered answers for all, and if it is ours, we do.
+    """
+    number = name.partition(" ")[0]
+    if number == _number():
         return ""
-    for path in _known_as(name.partition(" ")[0]):
+    for path in _known_as(number):
         with contextlib.suppress(OSError), open(path, "rb") as namespace:
-            if inside(namespace.fileno(), here) == name:
-                return path
+            return path if inside(namespace.fileno(), here) == name else ""
     return ""
 
 
@@ -40,6 +43,10 @@ def _known_as(number: str) -> Iterator[str]:
             if os.readlink(f"/proc/{pid}/ns/net") == number:
                 yield f"/proc/{pid}/ns/net"
     yield from (line.point for line in mountinfo.lines(kind="nsfs") if line.root == number)
+
+
+def _number() -> str:
+    return os.readlink("/proc/thread-self/ns/net")
 
 
 def _cookie() -> int:

@@ -4,8 +4,9 @@ An address is a VE's by two things: a claim (ve/claims.py) for what was asked fo
 host route (ve/leases.py).  Who takes either looks for the other afterwards, and who has leased one of a pool looks
 whether there still is that pool; so of two who meet one always gives way, and it is never both who keep it.
 
-    <run>/network/leading/<TAG>-<VEID>    the network namespace that it was started in, its interface there, and the
-                                          addresses to which something may lead: what it has left is found by that
+    <run>/network/leading/<TAG>-<VEID>    the boot, the network namespace that it was started in, its interface there,
+                                          and the addresses to which something may lead: what it has left is found by
+                                          that
 """
 
 import contextlib
@@ -36,7 +37,7 @@ from ve import (
 )
 from ve.addresses import Address, Wish
 from ve.errors import InUse, InvalidValue, NotSupported
-from ve.facts import Facts
+from ve.facts import Facts, boot_id
 from ve.ports import NO_ADDRESS, port
 from ve.state import State
 
@@ -204,15 +205,17 @@ def note_led(state: State, veid: int, given: Given) -> None:
     path = _leading(state, veid)
     with wholefile.writing(path, "it is in the run directory: is that on a read-only file system?"):
         os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
-        lines = [netns.here(), given.interface, *map(str, given.held())]
+        lines = [boot_id(), netns.here(), given.interface, *map(str, given.held())]
         wholefile.write_whole(path, "\n".join(lines).encode(), durable=False)
 
 
 def _led(state: State, veid: int) -> tuple[str, str, list[Address]]:
-    """The namespace, its interface there, and the addresses; nothing if there is no such note, or another text."""
+    """The namespace, its interface there, and the addresses; nothing if there is no such note of this boot."""
     with contextlib.suppress(ValueError):
-        name, interface, *words = wholefile.read_small(_leading(state, veid)).decode(errors="replace").split("\n")
-        return name, interface, [*map(ip_address, words)]
+        boot, name, interface, *words = wholefile.read_small(_leading(state, veid)).decode(errors="replace").split("\n")
+        found = [*map(ip_address, words)]
+        if boot == boot_id():
+            return name, interface, found
     return "", "", []
 
 

@@ -75,6 +75,11 @@ def state(family: str) -> tuple[str, int]:
         return _comment(bytes(about.get(_NFTA_TABLE_USERDATA, b""))), len(rules)
 
 
+def is_whole(family: str, comment: str, rules: int) -> bool:
+    """Is our table of this family there, with this comment and so many rules?  In the calling thread's namespace."""
+    return state(family) == (comment, rules)
+
+
 def _comment(data: bytes) -> str:
     """Of what nft keeps with a table: type, length and value of each."""
     while len(data) >= 2:

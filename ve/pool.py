@@ -21,7 +21,7 @@ from ve.errors import Exists, InvalidValue, NotFound, nearest
 from ve.model import check_name
 from ve.state import DEFAULT_DIR, DEFAULT_RUN_DIR
 from ve.tomlfile import Broken, table
-from ve.wholefile import create_whole, read_small, sync, writing
+from ve.wholefile import create_whole, read_small, remove_all_asides, sync, writing
 
 VERSION = 1
 _KEYS = ("networks", "nat", "hosts")
@@ -166,9 +166,7 @@ def check(pool: Pool) -> None:
 def add(pool: Pool) -> None:
     """As check; then there is this pool."""
     with alone(make=True):
-        for name in os.listdir(directory()):
-            if name.startswith(".") and ".toml." in name:  # half written, and by a dead one, as we are alone
-                os.unlink(os.path.join(directory(), name))
+        remove_all_asides(directory())
         check(pool)
         create_whole(_path(pool.name), _dump(pool), 0o644)
 

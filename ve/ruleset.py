@@ -12,7 +12,7 @@ import re
 import zlib
 from dataclasses import dataclass
 
-from ve import linknames, nftables, venet
+from ve import linknames, venet
 
 VES = f"{linknames.PREFIX}*"
 GATEWAY4, GATEWAY6 = venet.GATEWAYS[4], venet.GATEWAYS[6]
@@ -163,6 +163,11 @@ class Table:
         return sum(1 for line in lines if line and not re.match(r"(set|map|chain|type) |\}", line))
 
     @property
+    def signs(self) -> tuple[str, str, int]:
+        """What nftables.is_whole asks the kernel for."""
+        return self.family, self.version, self.rules
+
+    @property
     def commands(self) -> str:
         """In place of whatever there was."""
         name = f"{self.family} ve"
@@ -171,8 +176,3 @@ class Table:
 
 
 INET, BRIDGE = Table("inet", _INET), Table("bridge", _BRIDGE)
-
-
-def is_lacking(table: Table) -> bool:
-    """Is it not there, or not whole, or another version's?  In the calling thread's namespace."""
-    return nftables.state(table.family) != (table.version, table.rules)

@@ -17,7 +17,7 @@ import struct
 import time
 from dataclasses import dataclass
 
-from ve import netlink, rtnetlink, ruleset, venet
+from ve import netlink, nftables, rtnetlink, ruleset, venet
 from ve.addresses import Address
 from ve.errand import in_a_thread, inside
 
@@ -52,7 +52,7 @@ def passed(pidfd: int, interface: str, mac: str, addresses: Sequence[Address]) -
     """
     try:
         way = _way(interface, mac)
-        if way is None and ruleset.is_lacking(ruleset.INET):
+        if way is None and not nftables.is_whole(*ruleset.INET.signs):
             return "its bridge is gone, and the table inet ve, which would keep its host from hearing it, is not whole"
         for version in sorted({each.version for each in addresses}):
             own = next(each for each in addresses if each.version == version)

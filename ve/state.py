@@ -16,7 +16,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 
 from ve import lock
 from ve.errors import Exists, InvalidValue, Locked, NotFound
-from ve.facts import Facts, boot_id, dump_facts, parse_facts
+from ve.facts import Facts, boot_id, check_facts, dump_facts, parse_facts
 from ve.model import check_name, check_veid, veid_named
 from ve.wholefile import create_whole, read_small, remove_asides, sync, write_whole, writing
 
@@ -273,6 +273,12 @@ class State:
         if facts is None or facts.boot_id != boot_id():
             return None
         return facts if facts.extra.get("tag") in (None, self.tag) else None
+
+    def check_facts(self, veid: int) -> None:
+        """BrokenConfig if there are some that cannot be read as such, as those of a newer ve."""
+        path = self.facts(veid)
+        if os.path.lexists(path):
+            check_facts(path, read_small(path))
 
     def keep_filters(self, name: str, filters: bytes) -> None:
         """Keep compiled filters of system calls for this boot, under a name that is made of their content's sources."""

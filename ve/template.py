@@ -23,6 +23,7 @@ from ve.distributions import BUILDERS
 from ve.errors import BrokenConfig, Error, InUse, InvalidValue, TemplateNotFound, require_root
 from ve.model import check_name
 from ve.staging import Progress, Staging, full_disk_named, shown
+from ve.tomlfile import Broken, table
 from ve.wholefile import read_regular, sync
 
 VERSION = 1  # of what is said of one
@@ -323,23 +324,17 @@ class Templates(Store):
 
 def _metadata(data: bytes, path: str) -> dict[str, Any]:
     """What the file of a version says; BrokenConfig names what is wrong there.  path is only for messages."""
-    import tomllib
-
-    cannot = f"cannot read {path}"
     try:
-        facts = tomllib.loads(data.decode())
-    except (ValueError, RecursionError) as error:
-        raise BrokenConfig(f"{cannot}: {error}") from error
-    version = facts.get("version")
-    if version != VERSION:
-        hint = "upgrade ve" if isinstance(version, int) and version > VERSION else ""
-        raise BrokenConfig(f"{cannot}: key version: must be {VERSION}", hint)
-    for key, kind in _METADATA.items():
-        if not isinstance(facts.get(key), kind):
-            raise BrokenConfig(f"{cannot}: its {key} is missing or of a wrong kind")
-    if not all(isinstance(text, str) for text in (*facts["command"], *facts["env"].values())):
-        raise BrokenConfig(f"{cannot}: what its command and env hold must be strings")
-    return {key: facts[key] for key in _METADATA} | {"command": tuple(facts["command"])}
+        found = table(data, VERSION)
+        for key, kind in _METADATA.items():
+            if not isinstance(found.get(key), kind):
+                raise Broken(f"key {key}: is missing or of a wrong kind", at=(key,))
+        for key, texts in (("command", found["command"]), ("env", found["env"].values())):
+            if not all(isinstance(text, str) for text in texts):
+                raise Broken(f"key {key}: must hold strings only", at=(key,))
+    except Broken as error:
+        raise error.of(path, data) from None
+    return {key: found[key] for key in _METADATA} | {"command": tuple(found["command"])}
 
 
 def _parse(ref: str) -> tuple[str, int | None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from ve.errors import BrokenConfig
+from ve.errors import UPGRADE, BrokenConfig, newer
 
 
 class Broken(Exception):
@@ -31,9 +31,8 @@ def table(data: bytes, newest: int) -> dict[str, Any]:
     version = found.pop("version")
     if type(version) is not int or version < 1:
         raise Broken(f"key version: must be {newest}", at=("version",))
-    if version > newest:
-        why = f"key version: {version} is newer than this ve, which knows {newest}"
-        raise Broken(why, "upgrade ve", ("version",))
+    if why := newer(version, newest):
+        raise Broken(why, UPGRADE, ("version",))
     return found
 
 

@@ -15,7 +15,7 @@ import os
 from typing import TYPE_CHECKING
 
 from ve import firewall, network
-from ve.errors import BrokenConfig
+from ve.errors import UPGRADE, BrokenConfig, newer
 from ve.firewall import Traffic
 from ve.pool import run_directory
 from ve.wholefile import read_small, remove_asides, sync, write_whole
@@ -80,11 +80,10 @@ def _noted(state: State, veid: int) -> tuple[Traffic, str]:
         return NOTHING, ""
     import json  # only a VE with a network pays for it
 
-    with contextlib.suppress(ValueError, TypeError, KeyError, OverflowError, RecursionError):
+    with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         table = json.loads(data)
-        if table["version"] > VERSION:
-            why = f"its version {table['version']} is not {VERSION}"
-            raise BrokenConfig(f"cannot read {_path(state, veid)}: {why}", "upgrade ve")
+        if why := newer(table.get("version", 1), VERSION):
+            raise BrokenConfig(f"cannot read {_path(state, veid)}: {why}", UPGRADE)
         return Traffic(*map(int, table["traffic"])), str(table["last"])
     return NOTHING, ""
 

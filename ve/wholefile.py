@@ -39,12 +39,23 @@ def remove_asides(path: str) -> None:
 
 def asides(directory: str) -> list[str]:
     """What killed writers of the files of this directory left in it."""
+    return [path for path, writer in _asides(directory) if not os.path.exists(f"/proc/{writer}")]
+
+
+def remove_all_asides(directory: str) -> None:
+    """Remove that, for who writes there alone: also where another process has the number of one that was killed."""
+    for path, _ in _asides(directory):
+        with suppress(FileNotFoundError):
+            os.unlink(path)
+
+
+def _asides(directory: str) -> list[tuple[str, str]]:
+    """What is half written, or was: its path and the number of its writer."""
     try:
-        found = {name: _ASIDE.fullmatch(name) for name in os.listdir(directory) if name.startswith(".")}
+        found = {name: _ASIDE.fullmatch(name) for name in sorted(os.listdir(directory)) if name.startswith(".")}
     except (FileNotFoundError, NotADirectoryError):
         return []
-    dead = [name for name, written in found.items() if written and not os.path.exists(f"/proc/{written[1]}")]
-    return [os.path.join(directory, name) for name in sorted(dead)]
+    return [(os.path.join(directory, name), written[1]) for name, written in found.items() if written]
 
 
 def _write_aside(path: str, data: bytes, mode: int, publish: Callable[[str, str], None], durable: bool) -> None:

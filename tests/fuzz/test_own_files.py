@@ -145,7 +145,7 @@ ROWS = {
     "leading": Row(
         lambda state: network._leading(state, VEID),
         lambda state, path: network._led(state, VEID),
-        (b"net:[4026531840] 1\nvenet101\n10.9.0.5\nfd00:9::5",),
+        (f"{facts.boot_id()}\nnet:[4026531840] 1\nvenet101\n10.9.0.5\nfd00:9::5".encode(),),
     ),
     "hosts of a pool": Row(
         lambda state: f"{state.path}/{NETWORK_RUN}/hosts/web/hosts",

@@ -99,7 +99,7 @@ GOOD = "version = 1\ntemplate = 'a:1'\n"
         (GOOD + "name = 'x'\nname = 'y'\n", "line 4: cannot overwrite a value", ""),
         ("template = 'a:1'\n", "key version: is missing", ""),
         ("\nversion = true\n", "line 2: key version: must be 1", ""),
-        ("version = 2\n", "line 1: key version: 2 is newer than this ve, which knows 1", "upgrade ve"),
+        ("version = 2\n", "line 1: its version 2 is newer than this ve, which knows 1", "upgrade ve"),
         ("version = 1\n", "key template: is missing", ""),
         (GOOD + "hostnam = 'x'", "line 3: key hostnam: there is no such key", "did you mean hostname?"),
         (GOOD + "veid = 101", "line 3: key veid: there is no such key", "there are template, name, "),

@@ -240,7 +240,7 @@ def test_a_ledger_of_a_newer_ve_stays_as_it_is(state: State, group: Path) -> Non
     path.write_text('{"version": 2, "new": 1}')
     (group / "pids.events").write_text("max 7\n")
     for verb in (lambda: ledgers.load(state, 101), lambda: ledgers.begin(state, 101, Cgroup(str(group)))):
-        with pytest.raises(BrokenConfig, match="its version 2 is not 1") as newer:
+        with pytest.raises(BrokenConfig, match="its version 2 is newer than this ve, which knows 1") as newer:
             verb()
         assert newer.value.hint == "upgrade ve"
     ledgers.note_end(state, 101, Cgroup(str(group)), {})

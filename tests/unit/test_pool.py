@@ -95,7 +95,7 @@ def test_what_is_refused(case: str, directory: Path) -> None:
 BROKEN = {
     "": "version",
     "version = 1\n": "networks",
-    'version = 2\nnetworks = ["10.9.0.0/24"]\n': "line 1: key version: 2 is newer than this ve, which knows 1",
+    'version = 2\nnetworks = ["10.9.0.0/24"]\n': "line 1: its version 2 is newer than this ve, which knows 1",
     'version = "1"\nnetworks = ["10.9.0.0/24"]\n': "line 1: key version: must be 1",
     'version = 1\nnetworks = ["10.8.0.0/24",\n"10.9.0.0"]\n': "line 3: key networks[1]: cannot use network '10.9.0.0'",
     "version = 1\nnetworks = 7\n": "line 2: key networks: must be an array of strings",

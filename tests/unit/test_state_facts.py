@@ -48,8 +48,16 @@ def test_facts_come_back_as_they_were(facts: Facts) -> None:
 def test_half_a_file_is_none(facts: Facts, data: st.DataObject) -> None:
     whole = dump_facts(facts)
     cut = data.draw(st.integers(0, len(whole) - 1))
-    found = parse_facts(whole[:cut])
-    assert found is None or set(found.extra) < set(facts.extra)  # what is optional stands at the end
+    assert parse_facts(whole[:cut]) is None
+
+
+@given(ANY)
+def test_those_of_a_ve_before_versions_are_read(facts: Facts) -> None:
+    _, *lines, total = dump_facts(facts).splitlines(keepends=True)
+    old = b"".join(lines)
+    assert parse_facts(old) == parse_facts(old + module._sum(old)) == facts
+    assert parse_facts(old + total) is None
+    assert parse_facts(old[:-1]) is None
 
 
 @given(st.binary())

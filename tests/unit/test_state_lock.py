@@ -149,7 +149,7 @@ def test_a_lock_has_a_veid(here: State) -> None:
         ([sys.executable, "/usr/bin/ve", "stop", "101"], "ve stop 101"),
         (["/bin/sh", "-c", "true"], "sh -c true"),
         ([sys.executable, "-m", "x"], f"{Path(sys.executable).name} -m x"),
-        (["ve", "a\x1b[2Jb\nc"], "ve a?[2Jb?c"),
+        (["ve", "a\x1b[2Jb\nc"], r"ve a\x1b[2Jb\nc"),
         (["ve", "x" * 100], "ve " + "x" * 56 + "…"),
     ],
 )

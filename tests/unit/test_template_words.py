@@ -65,23 +65,26 @@ def test_what_cannot_be_a_reference_is_refused_before_the_disk_is_asked(tmp_path
 
 
 @pytest.mark.parametrize(
-    ("old", "new"),
+    ("old", "new", "why"),
     [
-        ("", "not toml"),
-        ("created", "made"),
-        ('created = "2000-08-21T12:00:00Z"', "created = 7"),
-        ("command = []", "command = [7]"),
-        ('A = "b"', "A = 7"),
-        ("command = []", f"command = {'[' * 3000}"),
-        ("version = 1", ""),
+        ("", "not toml\n", "line 1: "),
+        ("created", "made", "key created: is missing or of a wrong kind"),
+        ('created = "2000-08-21T12:00:00Z"', "created = 7", "line 1: key created: is missing or of a wrong kind"),
+        ("command = []", "command = [7]", "key command: must hold strings only"),
+        ('A = "b"', "A = 7", "key env: must hold strings only"),
+        ("command = []", f"command = {'[' * 3000}", ""),
+        ("version = 1", "", "key version: is missing"),
+        ("version = 1", "version = true", "line 6: key version: must be 1"),
+        ("version = 1", "version = 2", "line 6: its version 2 is newer than this ve, which knows 1"),
     ],
 )
-def test_broken_metadata_names_the_file(tmp_path: Path, old: str, new: str) -> None:
+def test_broken_metadata_names_the_file_and_what_is_wrong(tmp_path: Path, old: str, new: str, why: str) -> None:
     put(tmp_path, "web", 1)
     path = tmp_path / "template" / "web" / "1.toml"
     path.write_text(path.read_text().replace(old, new, 1))
-    with pytest.raises(errors.BrokenConfig, match=str(path)):
+    with pytest.raises(errors.BrokenConfig) as broken:
         store(tmp_path).get("web")
+    assert str(broken.value).startswith(f"cannot read {path}: ") and why in str(broken.value)
 
 
 def test_a_vanished_tree_is_said_and_can_be_removed(tmp_path: Path) -> None:

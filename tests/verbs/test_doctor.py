@@ -184,6 +184,21 @@ def test_a_file_that_is_half_written(host_dir: Path, make: Make) -> None:
 
 
 @pytest.mark.any_kernel
+def test_a_pool_that_is_half_written(host_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who adds another is alone there, and so removes what looks like a living one's."""
+    monkeypatch.setenv("VE_NETWORK_DIR", str(tmp_path))
+    gone, there = (tmp_path / f".web.toml.{number}" for number in (2**22 + 1, os.getpid()))
+    for path in (gone, there):
+        path.write_text("half")
+    [found] = troubles(host_dir)
+    assert found["text"] == f"{gone} was half written by who was killed"
+    mend(host_dir)
+    assert there.exists() and not gone.exists()
+    commandline.output(host_dir, "network", "add", "mars", "--cidr", "10.9.0.0/24")
+    assert not there.exists() and (tmp_path / "mars.toml").exists()
+
+
+@pytest.mark.any_kernel
 def test_of_one_that_is_worked_on_nothing_is_said(host_dir: Path, make: Make) -> None:
     env = make()
     env.start()
@@ -278,6 +293,21 @@ def test_host_ids_of_one_that_was_removed_by_hand(host_dir: Path, make: Make) ->
     assert theirs.is_symlink() and not (mine.is_symlink() or no_ve.is_symlink())
     theirs.unlink()
     assert os.readlink(record) == lease.name and lease.is_symlink()
+
+
+@pytest.mark.any_kernel
+def test_host_ids_that_are_not_its_beside_other_troubles_of_it(host_dir: Path, make: Make) -> None:
+    env = make()
+    env.start()
+    kill(host_dir, env)
+    [lease] = witness.leases(host_dir, env.veid)
+    stray = lease.parent / "30001"
+    stray.symlink_to(f"{host_dir}/conf/{env.veid}.toml")
+    one, other = (str(each["text"]) for each in troubles(host_dir))
+    assert one.startswith("it does not run, and left of it is:")
+    assert other == f"claimed for it, and not its: host ids, by {stray}"
+    mend(host_dir)
+    assert lease.is_symlink() and not stray.is_symlink()
 
 
 @pytest.mark.any_kernel

@@ -1,9 +1,10 @@
 """A VE has its interface and ports in the network namespace that it was started in: from another one they stay."""
 
 import contextlib
+import os
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ import ve
 from tests.hostnet import HostNet, entering, namespace
 from tests.verbs import commandline
 from tests.verbs.test_addresses import kill
+from ve import netns
+from ve.errand import inside
 
 pytestmark = pytest.mark.any_kernel
 
@@ -115,6 +118,50 @@ def test_one_that_a_mount_keeps_is_there(
         done = commandline.run(host_dir, "stop", veid)
         assert done.returncode == 5 and f"nsenter --net={path} " in done.stderr
         commandline.output(host_dir, "stop", "--fast", veid, before=before)
+
+
+def test_the_first_that_has_its_number_answers_for_all(hostnet: HostNet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of those that are there no two have one: whoever has it now with another cookie shows that it is gone."""
+    entered = list[int | str]()
+
+    def enter(fd: int, work: Callable[[], str]) -> str:
+        entered.append(fd)
+        return inside(fd, work)
+
+    monkeypatch.setattr(netns, "inside", enter)
+    with subprocess.Popen([*hostnet.words, "cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as another:
+        assert another.stdin and another.stdout
+        another.stdin.write(b"there\n")
+        another.stdin.flush()
+        assert another.stdout.readline() == b"there\n"
+        number = os.readlink(f"/proc/{another.pid}/ns/net")
+        assert number == os.readlink(f"/proc/{hostnet.host}/ns/net")
+        assert netns.elsewhere(f"{number} 1") == "" and len(entered) == 1
+        assert netns.elsewhere(hostnet.call(netns.here)) in [
+            f"/proc/{pid}/ns/net" for pid in (hostnet.host, another.pid)
+        ]
+    entered.clear()
+    monkeypatch.setattr(netns, "_known_as", entered.append)
+    for cookie in ("1", netns.here().partition(" ")[2]):
+        assert netns.elsewhere(f"{os.readlink('/proc/self/ns/net')} {cookie}") == ""
+    assert entered == []
+
+
+def test_what_another_boot_noted_is_of_no_namespace_of_this_one(
+    hostnet: HostNet, host: "ve.Host", host_dir: Path, veid: int, tmp_path: Path
+) -> None:
+    """VE_NETWORK_DIR may outlive a boot, in which numbers and cookies begin anew."""
+    env = host.create(veid, template="busybox", **OPTIONS["routed"])
+    hostnet.output(host_dir, "start", veid)
+    kill(env.pid or 0)
+    refused(host_dir, "start", veid)
+    [note] = (tmp_path / "network/run/leading").iterdir()
+    boot, *others = note.read_text().split("\n")
+    assert boot == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    note.write_text("\n".join(["00000000-0000-4000-8000-000000000000", *others]))
+    with namespace() as pid:  # another host's, which has nothing of it
+        commandline.output(host_dir, "destroy", veid, before=entering(pid))
+    assert not note.exists()
 
 
 @contextlib.contextmanager

@@ -188,7 +188,7 @@ def test_a_ledger_of_a_newer_ve_is_not_touched(host_dir: Path, make: Make) -> No
     written.write_text('{"version": 2, "more": 1}')
     done = commandline.run(host_dir, "ubc", env.veid)
     assert done.returncode == 14
-    assert f"cannot read {written}: its version 2 is not 1" in done.stderr
+    assert f"cannot read {written}: its version 2 is newer than this ve, which knows 1" in done.stderr
     env.stop(fast=True)
     assert written.read_text() == '{"version": 2, "more": 1}'
 
