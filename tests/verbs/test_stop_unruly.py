@@ -170,13 +170,14 @@ def test_who_hangs_in_the_kernel_is_named(
     witness.shell(env, "cat /mnt/hello >/dev/null 2>&1 &")
     assert server.stdout and server.stdout.readline() == "asked\n"
     [pid] = [pid for pid in commandline.processes(host_dir, env.veid).values() if witness.status(pid)["Name"] == "cat"]
-    done = commandline.run(host_dir, "stop", "--fast", env.veid)
-    assert done.returncode == 33
-    named = re.match(rf"ve: cannot stop {env.veid}: (\d+) processes outlive SIGKILL: (.*)\n", done.stderr)
-    assert named and str(pid) in named[2].split()
-    server.kill()
-    server.wait()
-    witness.wait_empty(host_dir, env.veid)
+    with commandline.watched(witness.init(host_dir, env.veid)) as init:
+        done = commandline.run(host_dir, "stop", "--fast", env.veid)
+        assert done.returncode == 33
+        named = re.match(rf"ve: cannot stop {env.veid}: (\d+) processes outlive SIGKILL: (.*)\n", done.stderr)
+        assert named and str(pid) in named[2].split()
+        server.kill()
+        server.wait()
+        assert commandline.has_ended(init)  # the last of them, and later than its cgroup is empty
     env.start()
     env.stop(fast=True)
     assert not commandline.cgroup(host_dir, env.veid).exists()
