@@ -5,8 +5,7 @@ host route (ve/leases.py).  Who takes either looks for the other afterwards, and
 whether there still is that pool; so of two who meet one always gives way, and it is never both who keep it.
 
     <run>/network/leading/<TAG>-<VEID>    the boot, the network namespace that it was started in, its interface there,
-                                          and the addresses to which something may lead: what it has left is found by
-                                          that
+                                          and addresses that something may lead to: its leftovers are found by that
 """
 
 import contextlib

@@ -17,14 +17,15 @@ from math import gcd
 
 from ve import lock
 from ve.addresses import Address, Network, Wish, network
-from ve.errors import Exists, InvalidValue, NotFound, nearest
+from ve.errors import SPENT, BrokenConfig, Exists, InvalidValue, NotFound, nearest
 from ve.model import check_name
 from ve.state import DEFAULT_DIR, DEFAULT_RUN_DIR
 from ve.tomlfile import Broken, table
-from ve.wholefile import create_whole, read_small, remove_all_asides, sync, writing
+from ve.wholefile import create_whole, read_regular, remove_all_asides, sync, writing
 
 VERSION = 1
 _KEYS = ("networks", "nat", "hosts")
+_SIZE_MAX = 1 << 20  # bytes
 _ELSEWHERE: ContextVar[str] = ContextVar("the directory of networks", default="")
 PATIENCE = 10.0  # seconds to wait for who has the claims locked, and may be waiting for a disk
 _HINT = "run as root, or set VE_NETWORK_DIR to another directory, the same one for every state dir of this host"
@@ -114,9 +115,16 @@ def pools() -> list[Pool]:
 def names() -> list[str]:
     """Those of all files that are to be pools."""
     with contextlib.suppress(FileNotFoundError):
-        found = [name for name in os.listdir(directory()) if name.endswith(".toml") and name[0] != "."]
-        return sorted(name.removesuffix(".toml") for name in found)
+        found = [name.removesuffix(".toml") for name in os.listdir(directory()) if name.endswith(".toml")]
+        return sorted(filter(_can_be, found))
     return []
+
+
+def _can_be(name: str) -> bool:
+    """Can there be a pool of this name?  Other files are somebody else's."""
+    with contextlib.suppress(InvalidValue):
+        return bool(_path(name))
+    return False
 
 
 def get(name: str) -> Pool:
@@ -135,8 +143,15 @@ def get(name: str) -> Pool:
 def _find(name: str) -> Pool | None:
     """None if there is none of this name, or none any more."""
     path = _path(name)
-    data = read_small(path)
-    return _parse(name, path, data) if data or os.path.exists(path) else None
+    try:
+        data = read_regular(path, _SIZE_MAX)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        if error.errno in SPENT:
+            raise
+        raise BrokenConfig(f"cannot read {path}: {error.strerror}") from error
+    return _parse(name, path, data)
 
 
 def families(wish: Wish, cannot: str) -> tuple[int, ...]:

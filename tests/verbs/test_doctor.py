@@ -374,13 +374,16 @@ def test_files_of_pools_that_cannot_be_read(host_dir: Path, tmp_path: Path, monk
     (tmp_path / "mars.toml").write_text('version = 1\nnetworks = ["10.9.0.0/24"]\nnatt = true\n')
     (tmp_path / "venus.toml").write_text("version = 1\nnetworks = [\n")
     (tmp_path / "well.toml").write_text('version = 1\nnetworks = ["10.8.0.0/24"]\n')
-    before = {path: path.read_bytes() for path in tmp_path.glob("*.toml")}
+    (tmp_path / "a b.toml").write_text("somebody else's\n")
+    os.mkfifo(tmp_path / "world.toml")
+    before = {path: path.read_bytes() for path in tmp_path.glob("*.toml") if path.is_file()}
     mars = f"cannot read {tmp_path}/mars.toml: line 3: key natt: there is no such key"
     for options in ((), ("--fix",)):
-        one, other = troubles(host_dir, *options)
+        one, other, fifo = troubles(host_dir, *options)
         assert one == {"veid": None, "text": mars, "cure": "did you mean nat?", "mended": False}
         assert str(other["text"]).startswith(f"cannot read {tmp_path}/venus.toml: line 2: ")
         assert other["cure"] == "mend that file, or remove it, and ve network add venus again"
-    assert {path: path.read_bytes() for path in tmp_path.glob("*.toml")} == before
+        assert fifo["text"] == f"cannot read {tmp_path}/world.toml: it is not a regular file"
+    assert {path: path.read_bytes() for path in tmp_path.glob("*.toml") if path.is_file()} == before
     refused = commandline.run(host_dir, "network", "show", "mars")
     assert (refused.returncode, refused.stderr) == (14, f"ve: {mars}\nhint: did you mean nat?\n")
