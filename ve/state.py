@@ -43,8 +43,10 @@ class State:
         """The name of this state dir's cgroup, that no other state dir of this host has; makes the state dir."""
         if self.is_default:
             return "ve"
-        self.make_dir(self.path)
-        at = os.stat(self.path)
+        try:
+            at = os.stat(f"{self.path}/.")  # who looks at all VEs asks for each
+        except OSError:
+            at = os.stat(self.make_dir(self.path))
         return f"ve-{at.st_dev:x}-{at.st_ino:x}"
 
     def require(self) -> None:
