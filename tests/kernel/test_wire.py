@@ -130,8 +130,8 @@ def test_an_announcement_replaces_what_neighbours_knew(hostnet: HostNet, address
     hostnet.outside(*line.split())
     hostnet.call(wire.announce, "eth0", ip_address(address))
     [mac] = [each["address"] for each in json.loads(hostnet.run("ip", "-j", "link", "show", "eth0").stdout)]
-    [known] = json.loads(hostnet.outside("ip", "-j", "neigh", "show", address).stdout)
-    assert known["lladdr"] == mac
+    knows = (json.loads(hostnet.outside("ip", "-j", "neigh", "show", address).stdout) for _ in range(500))
+    assert any(known["lladdr"] == mac for [known] in knows)  # a busy machine hands the packet on when it comes to it
 
 
 @pytest.mark.parametrize("address", THERE)
