@@ -108,6 +108,9 @@ def _use(hostnet: HostNet, host: ve.Host) -> None:
 
 def _finish(hostnet: HostNet, host: ve.Host, host_dir: Path, verb: Verb, before: dict[str, str]) -> None:
     """The next commands work; then the host's network is as before, and nothing of the VE is left."""
+    if not verb.created:  # what was half made or half removed, the same again makes or removes
+        with contextlib.suppress(errors.Exists, errors.NotFound):
+            hostnet.call(verb.act, host)
     if verb.changes:  # what was half changed the next change finishes
         hostnet.call(host.get(VEID).set, save=True, **SETTINGS)
     if not verb.remains:

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ import ve
 from tests import conftest
 from tests.verbs import commandline, witness
 from tests.verbs.conftest import Make
+from ve.facts import dump_facts, parse_facts
 
 pytestmark = pytest.mark.any_kernel  # what is ours in it is the same on every kernel
 
@@ -137,11 +139,11 @@ def test_the_pid_of_a_dead_init_is_another_s(host_dir: Path, make: Make) -> None
     env = make()
     env.start()
     killed(host_dir, env)
-    with subprocess.Popen(["sleep", "100000"]) as bystander, commandline.watched(bystander.pid) as pidfd:
-        facts = host_dir / f"run/{env.veid}"
-        lines = facts.read_text().splitlines()
-        assert lines[0].startswith("pid=")
-        facts.write_text("\n".join([f"pid={bystander.pid}", *lines[1:]]) + "\n")
+    with subprocess.Popen(["sleep", "1000"]) as bystander, commandline.watched(bystander.pid) as pidfd:
+        path = host_dir / f"run/{env.veid}"
+        facts = parse_facts(path.read_bytes())
+        assert facts
+        path.write_bytes(dump_facts(replace(facts, pid=bystander.pid)))
         assert env.pid is None and env.status == "stopped"
         for verb in ("stop", "exec"):
             words = ["exec", env.veid, "true"] if verb == "exec" else [verb, "--fast", env.veid]
