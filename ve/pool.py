@@ -190,6 +190,7 @@ def remove(name: str) -> Pool:
     """It, as it was; NotFound.  The caller has seen that nobody uses it."""
     with alone():
         pool = get(name)
+        remove_all_asides(directory())
         os.unlink(_path(name))
         sync(directory())
     return pool
