@@ -141,9 +141,9 @@ class Instance:
     @contextlib.contextmanager
     def running(self, verb: str) -> Iterator[tuple[Facts, int]]:
         """The same of a VE that must run: NotRunning."""
-        self.refuse_unknown()
         with self.init() as init:
             if init is None:
+                self.refuse_unknown()
                 hint = "ve list shows which run" if verb == "stop" else f"ve start {self.veid}"
                 raise NotRunning(f"cannot {verb} {self.veid}: it is not running", hint)
             yield init
