@@ -144,14 +144,14 @@ def _kept(claimant: claims.Claimant, asked: Iterable[Wish]) -> list[Address]:
     """
     claimed = claimant.claims()
     sticky = [wish for wish in asked if wish.sticky] if claimed else []
-    wanted = [address for address in claimed if _is_one_of(address, sticky)]
-    return [address for address in wanted if leasing.is_free(claimant, address)]
+    pools = pool.pools() if sticky else []
+    return [each for each in claimed if _is_one_of(each, sticky, pools) and leasing.is_free(claimant, each)]
 
 
-def _is_one_of(address: Address, wishes: Iterable[Wish]) -> bool:
-    """Is it of a pool that is wished for, and of a family of that?"""
+def _is_one_of(address: Address, wishes: Iterable[Wish], pools: Iterable[pool.Pool]) -> bool:
+    """Is it of one of these pools that is wished for, and of a family of that?"""
     wanted = {wish.pool for wish in wishes if wish.family in (0, address.version)}
-    return bool(wanted) and any(each.name in wanted and address in each for each in pool.pools())
+    return any(each.name in wanted and address in each for each in pools)
 
 
 # --- a start ------------------------------------------------------------------------------------------------------
