@@ -9,7 +9,7 @@ making; any other is nobody's.  What only a running VE has is no claim but a lea
 
 import contextlib
 import os
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import ip_address
 
@@ -113,26 +113,14 @@ def refuse_claimed(claimant: Claimant, address: Address) -> None:
 
 def claimed() -> list[tuple[Address, Claimant]]:
     """All claims, with whose they are."""
-    found = []
-    with contextlib.suppress(FileNotFoundError):
-        for name in os.listdir(os.path.join(directory(), "address")):
-            with contextlib.suppress(ValueError):  # one in the making
-                address = ip_address(name)
-                found += [(address, claimant)] if (claimant := holder(address)) else []
+    found = [(address, claimant) for address, claimant in _links() if claimant.confirms(address)]
     return sorted(found, key=lambda each: _order(each[0]))
 
 
 def stray(state: State) -> list[tuple[int, str]]:
     """Claims for a VE of this state dir that are not its: its VEID, and the claim's path."""
-    found = []
-    with contextlib.suppress(FileNotFoundError):
-        for name in sorted(os.listdir(os.path.join(directory(), "address"))):
-            with contextlib.suppress(ValueError):  # one in the making
-                address = ip_address(name)
-                claimant = _claimant(_text(_link(address)))
-                if claimant and claimant.state.path == state.path and not claimant.confirms(address):
-                    found.append((claimant.veid, _link(address)))
-    return found
+    ours = [(address, claimant) for address, claimant in _links() if claimant.state.path == state.path]
+    return [(claimant.veid, _link(address)) for address, claimant in ours if not claimant.confirms(address)]
 
 
 def remove_stray(state: State, path: str) -> None:
@@ -140,6 +128,16 @@ def remove_stray(state: State, path: str) -> None:
     with alone():
         if path in (link for _, link in stray(state)):
             os.unlink(path)
+
+
+def _links() -> Iterator[tuple[Address, Claimant]]:
+    """Each address that is claimed, and the VE that its link names, be the claim its own or not."""
+    with contextlib.suppress(FileNotFoundError):
+        for name in sorted(os.listdir(os.path.join(directory(), "address"))):
+            with contextlib.suppress(ValueError):  # one in the making
+                address = ip_address(name)
+                if claimant := _claimant(_text(_link(address))):
+                    yield address, claimant
 
 
 def _order(address: Address) -> tuple[int, int]:

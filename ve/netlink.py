@@ -132,9 +132,7 @@ def transact(channel: socket.socket, *messages: bytes) -> None:
 def attributes(body: memoryview, at: int = 0) -> Iterator[tuple[int, memoryview]]:
     """Type and value of each attribute from there on; OSError if they are none."""
     while at < len(body):
-        size, kind = _NLATTR.unpack_from(body, at) if at + _NLATTR.size <= len(body) else (0, 0)
-        if not _NLATTR.size <= size <= len(body) - at:
-            raise _broken()
+        size, kind = _attribute_at(body, at)
         yield kind & _NLA_TYPE_MASK, body[at + _NLATTR.size : at + size]
         at += _aligned(size)
 
@@ -142,9 +140,7 @@ def attributes(body: memoryview, at: int = 0) -> Iterator[tuple[int, memoryview]
 def find(body: memoryview, kind: int, at: int) -> int:
     """Where the value of the first attribute of this kind begins, of those from there on; 0 if there is none."""
     while at < len(body):
-        size, each = _NLATTR.unpack_from(body, at) if at + _NLATTR.size <= len(body) else (0, 0)
-        if not _NLATTR.size <= size <= len(body) - at:
-            raise _broken()
+        size, each = _attribute_at(body, at)
         if each & _NLA_TYPE_MASK == kind:
             return at + _NLATTR.size
         at += _aligned(size)
@@ -163,6 +159,14 @@ def attribute(kind: int, value: bytes) -> bytes:
 
 def nested(kind: int, *parts: bytes) -> bytes:
     return attribute(NESTED | kind, b"".join(parts))
+
+
+def _attribute_at(body: memoryview, at: int) -> tuple[int, int]:
+    """Size and type of the attribute there; OSError if there is none."""
+    size, kind = _NLATTR.unpack_from(body, at) if at + _NLATTR.size <= len(body) else (0, 0)
+    if not _NLATTR.size <= size <= len(body) - at:
+        raise _broken()
+    return size, kind
 
 
 def _broken() -> OSError:

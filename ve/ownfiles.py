@@ -52,8 +52,7 @@ def write(wanted: Names) -> None:
         if wanted["link"]:
             _link(etc, "hosts", wanted["link"])
         else:
-            before = _read(etc, "hosts")
-            _write(etc, "hosts", merged(before or b"", wanted["hosts"].encode()), before)
+            _merge(etc, wanted["hosts"].encode())
     finally:
         os.close(etc)
     if wanted["unmanaged"]:
@@ -68,10 +67,14 @@ def rewrite(wanted: Mapping[str, str]) -> None:
         if "resolv_conf" in wanted:
             _write(etc, "resolv.conf", wanted["resolv_conf"].encode())
         if "hosts" in wanted and not _is_link(etc, "hosts", wanted["link"]):
-            before = _read(etc, "hosts")
-            _write(etc, "hosts", merged(before or b"", wanted["hosts"].encode()), before)
+            _merge(etc, wanted["hosts"].encode())
     finally:
         os.close(etc)
+
+
+def _merge(etc: int, own: bytes) -> None:
+    before = _read(etc, "hosts")
+    _write(etc, "hosts", merged(before or b"", own), before)
 
 
 def merged(before: bytes, own: bytes) -> bytes:
