@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 codecs.lookup("utf-8")  # while it can be found; where the locale is another, nobody has loaded it yet
 SIGNALS = tuple(set(range(1, 65)) - {_signal.SIGKILL, _signal.SIGSTOP})  # what a process may do something about
 
+WAITING = b"ve-waits"  # what an init is called that waits for the end of its launch, until its exec
 ENDED = "user.ve.ended"  # of the cgroup of a command that has ended by itself
 
 

@@ -93,6 +93,7 @@ def descriptors(launch: Launch) -> None:
 
 def ready(launch: Launch) -> None:
     """tell launch, and wait for its word"""
+    privileges.be_called(farside.WAITING)
     tell(launch.line, "READY", fds=(launch.console,) if launch.console >= 0 else ())
     if launch.console >= 0:
         os.close(launch.console)

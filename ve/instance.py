@@ -9,6 +9,7 @@ from ve import (
     cgroups,
     claims,
     config,
+    farside,
     files,
     firewall,
     ids,
@@ -28,11 +29,13 @@ from ve import (
 )
 from ve.amounts import UNLIMITED
 from ve.errors import BrokenConfig, Error, Locked, NotFound, NotMounted, NotRunning, NotSupported, Running
-from ve.facts import Facts, home, init_pidfd, process_start_time
+from ve.facts import Facts, ended, home, init_pidfd, process_start_time
 from ve.model import Config, Status
 from ve.state import State
 from ve.template import Shelf, Template
-from ve.wholefile import sync
+from ve.wholefile import read_small, sync
+
+_DYING = 5.0  # seconds for the kernel to end what has nothing left to live for, which takes long only where it hangs
 
 
 class Instance:
@@ -149,8 +152,9 @@ class Instance:
             yield init
 
     def refuse_running(self, verb: str) -> None:
+        """Under its lock: so an init that still waits for its launch waits for one that was killed, and ends."""
         with self.init() as init:
-            if init:
+            if init and not (_waits(init[0].pid) and ended(init[1], _DYING)):
                 cure = "restart" if verb == "start" else "stop"
                 raise Running(f"cannot {verb} {self.veid}: it is running", hint=f"ve {cure} {self.veid}")
 
@@ -239,11 +243,17 @@ class Instance:
             yield files.Place(self.veid, rootfd=root)
 
     def is_left(self) -> bool:
-        """Is it ephemeral, its init and its maker both gone?  One without facts never ran in this boot."""
-        if not self.ephemeral or self.pid is not None:
+        """Is it ephemeral and its maker gone, and with that its init?  One without facts never ran in this boot.
+
+        An init whose maker has just gone is about to go, too, and waited for.
+        """
+        if not self.ephemeral:
             return False
-        facts = self.state.read_facts(self.veid)
-        return facts is None or process_start_time(facts.maker_pid) != facts.maker_start
+        with self.init() as init:
+            facts = init[0] if init else self.state.read_facts(self.veid)
+            if facts and process_start_time(facts.maker_pid) == facts.maker_start:
+                return False
+            return init is None or ended(init[1], _DYING)
 
     def disk(self) -> quota.Held | None:
         """What is counted of its private area, and what it may have; None where nobody counts, as in memory."""
@@ -322,3 +332,8 @@ class Instance:
         self.state.remove_conf(self.veid)
         for name in names:
             self.state.release_name(name, self.veid)
+
+
+def _waits(pid: int) -> bool:
+    """Is it an init that waits for the end of its launch?"""
+    return read_small(f"/proc/{pid}/comm").rstrip() == farside.WAITING

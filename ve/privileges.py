@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import prctl
 
 from ve import farside
@@ -11,6 +13,11 @@ def become(host_id: int) -> None:
     """Take host_id as user and group, and no others, but keep every capability (capabilities(7), "securebits")."""
     prctl.securebits.no_setuid_fixup = True
     farside.become(host_id, host_id)
+
+
+def be_called(name: bytes) -> None:
+    """Until the next exec; for all to see, also in the VE."""
+    prctl.set_name(os.fsdecode(name))
 
 
 def become_root() -> None:
