@@ -99,7 +99,7 @@ def _use(hostnet: HostNet, host: ve.Host) -> None:
     with contextlib.suppress(errors.Running):
         hostnet.call(env.start)
     for address in env.addresses:
-        hostnet.run("ping", "-c1", "-W10", address)
+        hostnet.run("ping", "-c1", "-w10", address)
     rules = hostnet.run("nft", "list", "map", "inet", "ve", "published4").stdout
     assert all(f" {address} . 80" not in rules or address in env.addresses for address in STATIC)
     hostnet.call(env.stop, fast=True)
