@@ -303,7 +303,7 @@ class Environment(Instance):
             outside, inside = (f"{self.cgroup.path}/{name}" for name in ("exec", "init"))
             for cgroup in (outside, inside):
                 process.sweep(cgroup)
-            filters = outfit.filters(self.state, facts.extra["filter"])
+            filters = outfit.filters(self.state, facts.extra.get("filter", ""))
             cgroup = inside if login else outside
             given = describe.rlimits(facts), describe.memory(facts)
             yield process.Target(pidfd, facts.pid, cgroup, self._variables(facts), self.veid, filters, *given)
