@@ -196,7 +196,7 @@ class Hand:
         answer = self.hear()
         return answer[1:] if answer[0] == kind else self.fail(*answer[1:])
 
-    def fail(self, number: int, why: str, where: str) -> NoReturn:
+    def fail(self, number: int, why: str, where: str, hint: str = "") -> NoReturn:
         message = ": ".join(filter(None, (self.what, "" if self.what.endswith(where) else where, why)))
         if number in errors.FULL:
             raise errors.DiskFull(message, hint="what was there before still is")
@@ -206,7 +206,7 @@ class Hand:
             raise errors.FileError(message, cgroups.WAITING, number=number)
         if number == accounts.NO_SUCH_USER:
             raise errors.InvalidValue(message, hint="its users are those in its /etc/passwd")
-        raise (errors.NoSuchFile if number == errno.ENOENT else errors.FileError)(message, number=number)
+        raise (errors.NoSuchFile if number == errno.ENOENT else errors.FileError)(message, hint, number)
 
 
 def _copy(source: Place, from_path: str, target: Place, to_path: str, archive: bool) -> None:

@@ -16,7 +16,7 @@ same, and from then on nothing can be imported, since the VE's files would be wh
     GO                  --------------------------------->  puts it in place
                         <---------------------------------  DONE
 
-What only edits (password, ssh_key, names) says DONE.  Any answer may be ERROR errno why where instead.  What is
+What only edits (password, ssh_key, names) says DONE.  Any answer may be ERROR errno why where [hint] instead.  What is
 received is made aside, in a directory beside its place, and renamed: nothing is there by half, and what was there
 before stays until then.  If files has gone, the directory goes too; if we were killed, the next copy to there sees that
 nobody locks it and removes it.  What does not answer is an ERROR too: see ve/stall.py.
@@ -70,6 +70,9 @@ def main(request_fd: int, near: int) -> NoReturn:
         os._exit(1)
     except OSError as error:
         answer = ("ERROR", error.errno or 0, error.strerror or str(error), error.filename or "")
+    except Error as error:
+        number = error.__cause__.errno if isinstance(error.__cause__, OSError) else None
+        answer = ("ERROR", number or errno.EINVAL, str(error), "", error.hint)
     except BaseException as error:  # files must hear of it
         answer = ("ERROR", 0, f"unexpected {type(error).__name__}: {error}", "")
     farside.send(channel, *answer)
@@ -273,11 +276,7 @@ def ssh_key(request: Request, root: Root, channel: _socket.socket) -> None:
 
 def names(request: Request, root: Root, channel: _socket.socket) -> None:
     _watch.at("/etc")
-    try:
-        ownfiles.rewrite(request["wanted"])
-    except Error as error:
-        number = error.__cause__.errno if isinstance(error.__cause__, OSError) else None
-        raise OSError(number or errno.EINVAL, str(error)) from error
+    ownfiles.rewrite(request["wanted"])
 
 
 _ACTIONS = {action.__name__: action for action in (send, receive, password, ssh_key, names)}
