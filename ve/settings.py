@@ -266,6 +266,11 @@ def _take(
         now["hostname"] = outfit.hostname(replace(before, hostname=asked["hostname"]))
         describe.set_hostname(instance.veid, facts.pid, now["hostname"])
         undo.callback(describe.set_hostname, instance.veid, facts.pid, begun["hostname"])
+        if begun["network"] in ("", "routed") and names.shared_by(begun["addresses"]):
+            network.refuse_elsewhere(instance.state, instance.veid)
+            wishes, held = begun["addresses"], _told(facts, begun).addresses
+            undo.callback(names.tell_others, wishes, held, [begun["hostname"], before.name])
+            names.tell_others(wishes, held, [now["hostname"], before.name])
     if "limits" in asked:
         live = {name: text for name, text in asked["limits"].items() if limits.canonical(name) not in _AT_START}
         now["limits"] = limits.merged(begun["limits"], live)

@@ -442,6 +442,20 @@ def test_no_name_leads_to_who_has_the_address_now(start: Start, hostnet: HostNet
     assert told() == ["10.8.0.5\tred"]
 
 
+def test_a_new_hostname_is_known_to_the_others_at_once(
+    start: Start, hostnet: HostNet, host_dir: Path, shared: str
+) -> None:
+    red, green = start(addresses=["10.8.0.5"], name="mars"), start(addresses=["auto:web"], hostname="green")
+    hostnet.output(host_dir, "set", red.veid, "--hostname", "scarlet")
+    assert "(10.8.0.5)" in witness.shell(green, "ping -4 -c1 -W5 scarlet")
+    assert "(10.8.0.5)" in witness.shell(red, "ping -4 -c1 -W5 scarlet")  # it reads the same file
+    assert "bad address" in witness.says_no(green, "ping -c1 red")
+    witness.shell(green, "ping -c1 -W5 mars")
+    with hostnet.call(socket.create_server, ("", 8080)), pytest.raises(errors.InUse):
+        hostnet.call(red.set, hostname="crimson", publish=["8080:80"])
+    assert told()[0] == "10.8.0.5\tscarlet mars"
+
+
 def test_a_refused_change_leaves_the_names_as_they_were(start: Start, hostnet: HostNet, shared: str) -> None:
     red = start(addresses=["10.8.0.5"])
     with hostnet.call(socket.create_server, ("", 8080)), pytest.raises(errors.InUse):
