@@ -8,7 +8,6 @@ import os
 import re
 import stat
 from dataclasses import dataclass, field
-from typing import Any
 
 from ve import rootfs
 from ve.errors import BadArchive
@@ -26,6 +25,7 @@ _ORDERLY_END = "bsdtar: Error exit delayed from previous errors."
 _MANY = re.compile(r"more than one image|expected 1 item")  # skopeo's words, of a layout and of a docker-save archive
 _BLOCK = 512
 _TAG = "ve"  # of the one image in our copy of a layout
+_ASKED = 'command {{len .Config.Entrypoint}} {{len .Config.Cmd}} env {{printf "%+q" .Config.Env}}'  # Go's text/template
 
 
 @dataclass(frozen=True)
@@ -188,11 +188,14 @@ def _unpack_image(staging: Staging, image: str) -> Start:
 
 def _start(staging: Staging) -> Start:
     """What umoci made of the image's configuration (users resolved in its passwd), less the defaults it added."""
-    process = _document(staging, "bundle/config.json")["process"]
-    asked = _image_config(staging)
-    command = tuple(process["args"]) if asked.get("Entrypoint") or asked.get("Cmd") else ()
+    import json
+
+    with open(f"{staging.path}/bundle/config.json", encoding="utf-8") as file:
+        process = json.load(file)["process"]
+    has_command, has_term = _asked(staging)
+    command = tuple(process["args"]) if has_command else ()
     env = dict(variable.split("=", 1) for variable in process.get("env", ()) if "=" in variable)
-    if not any(variable.startswith("TERM=") for variable in asked.get("Env") or ()):
+    if not has_term:
         env.pop("TERM", None)  # umoci's own; a terminal says what it is
     if any("\0" in text for text in (*command, *env, *env.values(), process["cwd"])):
         raise staging.bad("its configuration has a NUL in it")
@@ -200,22 +203,13 @@ def _start(staging: Staging) -> Start:
     return Start(command, env, process["cwd"], f"{user['uid']}:{user['gid']}")
 
 
-def _image_config(staging: Staging) -> dict[str, list[str] | None]:
-    """The "config" of the only image in our own layout (skopeo has checked the digests); {} if it has none."""
-    digest = _document(staging, "image/index.json")["manifests"][0]["digest"]
-    for key in ("manifest", "config"):
-        document = _document(staging, f"image/blobs/{digest.replace(':', '/')}")
-        digest = document["config"]["digest"] if key == "manifest" else ""
-    config: dict[str, list[str] | None] = document.get("config") or {}
-    return config
+def _asked(staging: Staging) -> tuple[bool, bool]:
+    """Does the image's own configuration have a command, and TERM?
 
-
-def _document(staging: Staging, path: str) -> Any:
-    """One that skopeo and umoci have understood, and so of the right shape; they take more for JSON than we do."""
-    import json
-
-    try:
-        with open(f"{staging.path}/{path}", encoding="utf-8", errors="replace") as file:
-            return json.load(file)
-    except (ValueError, RecursionError) as error:
-        raise staging.bad(f"its configuration cannot be read: {error}") from error
+    In skopeo's words, as umoci reads it in the same way: to Go, keys of another case are these too.
+    """
+    talk = staging.run("skopeo", "inspect", "--config", "--format", _ASKED, f"oci:image:{_TAG}", cwd=staging.path)
+    for line in talk.splitlines():
+        if found := re.fullmatch(r"command (\d+) (\d+) env (\[.*\])", line):
+            return found[1] != "0" or found[2] != "0", re.search(r'[\[ ]"TERM=', found[3]) is not None
+    raise staging.bad("its configuration cannot be read")

@@ -24,15 +24,16 @@ from ve.state import State
 from ve.wholefile import read_small, write_whole
 
 
-def check(config: Config) -> None:
+def check(config: Config, typed: str | None = None) -> None:
     """InvalidValue for what does not go together with the shape of its network, where it would mean nothing.
 
-    One that nobody named is that of a VE that may be given addresses while it runs, and then its ports and rate hold.
+    typed: how that was said, as ve:NAME is kept otherwise.  One that nobody named is that of a VE that may be given
+    addresses while it runs, and then its ports and rate hold.
     """
-    shape = config.shape
-    own, kind = f"a VE with network {shape}", shape.kind if config.network else "routed"
+    shape, called = config.shape, typed or config.shape
+    own, kind = f"a VE with network {called}", shape.kind if config.network else "routed"
     if shape == Shape("ve", str(config.veid)):
-        raise InvalidValue(f"cannot use network {shape}: that is this VE itself")
+        raise InvalidValue(f"cannot use network {called}: that is this VE itself")
     pools = [each for each in config.addresses if Wish.parse(each).address is None]
     slow = config.rate or config.delay or config.loss
     for what, is_asked, kinds, why in (

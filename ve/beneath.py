@@ -7,21 +7,30 @@ import os
 
 from ve._linux import syscalls
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
 _LINKS_MAX = 40  # as the kernel has it: path_resolution(7)
 _TRIES = 1000
 
 
 class Root:
-    """A directory that absolute paths, absolute links and ".." cannot leave; without one, the caller's own root."""
+    """A directory that absolute paths, absolute links and ".." cannot leave; without one, the caller's own root.
 
-    def __init__(self, fd: int = syscalls.AT_FDCWD) -> None:
+    at is told where something is looked at from then on.
+    """
+
+    def __init__(self, fd: int = syscalls.AT_FDCWD, at: Callable[[str], None] = lambda path: None) -> None:
         self.fd = fd
+        self.at = at
         confined = syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_MAGICLINKS
         self.resolve = 0 if fd == syscalls.AT_FDCWD else confined
 
     def open(self, path: str, flags: int) -> int:
         """A descriptor; relative paths begin at the root as well."""
+        self.at(path)
         for _ in range(_TRIES):
             try:
                 return syscalls.openat2(self.fd, path, flags, self.resolve)
@@ -40,6 +49,7 @@ class Root:
             if name in ("", ".", ".."):
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
             directory = self.open(head or ".", DIRECTORY)
+            self.at(path)
             link = read_link(directory, name)
             if link is None:
                 return directory, name

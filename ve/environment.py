@@ -211,15 +211,15 @@ class Environment(Instance):
         """Change what was asked for, all for good with save.
 
         At once of a running VE: hostname, addresses, publish, rate, delay, loss, nameservers, searchdomains and limits.
-        Returns the names of those that wait for the next start, and "names: WHY" where its own /etc could not be told
-        of a change that has been made all the same.  What can neither change now nor is saved is refused with
-        InvalidValue: nothing is accepted and then ignored.  "" takes a limit away.  Of a preset a running VE gets what
-        can change now, and without save not the rest, such as numsiginfo.
+        Returns the names of those that wait for the next start, and "names: WHY" (below it perhaps "hint: CURE") where
+        its own /etc could not be told of a change that has been made all the same.  What can neither change now nor is
+        saved is refused with InvalidValue: nothing is accepted and then ignored.  "" takes a limit away.  Of a preset a
+        running VE gets what can change now, and without save not the rest, such as numsiginfo.
         """
         with self.locked():
             found = parsed(options, self.state.resolve)
             unnamed = found.get("limits", {}).keys() - options.keys() if options.get("preset") else ()
-            return settings.change(self, found, save, unnamed)
+            return settings.change(self, found, save, unnamed, options.get("network"))
 
     # --- what it uses -------------------------------------------------------------------------------------------
 
@@ -303,7 +303,7 @@ class Environment(Instance):
             outside, inside = (f"{self.cgroup.path}/{name}" for name in ("exec", "init"))
             for cgroup in (outside, inside):
                 process.sweep(cgroup)
-            filters = outfit.filters(self.state, facts.extra["filter"])
+            filters = outfit.filters(self.state, facts.extra.get("filter", ""))
             cgroup = inside if login else outside
             given = describe.rlimits(facts), describe.memory(facts)
             yield process.Target(pidfd, facts.pid, cgroup, self._variables(facts), self.veid, filters, *given)

@@ -14,23 +14,26 @@ import fcntl
 import os
 import re
 import secrets
+import select
 import socket
 import string
 import subprocess
 import threading
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from ve import accounts, errors, farside, interpreter
+from ve import accounts, cgroups, errors, farside, interpreter
 from ve._linux import libcrypt
 from ve.rootfs import API_DIRECTORIES
 
 _PIPE = 1 << 20  # bytes, what fs.pipe-max-size allows everybody
-_PATIENCE = 5.0  # seconds to write into a running VE's /etc, which takes some hundredths
+_PATIENCE = 20.0  # seconds for one file of a VE's: longer than who changes accounts waits for its lock
+_LIVE_PATIENCE = 5.0  # to write into a running VE's /etc, which takes some hundredths
+_ENDS = 1.0  # seconds for a process that was killed, before nobody waits for it any more
 _SALT = string.ascii_letters + string.digits + "./"
 _KEY_TYPE = re.compile(r"(sk-)?(ssh|ecdsa)-[a-z0-9-]+(@openssh\.com)?")  # sshd(8), "authorized_keys file format"
+_KILLED = ("ERROR", 0, "the process that works there was killed", "")
 
 
 @dataclass(frozen=True)
@@ -104,7 +107,7 @@ def tell_names(place: Place, wanted: Mapping[str, str]) -> None:
 
     In seconds: its root may have mounted there what never answers, and we have the VE's lock.
     """
-    _edit(place, "", {"action": "names", "wanted": dict(wanted)}, _PATIENCE)
+    _edit(place, "", {"action": "names", "wanted": dict(wanted), "patience": _LIVE_PATIENCE})
 
 
 def _is_name(user: str) -> bool:
@@ -130,19 +133,17 @@ def _is_public_key(line: str) -> bool:
 class Hand:
     """A process that serves one request in a place; what begins the messages of its errors.
 
-    patience: the seconds until it is killed, and we go on if it hangs in the kernel even then.
+    It says itself where it hangs in the kernel (ve/stall.py); nobody waits then for its end.
     """
 
-    def __init__(
-        self, place: Place, what: str, request: Mapping[str, Any], data: int = -1, patience: float | None = None
-    ) -> None:
+    def __init__(self, place: Place, what: str, request: Mapping[str, Any], data: int = -1) -> None:
         self.what = what
-        self.deadline = None if patience is None else time.monotonic() + patience
+        self.hangs = False
         self.channel, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with far, contextlib.ExitStack() as held:
             given = {**place.descriptors(), "data": data}
             given = {name: interpreter.above_stdio(fd, held) for name, fd in given.items()}
-            memory = interpreter.request({**request, **given})
+            memory = interpreter.request({"patience": _PATIENCE, **request, **given})
             held.callback(os.close, memory)
             ours = [interpreter.above_stdio(fd, held) for fd in (memory, far.fileno())]
             self.process = subprocess.Popen(
@@ -160,42 +161,52 @@ class Hand:
 
     def __exit__(self, *_: object) -> None:
         """It ends when nobody listens any more, once it has cleaned up."""
-        self.channel.close()
-        try:
-            self.process.wait(self._left())
-        except subprocess.TimeoutExpired:
+        with self.channel:
+            self.channel.shutdown(socket.SHUT_WR)
+            while not self.hangs and self.hear() != _KILLED:
+                pass
+        if self.hangs:
             self.process.kill()
+        try:
+            self.process.wait(_ENDS if self.hangs else None)
+        except subprocess.TimeoutExpired:
             threading.Thread(target=self.process.wait, name="ve-reaper", daemon=True).start()
 
     def tell(self, *message: Any) -> None:
         farside.send(self.channel, "GO", *message)  # or it has ended, and left its reason
 
-    def _left(self) -> float | None:
-        """Of its time; None if it has all."""
-        return None if self.deadline is None else max(self.deadline - time.monotonic(), 0.01)
-
     def hear(self) -> tuple[Any, ...]:
-        self.channel.settimeout(self._left())
-        try:
-            message, _ = farside.receive(self.channel)
-        except TimeoutError:
-            return "ERROR", errno.ETIMEDOUT, "it does not answer", ""
-        return message or ("ERROR", 0, "the process that works there was killed", "")
+        message, _ = farside.receive(self.channel)
+        self.hangs |= message[:2] == ("ERROR", errno.ETIMEDOUT)
+        return message or _KILLED
+
+    def has_spoken(self, before: Hand) -> bool:
+        """Which of the two speaks first, or both?"""
+        poll = select.poll()
+        for hand in (self, before):
+            poll.register(hand.channel, select.POLLIN)
+        return self.channel.fileno() in dict(poll.poll())
+
+    def give_up(self) -> None:
+        """Have it do nothing more, and wait for nothing that it does."""
+        self.hangs = True
 
     def expect(self, kind: str) -> tuple[Any, ...]:
         """The rest of the answer if it is of this kind; else the error that it is."""
         answer = self.hear()
         return answer[1:] if answer[0] == kind else self.fail(*answer[1:])
 
-    def fail(self, number: int, why: str, where: str) -> NoReturn:
+    def fail(self, number: int, why: str, where: str, hint: str = "") -> NoReturn:
         message = ": ".join(filter(None, (self.what, "" if self.what.endswith(where) else where, why)))
         if number in errors.FULL:
             raise errors.DiskFull(message, hint="what was there before still is")
         if number == errno.EXDEV:
             raise errors.NotSupported(message, hint="copy what is on another file system into its own directory")
+        if number == errno.ETIMEDOUT:
+            raise errors.FileError(message, cgroups.WAITING, number=number)
         if number == accounts.NO_SUCH_USER:
             raise errors.InvalidValue(message, hint="its users are those in its /etc/passwd")
-        raise (errors.NoSuchFile if number == errno.ENOENT else errors.FileError)(message, number=number)
+        raise (errors.NoSuchFile if number == errno.ENOENT else errors.FileError)(message, hint, number)
 
 
 def _copy(source: Place, from_path: str, target: Place, to_path: str, archive: bool) -> None:
@@ -212,11 +223,13 @@ def _copy(source: Place, from_path: str, target: Place, to_path: str, archive: b
         with open(reading, "rb"), open(writing, "wb"):
             receiver = stack.enter_context(Hand(target, show[1], receiving, reading))
             sender = stack.enter_context(Hand(source, show[0], sending, writing))
-            stack.callback(sender.process.kill)  # so that nobody waits for what it would still send
+            stack.callback(sender.give_up)  # so that nobody waits for what it would still send
             fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, _PIPE)
         receiver.tell(*sender.expect("FOUND"))
         receiver.expect("READY")
         sender.tell()
+        if receiver.has_spoken(before=sender):
+            receiver.expect("DONE")  # which it cannot be yet: it has a reason why it takes no more
         answer = sender.hear()
         if answer[:2] == ("ERROR", errno.EPIPE):
             receiver.expect("DONE")  # it has a reason why it ended
@@ -231,6 +244,6 @@ def _is_dots(name: str) -> bool:
     return name in ("", ".", "..")
 
 
-def _edit(place: Place, what: str, request: Mapping[str, Any], patience: float | None = None) -> None:
-    with Hand(place, what, request, patience=patience) as hand:
+def _edit(place: Place, what: str, request: Mapping[str, Any]) -> None:
+    with Hand(place, what, request) as hand:
         hand.expect("DONE")

@@ -76,7 +76,7 @@ class Foreground:
 
     def _ask(self) -> None:
         with contextlib.suppress(Error, OSError), self._instance.running("stop") as (facts, pidfd):
-            filters = outfit.filters(self._instance.state, facts.extra["filter"])
+            filters = outfit.filters(self._instance.state, facts.extra.get("filter", ""))
             cgroup, env = f"{self._instance.cgroup.path}/exec", {"PATH": outfit.PATH}
             target = process.Target(pidfd, facts.pid, cgroup, env, self._instance.veid, filters)
             shutdown.ask_until_heard(facts.pid, pidfd, lambda command: process.run(command, target=target, timeout=10))

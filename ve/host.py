@@ -352,7 +352,7 @@ def _config(state: State, veid: int, ref: str, options: Mapping[str, Any]) -> Co
     """A Config from create's arguments, which need not be of its very types; InvalidValue for what the host lacks."""
     settings = Config(veid=veid, template=ref, **parsed(options, state.resolve))
     settings.refuse_idle()
-    attachment.check(settings)
+    attachment.check(settings, options.get("network"))
     mounts.check_given(settings.mounts, settings.devices)
     require(settings)
     hardware.refuse_beyond(settings.resources)

@@ -16,10 +16,10 @@ same, and from then on nothing can be imported, since the VE's files would be wh
     GO                  --------------------------------->  puts it in place
                         <---------------------------------  DONE
 
-What only edits (password, ssh_key, names) says DONE.  Any answer may be ERROR errno why where instead.  What is
+What only edits (password, ssh_key, names) says DONE.  Any answer may be ERROR errno why where [hint] instead.  What is
 received is made aside, in a directory beside its place, and renamed: nothing is there by half, and what was there
 before stays until then.  If files has gone, the directory goes too; if we were killed, the next copy to there sees that
-nobody locks it and removes it.
+nobody locks it and removes it.  What does not answer is an ERROR too: see ve/stall.py.
 """
 
 from __future__ import annotations
@@ -27,13 +27,14 @@ from __future__ import annotations
 import _socket
 import errno
 import fcntl
+import io
 import marshal
 import os
 import resource
 import stat
 from contextlib import suppress
 
-from ve import accounts, farside, ownfiles, tree
+from ve import accounts, farside, ownfiles, stall, tree
 from ve._linux import syscalls
 from ve.beneath import DIRECTORY, Root, look
 from ve.errors import Error
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 
 _STAGING = ".ve-cp-"
 _OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_watch = stall.Watch()  # over the one request that we serve
 
 
 class Gone(Exception):
@@ -62,12 +64,15 @@ def main(request_fd: int, near: int) -> NoReturn:
             request: Request = marshal.load(file)
         _raise_descriptors()
         os.umask(0)
-        root = _enter(request["pidfd"], request["root"])
+        root = _enter(request, channel)
         _ACTIONS[request["action"]](request, root, channel)
     except Gone:
         os._exit(1)
     except OSError as error:
         answer = ("ERROR", error.errno or 0, error.strerror or str(error), error.filename or "")
+    except Error as error:
+        number = error.__cause__.errno if isinstance(error.__cause__, OSError) else None
+        answer = ("ERROR", number or errno.EINVAL, str(error), "", error.hint)
     except BaseException as error:  # files must hear of it
         answer = ("ERROR", 0, f"unexpected {type(error).__name__}: {error}", "")
     farside.send(channel, *answer)
@@ -80,8 +85,9 @@ def _raise_descriptors() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
-def _enter(pidfd: int, root: int) -> Root:
-    """Go to a running VE's root, or a stopped one's; or stay on the host."""
+def _enter(request: Request, channel: _socket.socket) -> Root:
+    """Go to a running VE's root, or a stopped one's; or stay on the host, whose files have all the time they want."""
+    pidfd, root = request["pidfd"], request["root"]
     if pidfd < 0 and root < 0:
         return Root()
     farside.forget_imports()
@@ -94,7 +100,8 @@ def _enter(pidfd: int, root: int) -> Root:
         os.fchdir(root)
         os.chroot(".")
         os.close(root)
-    return Root(os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
+    _watch.begin(channel, request["patience"])
+    return Root(os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC), _watch.at)
 
 
 # --- copying ------------------------------------------------------------------------------------------------------
@@ -108,8 +115,11 @@ def send(request: Request, root: Root, channel: _socket.socket) -> None:
     about = os.stat(name, dir_fd=directory, follow_symlinks=False) if name else os.fstat(directory)
     _say(channel, "FOUND", stat.S_ISDIR(about.st_mode))
     _hear(channel)
-    with open(request["data"], "wb") as out:
-        tree.Sender(out, request["archive"], request["set_ids"], request["left_out"]).send(directory, name)
+    _watch.step()
+    with io.BufferedWriter(stall.Stream(request["data"], channel, _watch)) as out:
+        sender = tree.Sender(out, request["archive"], request["set_ids"], request["left_out"], _watch.step)
+        _watch.where = sender.where
+        sender.send(directory, name)
 
 
 def _source(root: Root, path: str) -> tuple[int, str]:
@@ -130,8 +140,8 @@ def receive(request: Request, root: Root, channel: _socket.socket) -> None:
             os.fchdir(staging)
             os.chroot(".")
             farside.forget_imports()
-        with open(request["data"], "rb") as source:
-            tree.Receiver(source, staging).receive()
+        with io.BufferedReader(stall.Stream(request["data"], channel, _watch)) as source:
+            tree.Receiver(source, staging, _watch.step).receive()
         _hear(channel)
         place(staging, tree.ROOT, at, name, request["archive"])
     except EOFError:
@@ -166,6 +176,7 @@ def place(source: int, name: str, at: int, called: str, archive: bool) -> None:
 
     A directory that was there keeps its owner and mode, unless archive.
     """
+    _watch.step()
     here = os.stat(name, dir_fd=source, follow_symlinks=False)
     there = look(at, called) if called else os.fstat(at)
     if there is None:
@@ -240,6 +251,7 @@ def remove(parent: int, name: str) -> None:
     while stack:
         above, directory, fd, names = stack[-1]
         child = next(names, None)
+        _watch.step()
         if child is None:
             stack.pop()
             os.close(fd)
@@ -263,11 +275,8 @@ def ssh_key(request: Request, root: Root, channel: _socket.socket) -> None:
 
 
 def names(request: Request, root: Root, channel: _socket.socket) -> None:
-    try:
-        ownfiles.rewrite(request["wanted"])
-    except Error as error:
-        number = error.__cause__.errno if isinstance(error.__cause__, OSError) else None
-        raise OSError(number or errno.EINVAL, str(error)) from error
+    _watch.at("/etc")
+    ownfiles.rewrite(request["wanted"])
 
 
 _ACTIONS = {action.__name__: action for action in (send, receive, password, ssh_key, names)}
@@ -279,7 +288,9 @@ def _say(channel: _socket.socket, *message: Any) -> None:
 
 
 def _hear(channel: _socket.socket) -> tuple[Any, ...]:
+    _watch.rest()
     message, _ = farside.receive(channel)
+    _watch.step()
     if not message:
         raise Gone
     return message[1:]

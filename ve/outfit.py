@@ -1,10 +1,9 @@
 """What a VE starts with: what its conf file says and, where that is silent, its template, this host and we."""
 
-import marshal
 import os
 import stat
 from collections.abc import Iterable
-from typing import Any, cast
+from typing import Any
 
 from ve import blockdevice, devices, looparea, mounts, ptys, quota, seccomp
 from ve.amounts import UNLIMITED
@@ -125,8 +124,9 @@ def filters(state: State, name: str, refusals: tuple[Refusal, ...] = REFUSALS) -
     """The filters of system calls that this name stands for, from the run directory, or compiled and kept there."""
     kept = state.kept_filters(name)
     if not kept and name == seccomp.name(refusals):
-        kept = marshal.dumps(seccomp.compile(refusals))
+        kept = seccomp.compile(refusals)
         state.keep_filters(name, kept)
     if not kept:
-        raise NotSupported(f"cannot find the filter {name} of system calls: another ve compiled it", "restart the VE")
-    return cast(tuple[bytes, ...], marshal.loads(kept))
+        why = "what its start kept of it is gone or damaged"
+        raise NotSupported(f"cannot find the filter {name} of system calls: {why}", "restart the VE")
+    return kept

@@ -41,13 +41,15 @@ _WORDS_OF_LISTS = {word for words in _LISTS.values() for word in words}
 _AT_START = ("nofile", *(name for name, row in BY_NAME.items() if not row.live))  # of limits, for the init's processes
 
 
-def change(instance: Instance, asked: dict[str, Any], save: bool, preset: Iterable[str] = ()) -> list[str]:
+def change(
+    instance: Instance, asked: dict[str, Any], save: bool, preset: Iterable[str] = (), network: str | None = None
+) -> list[str]:
     """Change these values of its Config; the names of those that wait for the next start.  Under the VE's lock.
 
-    Of a running VE's own files "names: WHY" is among them where these cannot be told: its root shall keep nobody from
-    taking an address from it.  InvalidValue if something can neither change now nor is saved; then nothing has
-    changed.  preset: those limits that nobody asked for by name, so that they are left out where that is so; their
-    names are returned, too.
+    Of a running VE's own files "names: WHY" (below it perhaps "hint: CURE") is among them where these cannot be told:
+    its root shall keep nobody from taking an address from it.  InvalidValue if something can neither change now nor is
+    saved; then nothing has changed.  network: as that was typed.  preset: those limits that nobody asked for by name,
+    so that they are left out where that is so; their names are returned, too.
     """
     with instance.init() as init, contextlib.ExitStack() as undo:
         lost = [name for name in preset if init and not save and limits.canonical(name) in _AT_START]
@@ -59,7 +61,10 @@ def change(instance: Instance, asked: dict[str, Any], save: bool, preset: Iterab
         words, asked = asked, _with_lists(instance.veid, asked, vars(before), known)
         wanted = _changed(before, asked)
         wanted.refuse_idle()
-        attachment.check(wanted if save or not facts else _with_live(wanted, begun))
+        live = _with_live(wanted, begun) if facts else wanted
+        if save and "addresses" not in asked and not wanted.addresses and live.addresses:
+            _refuse_unsaved(wanted, live, network)
+        attachment.check(wanted if save else live, network)
         begun = begun if facts else describe.begun_with(None, wanted)
         is_live = {begun["network"], wanted.network} <= {"", "routed"}  # what is not routed waits for the next start
         _refuse_lost(instance.veid, _waiting(asked, facts is not None, is_live), save)
@@ -88,6 +93,17 @@ def _known(before: Config, begun: Mapping[str, Any], facts: Facts | None) -> dic
     known = {name: {*vars(before)[name], *begun[name]} for name in _LISTS}
     known["addresses"] |= {word for word, _ in network.given(facts).addresses}
     return known
+
+
+def _refuse_unsaved(wanted: Config, live: Config, network: str | None) -> None:
+    """InvalidValue for what goes together only with the addresses that the running VE has, and that are not kept."""
+    try:
+        attachment.check(wanted, network)
+    except InvalidValue as error:
+        attachment.check(live, network)
+        what, address = str(error).rpartition(": ")[0], live.addresses[0]
+        hint = f"ve set {wanted.veid} --ip-add {address} --save"
+        raise InvalidValue(f"{what} for good: its address {address} is not saved", hint) from None
 
 
 def _check_host(wanted: Config, asked: Mapping[str, Any]) -> None:
@@ -192,7 +208,8 @@ def _tell(veid: int, pidfd: int, before: names.Told, now: names.Told) -> list[st
         try:
             files.tell_names(files.Place(veid, pidfd=pidfd), wanted)
         except (Error, OSError) as error:
-            return [f"names: {error}"]
+            hint = f"\nhint: {error.hint}" if isinstance(error, Error) and error.hint else ""
+            return [f"names: {error}{hint}"]
     return []
 
 
@@ -249,6 +266,11 @@ def _take(
         now["hostname"] = outfit.hostname(replace(before, hostname=asked["hostname"]))
         describe.set_hostname(instance.veid, facts.pid, now["hostname"])
         undo.callback(describe.set_hostname, instance.veid, facts.pid, begun["hostname"])
+        if begun["network"] in ("", "routed") and names.shared_by(begun["addresses"]):
+            network.refuse_elsewhere(instance.state, instance.veid)
+            wishes, held = begun["addresses"], _told(facts, begun).addresses
+            undo.callback(names.tell_others, wishes, held, [begun["hostname"], before.name])
+            names.tell_others(wishes, held, [now["hostname"], before.name])
     if "limits" in asked:
         live = {name: text for name, text in asked["limits"].items() if limits.canonical(name) not in _AT_START}
         now["limits"] = limits.merged(begun["limits"], live)

@@ -11,7 +11,8 @@ lock says so; a lock is not reentrant.
 
 import os
 import re
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 
 from ve import lock
@@ -282,15 +283,20 @@ class State:
         if os.path.lexists(path):
             check_facts(path, read_small(path))
 
-    def keep_filters(self, name: str, filters: bytes) -> None:
+    def keep_filters(self, name: str, filters: Sequence[bytes]) -> None:
         """Keep compiled filters of system calls for this boot, under a name that is made of their content's sources."""
         directory = self.make_dir(os.path.join(self.run_dir, "filter"))
         with self.writing():
-            write_whole(os.path.join(directory, name), filters, durable=False)
+            write_whole(os.path.join(directory, name), _sealed(name, filters), durable=False)
 
-    def kept_filters(self, name: str) -> bytes:
-        """What was kept under this name in this boot; nothing when there is none."""
-        return read_small(os.path.join(self.run_dir, "filter", name))
+    def kept_filters(self, name: str) -> tuple[bytes, ...]:
+        """What was kept under this name in this boot; nothing unless all of it is there, and nothing else."""
+        data = read_small(os.path.join(self.run_dir, "filter", name))
+        with suppress(ValueError):  # of what is no hex
+            filters = tuple(bytes.fromhex(line.decode()) for line in data.splitlines()[1:])
+            if data == _sealed(name, filters):
+                return filters
+        return ()
 
     def remove_facts(self, veid: int) -> None:
         """Under the lock of veid."""
@@ -301,6 +307,12 @@ class State:
         """Say of what cannot be written that it is this state dir."""
         hint = "run as root, or choose another with --state-dir or VE_STATE_DIR"
         return writing(f"the state dir {self.path}", hint)
+
+
+def _sealed(name: str, filters: Sequence[bytes]) -> bytes:
+    """A sum of name and filters, then these: a broken file, or another's, is no weaker filter."""
+    text = "".join(f"{each.hex()}\n" for each in filters)
+    return f"sum={zlib.crc32(f'{name} {text}'.encode()):08x}\n{text}".encode()
 
 
 def _entries(directory: str) -> list[str]:

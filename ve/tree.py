@@ -19,7 +19,7 @@ from contextlib import suppress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from typing import Any, BinaryIO
 
 DIRECTORY, FILE, SYMLINK, FIFO, LINK, UP, END = "directory", "file", "symlink", "fifo", "link", "up", "end"
@@ -35,10 +35,17 @@ _SET_IDS = stat.S_ISUID | stat.S_ISGID
 
 
 class Sender:
-    """archive: with owners, times, xattrs and hard links.  set_ids: with setuid bits.  left_out: names in a root."""
+    """archive: with owners, times, xattrs and hard links.  set_ids: with setuid bits.  left_out: names in a root.
 
-    def __init__(self, out: BinaryIO, archive: bool, set_ids: bool, left_out: tuple[str, ...] = ()) -> None:
+    step is called before each of what is sent.
+    """
+
+    def __init__(
+        self, out: BinaryIO, archive: bool, set_ids: bool, left_out: tuple[str, ...], step: Callable[[], None]
+    ) -> None:
         self.out = out
+        self.step = step
+        self.name = ""  # of what is sent just now
         self.archive = archive
         self.mask = 0o7777 if archive or set_ids else 0o7777 & ~_SET_IDS
         self.left_out = left_out
@@ -63,11 +70,13 @@ class Sender:
         self._entry(END)
         self.out.flush()
 
-    def where(self, name: str) -> str:
-        """The path, below what was asked for, of where we are."""
-        return "/".join([*(entry[1] for entry in self.stack[1:]), name])
+    def where(self) -> str:
+        """The path, below what was asked for, of what is sent just now; empty if it is that itself."""
+        return "/".join([*(entry[1] for entry in self.stack[1:]), self.name]) if self.stack else ""
 
     def _send(self, directory: int, name: str, called: str) -> None:
+        self.name = name
+        self.step()
         try:
             about = os.stat(name, dir_fd=directory, follow_symlinks=False)
             kind = _KINDS.get(stat.S_IFMT(about.st_mode))
@@ -79,7 +88,7 @@ class Sender:
             raise
         except OSError as error:
             if not self.stack or error.errno not in _CHANGED:
-                error.filename = self.where(name) if self.stack else ""
+                error.filename = self.where()
                 raise
 
     def _directory(self, directory: int, name: str, called: str, about: os.stat_result) -> None:
@@ -179,10 +188,14 @@ def _xattrs(fd: int) -> dict[str, bytes]:
 
 
 class Receiver:
-    """Makes what comes through the pipe below the directory staging, which must be empty and nobody else's."""
+    """Makes what comes through the pipe below the directory staging, which must be empty and nobody else's.
 
-    def __init__(self, source: BinaryIO, staging: int) -> None:
+    step is called before each of what is made.
+    """
+
+    def __init__(self, source: BinaryIO, staging: int, step: Callable[[], None]) -> None:
         self.source = source
+        self.step = step
         self.staging = staging
         os.mkdir(_LINKS, 0o700, dir_fd=staging)
         self.links = os.open(_LINKS, os.O_RDONLY | os.O_DIRECTORY | _OPEN, dir_fd=staging)
@@ -191,6 +204,7 @@ class Receiver:
     def receive(self) -> None:
         """Return when all is there, under the name ROOT; EOFError if the pipe ended before."""
         while True:
+            self.step()
             [length] = _LENGTH.unpack(self._read(_LENGTH.size))
             if length > _ENTRY_MAX:
                 raise ValueError(f"an entry of {length} bytes")

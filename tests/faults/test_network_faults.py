@@ -1,16 +1,15 @@
-"""What touches the host's network, broken at each of its effects, as in test_faults: with VE_TEST_FAULTS and _SEED."""
+"""What touches the host's network, broken at each of its effects, as in test_faults."""
 
 import contextlib
-import random
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 import ve
 from tests.faults import breaker
-from tests.faults.test_faults import CASES, SEED, VEID, WAYS, _wait_for_orphans
+from tests.faults.cases import VEID, Verb, try_all
 from tests.hostnet import HostNet
 from tests.verbs import commandline, witness
 from tests.verbs.test_address_faults import looks
@@ -21,17 +20,6 @@ pytestmark = pytest.mark.any_kernel
 POOL = ("web", ["10.9.1.0/29", "fd00:9::/64"])
 STATIC = ["10.9.0.5", "fd00:9:1::5"]
 SETTINGS = {"addresses": [*STATIC, "auto:web:sticky"], "publish": ["8080:80"], "rate": "10mbit"}
-
-
-@dataclass(frozen=True)
-class Verb:
-    """What is done; whether the VE, which has addresses, ports and a rate, is there before, runs, remains, changes."""
-
-    act: Callable[[ve.Host], object]
-    started: bool = False
-    created: bool = True
-    remains: bool = True
-    changes: bool = False
 
 
 VERBS = {
@@ -60,26 +48,12 @@ def test_broken_at_each_of_its_effects(hostnet: HostNet, host: ve.Host, host_dir
     hostnet.call(host.networks.add, *POOL, nat=True)
     _use(hostnet, host)  # which makes the rules
     before = looks(hostnet)
-    with _case(hostnet, host, verb):
-        whole = hostnet.call(breaker.run, lambda: verb.act(host))
-        assert whole.status == 0, whole.why
-        _finish(hostnet, host, host_dir, verb, before)
-    cases = [(at, how) for at in range(1, whole.effects + 1) for how in WAYS]
-    chosen = cases if CASES == "all" else random.Random(SEED).sample(cases, min(int(CASES), len(cases)))
-    for at, how in sorted(chosen, key=str):
-        with _case(hostnet, host, verb):
-            done = hostnet.call(breaker.run, lambda: verb.act(host), at, how)
-            _wait_for_orphans(done.session)
-            try:
-                _finish(hostnet, host, host_dir, verb, before)
-            except BaseException as error:
-                error.add_note(f"{name} broken at {at} ({done.name}) by {how}, seed {SEED}: {done.why}")
-                raise
-    print(f"{name}: {whole.effects} effects, {len(chosen)} of {len(cases)} cases tried")
+    run, standing = partial(hostnet.call, breaker.run, partial(verb.act, host)), partial(_standing, hostnet, host, verb)
+    print(f"{name}: {try_all(run, standing, lambda _: _finish(hostnet, host, host_dir, verb, before))}")
 
 
 @contextlib.contextmanager
-def _case(hostnet: HostNet, host: ve.Host, verb: Verb) -> Iterator[None]:
+def _standing(hostnet: HostNet, host: ve.Host, verb: Verb) -> Iterator[None]:
     with contextlib.suppress(errors.Exists):
         hostnet.call(host.networks.add, *POOL, nat=True)
     if verb.created:

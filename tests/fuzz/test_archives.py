@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import tarfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,10 +15,11 @@ from typing import Any
 
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.fuzz.mutations import bounded, mutated
 from ve.errors import BadArchive, Error, NotSupported
-from ve.template import Templates
+from ve.template import Template, Templates
 
 pytestmark = pytest.mark.any_kernel
 
@@ -175,23 +177,73 @@ def test_a_source_that_is_damaged(row: str, tmp_path: Path) -> None:
     assert (tmp_path / "victim").read_text() == "precious"
 
 
-# What Go's JSON takes, by which skopeo and umoci are written, and Python's does not.
+def added(tmp_path: Path, config: bytes) -> Template:
+    store = Templates(str(tmp_path / "state/template"), lambda ref: ())
+    return store.add("web", put(tmp_path / "image", layout({"config": config})))
+
+
+def with_keys(**keys: str) -> bytes:
+    config = CONFIG
+    for key, other in keys.items():
+        config = config.replace(f'"{key}"'.encode(), f'"{other}"'.encode())
+    return config
+
+
+# What Go's JSON takes, by which skopeo and umoci are written, and what it makes of that: (its documentation, Unmarshal)
 ODD_CONFIGS = {
-    "behind its end": CONFIG + b"x",
-    "nested": CONFIG.replace(b'{"a": "b"}', b'{"a": "b"}, "z": ' + b"[" * 5000 + b"]" * 5000),
-    "a long number": CONFIG.replace(b'{"a": "b"}', b'{"a": "b"}, "z": ' + b"9" * 5000),
+    "another case": (with_keys(config="Config", Entrypoint="entrypoint", Cmd="CMD"), ("/bin/sh", "-c", "true")),
+    "a Kelvin sign": (with_keys(Entrypoint="x", Cmd="y", WorkingDir="Wor\u212aingDir"), ()),
+    "both": (CONFIG.replace(b'"Cmd"', b'"cmd": ["x"], "Entrypoint": ["/a"], "Cmd"'), ("/a", "-c", "true")),
+    "null": (CONFIG.replace(b'"config"', b'"Config": null, "config"'), ("/bin/sh", "-c", "true")),
+    "none": (with_keys(Entrypoint="Entry point", Cmd="Command"), ()),
+    "nested": (
+        CONFIG.replace(b'{"a": "b"}', b'{"a": "b"}, "z": ' + b"[" * 5000 + b"]" * 5000),
+        ("/bin/sh", "-c", "true"),
+    ),
+    "a long number": (
+        CONFIG.replace(b'{"a": "b"}', b'{"a": "b"}, "z": ' + b"9" * 5000),
+        ("/bin/sh", "-c", "true"),
+    ),
 }
 
 
 @pytest.mark.parametrize("odd", ODD_CONFIGS)
-def test_what_only_others_can_read_is_refused(odd: str, tmp_path: Path) -> None:
-    store = Templates(str(tmp_path / "state/template"), lambda ref: ())
-    with pytest.raises(BadArchive, match="its configuration cannot be read: "):
-        store.add("web", put(tmp_path / "image", layout({"config": ODD_CONFIGS[odd]})))
-    assert os.listdir(store.path) == []
+def test_what_others_read_is_read_alike(odd: str, tmp_path: Path) -> None:
+    config, command = ODD_CONFIGS[odd]
+    made = added(tmp_path, config)
+    assert (made.command, made.env["A"]) == (command, "b")
+    assert "TERM" not in made.env
+
+
+def test_what_is_behind_its_end_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadArchive, match="configuration data: invalid character 'x' after top-level value"):
+        added(tmp_path, CONFIG + b"x")
+    assert os.listdir(tmp_path / "state/template") == []
+
+
+@pytest.mark.parametrize(
+    ("variable", "term"), [("TERM=vt100", "vt100"), ('B=\\"TERM=a', None), ('B= \\"TERM=a', None), ("XTERM=a", None)]
+)
+def test_a_terminal_of_its_own_is_kept(tmp_path: Path, variable: str, term: str | None) -> None:
+    """Which umoci would make up if it had none."""
+    for key in ("Env", "env"):
+        made = added(tmp_path, with_keys(Env=key).replace(b"A=b", variable.encode()))
+        assert made.env.get("TERM") == term
+        shutil.rmtree(tmp_path / "image")
+
+
+@bounded(15)
+@given(st.data())
+def test_keys_in_any_case(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    """What they say is kept, or the image is refused: it is never a template that has lost its command."""
+
+    def other_case(key: str) -> str:
+        return "".join(data.draw(st.sampled_from([char.lower(), char.upper()])) for char in key)
+
+    keys = ("config", "Entrypoint", "Cmd", "Env", "WorkingDir", "User", "rootfs", "diff_ids")
+    made = added(tmp_path_factory.mktemp("image"), with_keys(**{key: other_case(key) for key in keys}))
+    assert (made.command, made.env["A"], made.user) == (("/bin/sh", "-c", "true"), "b", "0:0")
 
 
 def test_what_is_not_utf_8_is_what_others_make_of_it(tmp_path: Path) -> None:
-    store = Templates(str(tmp_path / "state/template"), lambda ref: ())
-    made = store.add("web", put(tmp_path / "image", layout({"config": CONFIG.replace(b"A=b", b"A=\xff")})))
-    assert made.env["A"] == "\ufffd"
+    assert added(tmp_path, CONFIG.replace(b"A=b", b"A=\xff")).env["A"] == "\ufffd"

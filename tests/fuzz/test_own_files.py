@@ -1,6 +1,7 @@
 """The files that we write and read back, broken: what is in them is what we wrote, or nothing, or BrokenConfig."""
 
 import json
+import marshal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,7 +25,7 @@ from ve import (
 )
 from ve.errors import BrokenConfig
 from ve.interfaces import Device
-from ve.state import State
+from ve.state import State, _sealed
 from ve.template import Shelf
 
 VEID = 101
@@ -45,6 +46,24 @@ def whole(table: dict[str, Any]) -> bytes:
 
 def load_template(state: State, path: str) -> object:
     return Shelf(f"{state.path}/template")._load("a", 1)
+
+
+def kept_filters(state: State, path: str) -> tuple[bytes, ...]:
+    """Those that were kept, or none: never others, nor fewer of them."""
+    found = state.kept_filters(FILTER)
+    assert found in ((), FILTERS)
+    return found
+
+
+def some_filters() -> tuple[bytes, ...]:
+    """What was kept under the name, under another, and of no filter at all, as files are."""
+    return (
+        _sealed(FILTER, FILTERS),
+        _sealed("other", FILTERS[:1]),
+        _sealed(FILTER[:-1], FILTERS),
+        b"",
+        marshal.dumps(()),
+    )
 
 
 def save_ledger(state: State, value: ledger.Ledger) -> bytes:
@@ -88,6 +107,7 @@ user = "0:0"
 [env]
 LANG = "C"
 """
+FILTER, FILTERS = "0123456789abcdef", (bytes(range(8)), b"\x06\0\0\0\0\0\xff\x7f" * 3)
 NETWORK_RUN = "network/run"
 ROWS = {
     "conf": Row(
@@ -126,6 +146,7 @@ ROWS = {
         (facts.dump_facts(FACTS),),
         lambda state, value: value and facts.dump_facts(value),
     ),
+    "filters": Row(lambda state: f"{state.run_dir}/filter/{FILTER}", kept_filters, some_filters()),
     "device": Row(
         lambda state: state.device(VEID),
         lambda state, path: attachment._noted(state, VEID),

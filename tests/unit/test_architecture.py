@@ -60,7 +60,7 @@ LEVELS = (
         "ve.steps ve.actions ve.outfit ve.insidefile ve.protections ve.nested ve.names ve.init ve.setup ve.order "
         "ve.leasing ve.network ve.attachment ve.launch",
         "ve.command ve.enter ve.trials ve.execgroup ve.request ve.outcome ve.process",
-        "ve.inside ve.files",
+        "ve.stall ve.inside ve.files",
         "ve.stopped",
         "ve.show",
         "ve.ps",

@@ -17,6 +17,7 @@ import ve
 from tests import lacking
 from tests.hostnet import HostNet
 from tests.verbs import commandline
+from tests.verbs.conftest import Make
 from ve import rtnetlink, venet, wire
 from ve.addresses import Address
 
@@ -677,6 +678,24 @@ def test_ports_of_an_address_that_is_not_kept(hostnet: HostNet, host: "ve.Host",
     hostnet.run("nft", "flush", "ruleset")
     hostnet.output(host_dir, "set", veid, "--ip-del", "all", "--publish", "")
     assert hostnet.run("ip", "route", "show", "10.9.0.61").stdout == ""
+
+
+@pytest.mark.any_kernel
+def test_an_address_that_is_not_saved_is_no_place_for_ports_that_are(
+    hostnet: HostNet, host_dir: Path, make: Make
+) -> None:
+    env = make()
+    hostnet.call(env.start)
+    hostnet.output(host_dir, "set", env.veid, "--ip", "10.9.0.5")
+    refused = hostnet.ve(host_dir, "set", env.veid, "--publish-add", "8080:80", "--save")
+    why = f"ve: cannot publish 8080:80 of {env.veid} for good: its address 10.9.0.5 is not saved\n"
+    cure = f"ve set {env.veid} --ip-add 10.9.0.5 --save"
+    assert (refused.returncode, refused.stderr) == (20, f"{why}hint: {cure}\n")
+    refused = hostnet.ve(host_dir, "set", env.veid, "--publish", "8080:80", "--ip", "", "--save")
+    assert "it has no address" in refused.stderr
+    hostnet.output(host_dir, *cure.split()[1:])
+    hostnet.output(host_dir, "set", env.veid, "--publish-add", "8080:80", "--save")
+    assert env.config.publish == ("8080:80",)
 
 
 @pytest.mark.any_kernel

@@ -203,19 +203,21 @@ def test_a_link_there_leads_nowhere_while_it_runs(start: Start, hostnet: HostNet
 
 
 UNTELLABLE = {
-    "rm /etc/hosts; mkdir /etc/hosts": "Is a directory",
-    "mkdir /etc/.hosts.ve": "Is a directory",
-    "mount --bind /etc /etc; mount -o remount,ro,bind /etc": "Read-only file system",
+    "rm /etc/hosts; mkdir /etc/hosts": ("Is a directory", "a directory is there: remove it"),
+    "mkdir /etc/.hosts.ve": ("Is a directory", "a directory is there: remove it"),
+    "mount --bind /etc /etc; mount -o remount,ro,bind /etc": ("Read-only file system", "it is on a read-only mount"),
 }
 
 
 @pytest.mark.parametrize("veto", UNTELLABLE)
-def test_its_root_cannot_keep_what_is_to_be_taken(start: Start, hostnet: HostNet, veto: str) -> None:
+def test_its_root_cannot_keep_what_is_to_be_taken(start: Start, hostnet: HostNet, host_dir: Path, veto: str) -> None:
     """What its own files cannot be told is said; the address is gone all the same."""
     env = start()
     witness.shell(env, veto)
-    said = hostnet.call(env.set, remove_addresses=["10.9.0.5"], hostname="blue", save=True)
-    assert said == [f"names: cannot write /etc/hosts of the VE: {UNTELLABLE[veto]}"]
+    (why, cure), key = UNTELLABLE[veto], env.veid
+    done = hostnet.ve(host_dir, "set", key, "--ip-del", "10.9.0.5", "--hostname", "blue", "--save")
+    said = f"{key}: names wait for a restart: cannot write /etc/hosts of the VE: {why}\nhint: {cure}"
+    assert done.returncode == 0 and said in done.stderr
     assert "10.9.0.5" not in ways(env) and witness.shell(env, "hostname") == "blue\n"
     assert (env.addresses, env.hostname) == (["fd00:9::5"], "blue")
     assert env.config.addresses == ("fd00:9::5",)
@@ -438,6 +440,20 @@ def test_no_name_leads_to_who_has_the_address_now(start: Start, hostnet: HostNet
     assert len(told()) == 3
     hostnet.call(green.stop, fast=True)
     assert told() == ["10.8.0.5\tred"]
+
+
+def test_a_new_hostname_is_known_to_the_others_at_once(
+    start: Start, hostnet: HostNet, host_dir: Path, shared: str
+) -> None:
+    red, green = start(addresses=["10.8.0.5"], name="mars"), start(addresses=["auto:web"], hostname="green")
+    hostnet.output(host_dir, "set", red.veid, "--hostname", "scarlet")
+    assert "(10.8.0.5)" in witness.shell(green, "ping -4 -c1 -W5 scarlet")
+    assert "(10.8.0.5)" in witness.shell(red, "ping -4 -c1 -W5 scarlet")  # it reads the same file
+    assert "bad address" in witness.says_no(green, "ping -c1 red")
+    witness.shell(green, "ping -c1 -W5 mars")
+    with hostnet.call(socket.create_server, ("", 8080)), pytest.raises(errors.InUse):
+        hostnet.call(red.set, hostname="crimson", publish=["8080:80"])
+    assert told()[0] == "10.8.0.5\tscarlet mars"
 
 
 def test_a_refused_change_leaves_the_names_as_they_were(start: Start, hostnet: HostNet, shared: str) -> None:

@@ -2,11 +2,12 @@
 /proc and profiles.  What must be refused inside is seen to be no error of the asking where nothing confines it."""
 
 import json
+import marshal
 import os
 import re
 import stat
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pyseccomp
@@ -16,7 +17,7 @@ import ve
 from tests import conftest
 from tests.verbs import commandline, witness
 from tests.verbs.conftest import Make
-from ve import rights
+from ve import rights, seccomp
 
 CONFINED = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs", "Seccomp", "Seccomp_filters")
 NATIVE = pyseccomp.system_arch()
@@ -113,6 +114,46 @@ def test_the_way_of_32_bit_programs_is_no_way_around(box: "ve.Environment", prob
 def test_a_system_call_newer_than_libseccomp_is_not_there(box: "ve.Environment") -> None:
     assert asks(box, 1000) == "ENOSYS"
     assert asks(box, 462, -1, -1, -1) == "ENOSYS"  # mseal, of 6.10: EINVAL where nothing confines
+
+
+# What may become of the file of the compiled filters; weak is one of a filter that refuses nothing.
+DAMAGES: dict[str, Callable[[bytes, bytes], bytes]] = {
+    "nothing is left": lambda own, weak: b"",
+    "half of it": lambda own, weak: own[: len(own) // 2],
+    "one of the two programs": lambda own, weak: b"".join(own.splitlines(keepends=True)[:-1]),
+    "another byte": lambda own, weak: own[:-2] + bytes([own[-2] ^ 1]) + own[-1:],
+    "another's": lambda own, weak: weak,
+    "not ours": lambda own, weak: marshal.dumps(()),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_filter_is_no_weaker_one(
+    host: "ve.Host", host_dir: Path, box: "ve.Environment", probe: Path, damage: str
+) -> None:
+    [path] = (host_dir / "run/filter").iterdir()
+    whole = path.read_bytes()
+    host.state.keep_filters("weak", seccomp.compile(()))
+    weak = path.with_name("weak")
+    path.write_bytes(DAMAGES[damage](whole, weak.read_bytes()))
+    weak.unlink()
+    done = commandline.run(host_dir, "exec", box.veid, "/probe", number("bpf"), -1, -1, -1)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "EACCES\n", "")
+    counted = witness.shell(box, "grep Seccomp_filters /proc/self/status").split()[1]
+    assert counted == witness.status(witness.init(host_dir, box.veid))["Seccomp_filters"]
+    assert path.read_bytes() == whole  # as compiled anew
+
+
+def test_a_damaged_filter_that_only_its_start_knew_is_said(
+    host_dir: Path, host: "ve.Host", box: "ve.Environment", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That of another ve: then there is none, and no command runs without."""
+    monkeypatch.setattr(seccomp, "name", lambda *_: "of this ve")
+    for path in (host_dir / "run/filter").iterdir():
+        path.write_bytes(path.read_bytes()[:-2])
+    with pytest.raises(ve.errors.NotSupported, match="what its start kept of it is gone or damaged") as refused:
+        box.run(["true"])
+    assert refused.value.hint == "restart the VE"
 
 
 def test_a_user_inside_has_no_capability(box: "ve.Environment") -> None:

@@ -185,6 +185,15 @@ def test_words_that_are_refused(host: "ve.Host", host_dir: Path, word: str) -> N
     witness.refused(host_dir, code, why, "create", "5", "--template", "busybox", "--network", word)
 
 
+def test_it_is_called_as_it_was_typed(host_dir: Path, make: Make) -> None:
+    env = make(name="mars")
+    why = "cannot use network ve:mars: that is this VE itself"
+    witness.refused(host_dir, 20, why, "set", env.veid, "--network", "ve:mars", "--save")
+    why = "cannot give addresses to a VE with network ve:mars: it has no interface"
+    line = ["create", "5", "--template", "busybox", "--network", "ve:mars", "--ip", "10.9.0.5"]
+    witness.refused(host_dir, 20, why, *line)
+
+
 def test_no_addresses_beside(host: "ve.Host", host_dir: Path) -> None:
     why = "cannot give addresses to a VE with network host: it has no interface"
     line = ["create", "5", "--template", "busybox", "--network", "host", "--ip", "10.9.0.5"]

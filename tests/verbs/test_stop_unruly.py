@@ -5,6 +5,7 @@ import re
 import shutil
 import signal
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from tests.programs import compiled
 from tests.verbs import commandline, witness
 from tests.verbs.test_action_scripts import put
 from tests.verbs.test_stop import with_script
+from ve import files
 
 DEAF = "trap '' TERM INT HUP QUIT USR1 USR2 PWR RTMIN+3\n"
 # What its init does, in the end; what somebody says on the FIFO /told then.
@@ -211,9 +213,80 @@ def test_a_set_that_hangs_in_the_kernel_comes_back(
     """Where its root has put a file system at /etc that never answers; and the VE's lock is free again."""
     env, server = dead_server(call=hostnet.call, at="/etc", addresses=["10.9.0.77"])
     done = hostnet.ve(host_dir, "set", "--ip-del", "all", env.veid)
-    waits = "names wait for a restart: it does not answer"
+    waits = "names wait for a restart: /etc: it does not answer"
     assert (done.returncode, done.stderr) == (0, f"{env.veid}: addresses are set\n{env.veid}: {waits}\n")
     assert server.stdout and server.stdout.readline() == "asked\n"
     assert env.addresses == []
     hostnet.output(host_dir, "stop", "--fast", env.veid)
     assert not witness.runs(host_dir, env.veid)
+
+
+# What its root has put there that never answers, what somebody does with it, and what they hear.
+UNANSWERED: dict[str, tuple[str, str, Callable[["ve.Environment", Path], None], str]] = {
+    "a password": (
+        "/etc",
+        "",
+        lambda env, _: env.set_password("root", "secret"),
+        "cannot set the password of root in {veid}: etc: it does not answer",
+    ),
+    "a password, by the file": (
+        "/mnt",
+        "mount --bind /mnt/hello /etc/passwd",
+        lambda env, _: env.set_password("root", "secret"),
+        "cannot set the password of root in {veid}: etc/passwd: it does not answer",
+    ),
+    "a key": (
+        "/root",
+        "",
+        lambda env, _: env.add_ssh_key("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJfkNV4OS33ImTXvorZr72q4v5XhVEQKfvqsxOEJ"),
+        "cannot add an ssh key for root in {veid}: /root: it does not answer",
+    ),
+    "a file that comes out": (
+        "/mnt",
+        "",
+        lambda env, here: env.copy_out("/mnt/hello", str(here / "out")),
+        "cannot copy {veid}:/mnt/hello: /mnt: it does not answer",
+    ),
+    "a tree that comes out": (
+        "/mnt",
+        "mkdir -p /srv/a/b; echo x >/srv/a/b/c; mount --bind /mnt/hello /srv/a/b/c",
+        lambda env, here: env.copy_out("/srv", str(here / "out")),
+        "cannot copy {veid}:/srv: a/b/c: it does not answer",
+    ),
+    "what goes in": (
+        "/mnt",
+        "",
+        lambda env, here: env.copy_in(str(here), "/mnt"),
+        "cannot copy {here} to {veid}:/mnt: it does not answer",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", UNANSWERED)
+def test_what_hangs_in_the_files_of_a_ve_is_named(
+    host_dir: Path,
+    tmp_path: Path,
+    what: str,
+    dead_server: Callable[..., "tuple[ve.Environment, subprocess.Popen[str]]"],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nothing waits for it, nothing is half done, and the VE can be used."""
+    at, script, act, why = UNANSWERED[what]
+    env, server = dead_server(at=at)
+    witness.shell(env, script)
+    monkeypatch.setattr(files, "_PATIENCE", 1.0)
+    here = tmp_path / "here"
+    here.mkdir()
+    with pytest.raises(ve.errors.FileError) as refused:
+        act(env, here)
+    assert str(refused.value) == why.format(veid=env.veid, here=here)
+    assert "/sys/fs/fuse/connections/N/abort" in refused.value.hint
+    assert server.stdout and server.stdout.readline() == "asked\n"
+    assert list(here.iterdir()) == []
+    assert commandline.output(host_dir, "exec", env.veid, "--", "echo", "on") == "on\n"
+    hanging = [each for each in threading.enumerate() if each.name == "ve-reaper"]
+    commandline.output(host_dir, "stop", "--fast", env.veid)
+    server.kill()
+    for each in hanging:  # what hung has ended, and done no more
+        each.join()
+    assert list(here.iterdir()) == []
