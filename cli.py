@@ -13,6 +13,7 @@ from ve import _options as opt
 from ve import _output as out
 from ve import _ubc as beans
 from ve._app import Context, app, main, verb
+from ve._session import Once
 
 __all__ = ["app", "main"]
 
@@ -200,7 +201,7 @@ def list_(
     """List all VEs, running or not."""
     host = ctx.obj.host("VEs")
     table = out.choose_fields(output, beans.list_fields(host, ctx.obj.pass_over))
-    envs = host.list()
+    envs: list[Any] = [Once(env) for env in host.list()]
     print(out.render(table, envs, as_json, header=not bare), end="")
     for of in ("config", "traffic") if {"sent", "received"} & {*table} else ("config",):
         ctx.obj.pass_over_all(out.broken(env, of) for env in envs)

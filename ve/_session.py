@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import ve
 from ve import _options as opt
@@ -175,3 +175,14 @@ class Session:
             except Exception as error:
                 self.pass_over(error)
         return self.code
+
+
+class Once:
+    """A VE of which each thing is asked once, for all that is shown of it."""
+
+    def __init__(self, env: "ve.Environment") -> None:
+        self._env = env
+
+    def __getattr__(self, name: str) -> Any:  # of what nobody has asked yet
+        value = vars(self)[name] = getattr(self._env, name)
+        return value

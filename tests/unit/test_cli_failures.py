@@ -383,6 +383,23 @@ class WithBrokenConf:
         raise errors.BrokenConfig("cannot read conf/5.toml: line 1")
 
 
+def test_what_a_list_shows_is_asked_once(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each is a file to be read, and traffic a question to the kernel."""
+    asked = []
+
+    class Counting:
+        veid, name, status = 5, "", "stopped"
+
+        def __getattr__(self, name: str) -> Any:
+            asked.append(name)
+            return SimpleNamespace(template="b:1", onboot=True, sent=1, received=2)
+
+    monkeypatch.setitem(vars(ve), "Host", lambda state_dir: SimpleNamespace(list=lambda: [Counting()]))
+    assert cli.main(["list", "-H", "-o", "veid,template,onboot,sent,received"]) == 0
+    assert capsys.readouterr() == ("5  b:1  yes  1  2\n", "")
+    assert sorted(asked) == ["config", "traffic"]
+
+
 def test_a_broken_conf_file_hides_no_other_ve(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
