@@ -18,9 +18,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from ve.errors import BrokenConfig, InvalidValue, NotFound, nearest
+from ve.errors import BrokenConfig, InvalidValue, NotFound
 from ve.model import Config, Mount
-from ve.tomlfile import Broken, table
+from ve.tomlfile import Broken, refuse_unknown, table
 from ve.wholefile import read_regular
 
 VERSION = 1
@@ -102,9 +102,7 @@ def dump(config: Config) -> bytes:
 
 
 def _config(found: dict[str, Any], veid: int) -> Config:
-    for key in found:
-        if key not in KEYS:
-            raise Broken(f"key {key}: there is no such key", nearest(key, KEYS), (key,))
+    refuse_unknown(found, KEYS)
     if "template" not in found:
         raise Broken("key template: is missing")
     try:

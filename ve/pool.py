@@ -20,7 +20,7 @@ from ve.addresses import Address, Network, Wish, network
 from ve.errors import SPENT, BrokenConfig, Exists, InvalidValue, NotFound, nearest
 from ve.model import check_name
 from ve.state import DEFAULT_DIR, DEFAULT_RUN_DIR
-from ve.tomlfile import Broken, table
+from ve.tomlfile import Broken, refuse_unknown, table
 from ve.wholefile import create_whole, read_regular, remove_all_asides, sync, writing
 
 VERSION = 1
@@ -219,9 +219,7 @@ def _dump(pool: Pool) -> bytes:
 def _parse(name: str, path: str, data: bytes) -> Pool:
     try:
         found = table(data, VERSION)
-        for key in found:
-            if key not in _KEYS:
-                raise Broken(f"key {key}: there is no such key", nearest(key, _KEYS), (key,))
+        refuse_unknown(found, _KEYS)
         if "networks" not in found:
             raise Broken("key networks: is missing")
         return Pool(name, _networks(found.pop("networks")), **{key: _switch(key, found[key]) for key in found})

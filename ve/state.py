@@ -249,8 +249,7 @@ class State:
             with self.lock(veid, 0):  # one in the making has no conf yet, but is locked
                 if not self._known(veid):
                     for name in self.names(veid):
-                        with suppress(FileNotFoundError):
-                            os.unlink(os.path.join(self.path, "name", name))
+                        self.release_name(name, veid)
                     self.remove_lock(veid)
             return True
         except Locked:

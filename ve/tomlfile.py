@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection, Mapping
 from typing import Any
 
-from ve.errors import UPGRADE, BrokenConfig, newer
+from ve.errors import UPGRADE, BrokenConfig, nearest, newer
 
 
 class Broken(Exception):
@@ -34,6 +35,13 @@ def table(data: bytes, newest: int) -> dict[str, Any]:
     if why := newer(version, newest):
         raise Broken(why, UPGRADE, ("version",))
     return found
+
+
+def refuse_unknown(found: Mapping[str, Any], keys: Collection[str]) -> None:
+    """Broken for a key that is none of these."""
+    for key in found:
+        if key not in keys:
+            raise Broken(f"key {key}: there is no such key", nearest(key, keys), (key,))
 
 
 def _loaded(data: bytes) -> dict[str, Any]:
