@@ -10,7 +10,7 @@ import signal
 import subprocess
 from collections.abc import Mapping
 
-from ve import steps
+from ve import patience, steps
 from ve.errors import ActionFailed
 from ve.state import State
 
@@ -21,7 +21,7 @@ _CURE = "mend it, or chmod -x it"
 
 def run(state: State, veid: int, name: str, root: str) -> None:
     """Run those of this name; ActionFailed if one says no, or takes a minute where a VE is to end: it is killed."""
-    cannot, patience = f"cannot complete the {name} script of {veid}", _PATIENCE if name in _ENDING else None
+    cannot, seconds = f"cannot complete the {name} script of {veid}", _PATIENCE if name in _ENDING else None
     for path in scripts(state, veid, name):
         environment = os.environ | {"VEID": str(veid), "VE_ROOT": root}
         try:
@@ -29,14 +29,9 @@ def run(state: State, veid: int, name: str, root: str) -> None:
         except OSError as error:
             raise steps.unrunnable(path, veid, error) from error
         try:
-            code = process.wait(patience)
-        except BaseException as error:
-            process.kill()
-            with contextlib.suppress(subprocess.TimeoutExpired):  # it hangs in the kernel, and we shall not
-                process.wait(_KILLED)
-            if isinstance(error, subprocess.TimeoutExpired):
-                raise ActionFailed(f"{cannot}: {path} had not ended after {patience:.0f} seconds", _CURE) from None
-            raise
+            code = patience.wait(process, seconds, _KILLED)
+        except subprocess.TimeoutExpired:
+            raise ActionFailed(f"{cannot}: {path} had not ended after {seconds:.0f} seconds", _CURE) from None
         if code:
             raise ActionFailed(f"{cannot}: {path} ended with {code}", _CURE)
 

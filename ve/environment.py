@@ -20,6 +20,7 @@ from ve import (
     ledger,
     network,
     outfit,
+    patience,
     process,
     settings,
     show,
@@ -137,9 +138,9 @@ class Environment(Instance):
                 actions.run(self.state, self.veid, "stop", f"/proc/{facts.pid}/root")
             except ActionFailed as error:  # a broken script shall not make a VE that nobody can stop
                 refused = error
-            patience = 0 if fast else timeout
+            deadline = 0 if fast else timeout
             with attachment.coming_back(self.state, self.veid, facts.pid) as told:
-                orderly = shutdown.shut_down(self.veid, facts.pid, pidfd, self.cgroup, patience, self._halt)
+                orderly = shutdown.shut_down(self.veid, facts.pid, pidfd, self.cgroup, deadline, self._halt)
             self.leave()
             self._act_unmounted()
         for other in (refused, *told):
@@ -151,13 +152,7 @@ class Environment(Instance):
         """Execute it in the VE; TimeoutExpired.  One that hangs in the kernel ends with the VE: nobody waits for it."""
         null = subprocess.DEVNULL
         process = self.popen(command, stdin=null, stdout=null, stderr=null, enter_timeout=_HALTING)
-        try:
-            process.wait(_HALTING)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(_HALTING)
-            raise
+        patience.wait(process, _HALTING, _HALTING)
 
     def restart(self, timeout: float = 60.0) -> None:
         """Stop it if it runs, then start it; nobody else can come in between."""

@@ -46,6 +46,7 @@ LEVELS = (
         "ve.ptys ve.sharedmemory ve.sample",
         "ve.terminal",
         "ve.passwd",
+        "ve.patience",
         "ve.log",
         "ve.config",
         "ve.consistency ve.hardware ve.plan",
