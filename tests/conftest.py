@@ -32,7 +32,7 @@ import pytest
 import ve
 from tests.debian import archive
 from tests.debian import containers as debian_with_containers
-from ve import errors, netfilter, netlink
+from ve import errors, interpreter, netfilter, netlink
 
 if TYPE_CHECKING:
     from tests.hostnet import HostNet
@@ -168,7 +168,8 @@ def _leases() -> set[str]:
 
 def _fds() -> set[tuple[int, str]]:
     found = set()
-    for name in os.listdir("/proc/self/fd"):
+    launcher = interpreter._launcher
+    for name in set(os.listdir("/proc/self/fd")) - ({str(launcher.channel.fileno())} if launcher else set()):
         try:
             found.add((int(name), os.readlink(f"/proc/self/fd/{name}")))
         except FileNotFoundError:  # the one that listdir itself had
@@ -177,12 +178,13 @@ def _fds() -> set[tuple[int, str]]:
 
 
 def _children() -> set[str]:
-    """Pids of our children, of any of our threads; a zombie is still in this list."""
+    """Pids of our children, of any of our threads; a zombie is still in this list.  Not the launcher: it stays."""
     found: set[str] = set()
     for task in Path("/proc/self/task").iterdir():
         with contextlib.suppress(FileNotFoundError):  # that thread has ended meanwhile
             found.update((task / "children").read_text().split())
-    return found
+    launcher = interpreter._launcher
+    return found - ({str(launcher.process.pid)} if launcher else set())
 
 
 def _signal_handlers() -> set[str]:

@@ -1,6 +1,6 @@
-"""The far side of exec: from a fresh interpreter on the host to a program inside a VE.
+"""The far side of exec: from a small process on the host to a program inside a VE.
 
-It runs as ``python -I -S`` and so is single-threaded whatever its caller looks like.  Three processes are at work:
+It is single-threaded whatever its caller looks like (ve/interpreter.py).  Three processes are at work:
 
 * the *middle* stays on the host, in a session of its own, for as long as the command runs;
 * the *joiner*, its child, is cloned into the command's cgroup, enters all namespaces of the VE at once, clones
@@ -209,8 +209,7 @@ def _end_as(status: int) -> NoReturn:
 def main(request_fd: int, near: int, pidfd: int) -> NoReturn:
     """Read the request and become the middle.  Never returns."""
     farside.hide()  # the joiner and the command inherit it, until exec
-    for number in set(farside.SIGNALS) - {_signal.SIGCHLD}:
-        syscalls.rt_sigaction(number, _signal.SIG_IGN)  # near passes on what is meant for the command
+    _signal.pthread_sigmask(_signal.SIG_SETMASK, _signal.valid_signals())  # near passes on what the command shall get
     for fd in (0, 1, 2):
         try:
             os.fstat(fd)

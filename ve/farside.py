@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 codecs.lookup("utf-8")  # while it can be found; where the locale is another, nobody has loaded it yet
 SIGNALS = tuple(set(range(1, 65)) - {_signal.SIGKILL, _signal.SIGSTOP})  # what a process may do something about
+_IGNORED = (_signal.SIGPIPE, _signal.SIGXFSZ)
 
 WAITING = b"ve-waits"  # what an init is called that waits for the end of its launch, until its exec
 ENDED = "user.ve.ended"  # of the cgroup of a command that has ended by itself
@@ -76,9 +77,16 @@ def die_with_parent() -> None:
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, _signal.SIGKILL)
 
 
-def reset_signals() -> None:
-    """All signals at their default and unblocked: the interpreter ignores SIGPIPE and SIGXFSZ, a program must not."""
+def begin_signals() -> None:
+    """All signals at their default and unblocked, whatever who started us ignores; but as an interpreter has them."""
     for number in SIGNALS:
+        syscalls.rt_sigaction(number, _signal.SIG_IGN if number in _IGNORED else _signal.SIG_DFL)
+    _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
+
+
+def reset_signals() -> None:
+    """The rest of the way for a program: what is ignored or blocked would be so for it, too; exec does the others."""
+    for number in _IGNORED:
         syscalls.rt_sigaction(number, _signal.SIG_DFL)
     _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
 

@@ -146,15 +146,8 @@ class Hand:
             memory = interpreter.request({"patience": _PATIENCE, **request, **given})
             held.callback(os.close, memory)
             ours = [interpreter.above_stdio(fd, held) for fd in (memory, far.fileno())]
-            self.process = subprocess.Popen(
-                interpreter.command("ve.inside", *ours),
-                pass_fds=[*ours, *(fd for fd in given.values() if fd >= 0)],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                env=interpreter.environment(),
-                start_new_session=True,  # Ctrl-C is for us, who let it clean up
-            )
+            null, passed = subprocess.DEVNULL, [fd for fd in given.values() if fd >= 0]
+            self.process = interpreter.FarSide("ve.inside", *ours, passed=passed, stdin=null, stdout=null, stderr=null)
 
     def __enter__(self) -> Hand:
         return self

@@ -1,34 +1,69 @@
-"""A fresh interpreter of ours: how each far side begins, in a process that is single-threaded and holds nothing.
+"""The processes of ours that go into a VE, or do what a process with threads cannot: the far sides, as their near sides
+start them.
 
-It is isolated (-I: no environment variable, no user directory) and starts without site (-S), which halves its cost; so
-it is told where we are, and where python-prctl is.  What it shall do comes marshalled in a memfd: of any size, and read
-without the 10 ms that importing json would take; both ends are the same Python.
+    far = interpreter.FarSide("ve.enter", request, channel, pidfd)      # a subprocess.Popen of main(*fds) in there
+
+Each begins as a clone of something small that is single-threaded and holds no secret: of this process's launcher
+(ve/launcher.py), or of this very process, if it is the ve command, which is nothing else.  What a far side shall do
+comes marshalled in a memfd: of any size, and read without the 10 ms that importing json would take; both ends are the
+same Python.
 """
 
+import atexit
+import contextlib
 import fcntl
 import marshal
 import os
+import signal
+import socket
+import subprocess
 import sys
+import threading
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from functools import cache
 from importlib.util import find_spec
 from typing import Any
 
-
-def command(module: str, *arguments: int | str) -> list[str]:
-    """The argv of an interpreter that calls main(*arguments) of a module of ours, and nothing else."""
-    call = f"main({', '.join(map(repr, arguments))})"
-    # Who ignores SIGCHLD hands that on by exec, and then nobody of ours would learn how a child ended (wait(2), NOTES).
-    children = "import _signal; _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)"
-    code = f"{children}; import sys; sys.path += {_paths()!r}; from {module} import main; {call}"
-    utf8 = ("-X", "utf8") if sys.getfilesystemencoding() == "utf-8" else ()  # a path means the same on both sides
-    return [sys.executable, "-I", "-S", *utf8, "-c", code]
+from ve import caller, farside, launcher, procfs
+from ve._linux import syscalls
+from ve.errors import Error
 
 
-def environment() -> dict[bytes, bytes]:
-    """Ours, for such an interpreter: only what it needs itself, as no secret shall be in a process that enters a VE."""
-    needed = (b"LANG", b"LC_", b"LD_LIBRARY_PATH")
-    return {key: value for key, value in os.environb.items() if key.startswith(needed)}
+class FarSide(subprocess.Popen[Any]):
+    """subprocess.Popen of a process of ours, a child of this one, that calls main(*fds) of a module and nothing else.
+
+    Each descriptor in fds and passed has the same number there, and no other of ours is open but the standard ones,
+    which options give as subprocess has them.  It leads a session of its own, in /.  Error if it cannot be made.
+    """
+
+    def __init__(self, module: str, *fds: int, passed: Iterable[int] = (), **options: Any) -> None:
+        self._begins = module, fds, passed
+        super().__init__([module], **options)
+
+    def _execute_child(self, *arguments: Any) -> None:
+        """What subprocess calls once its pipes are made; as its own does it, but for how the process is made.
+
+        Of its parameters 10 to 15 are the two ends of each pipe, since Python 3.2; -1 is for what is given on.
+        """
+        pipes = arguments[10:16]
+        module, fds, passed = self._begins
+        given = {fd: fd for fd in (*_open_stdio(), *fds, *passed)}
+        given |= {number: fd for number, fd in enumerate((pipes[0], pipes[3], pipes[5])) if fd >= 0}
+        try:
+            itself = caller.is_the_command and len(os.listdir("/proc/self/task")) == 1
+            self.pid = (_cloned if itself else _launched)(module, fds, given)
+            self._child_created = True
+        finally:
+            self._close_pipe_fds(*pipes)  # type: ignore[attr-defined]
+
+
+def _open_stdio() -> Iterator[int]:
+    """As exec would hand them on: where the caller has closed one, its number may be that of something of ours."""
+    for fd in (0, 1, 2):
+        with contextlib.suppress(OSError):
+            if os.get_inheritable(fd):
+                yield fd
 
 
 def request(data: dict[str, Any]) -> int:
@@ -49,6 +84,26 @@ def above_stdio(fd: int, stack: ExitStack) -> int:
     return copy
 
 
+def command(module: str, *arguments: int | str) -> list[str]:
+    """The argv of a fresh interpreter that calls main(*arguments) of a module of ours, and nothing else.
+
+    It is isolated (-I: no environment variable, no user directory) and starts without site (-S), which halves its cost;
+    so it is told where we are, and where python-prctl is.
+    """
+    call = f"main({', '.join(map(repr, arguments))})"
+    # Who ignores SIGCHLD hands that on by exec, and then nobody of ours would learn how a child ended (wait(2), NOTES).
+    children = "import _signal; _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)"
+    code = f"{children}; import sys; sys.path += {_paths()!r}; from {module} import main; {call}"
+    utf8 = ("-X", "utf8") if sys.getfilesystemencoding() == "utf-8" else ()  # a path means the same on both sides
+    return [sys.executable, "-I", "-S", *utf8, "-c", code]
+
+
+def environment() -> dict[bytes, bytes]:
+    """Ours, for such an interpreter: only what it needs itself, as no secret shall be in a process that enters a VE."""
+    needed = (b"LANG", b"LC_", b"LD_LIBRARY_PATH")
+    return {key: value for key, value in os.environb.items() if key.startswith(needed)}
+
+
 @cache
 def _paths() -> list[str]:
     return [_directory_of(name) for name in ("ve", "prctl")]
@@ -60,3 +115,108 @@ def _directory_of(name: str) -> str:
     assert spec is not None and spec.origin is not None
     directory, file = os.path.split(os.path.abspath(spec.origin))
     return os.path.dirname(directory) if file == "__init__.py" else directory
+
+
+# --- clones of this process itself --------------------------------------------------------------------------------
+
+
+def _cloned(module: str, fds: tuple[int, ...], given: dict[int, int]) -> int:
+    pid = syscalls.clone3(0, signal.SIGCHLD)
+    if pid == 0:
+        farside.begin_signals()
+        kept = environment()
+        os.environb.clear()
+        os.environb.update(kept)
+        launcher.begin(module, fds, given)
+    return pid
+
+
+# --- clones of its launcher ---------------------------------------------------------------------------------------
+
+_launcher: "_Launcher | None" = None
+_lock = threading.Lock()
+
+
+def _launched(module: str, fds: tuple[int, ...], given: dict[int, int]) -> int:
+    """By this process's launcher, or by a new one if that was killed, or began where things were otherwise."""
+    global _launcher
+    with _lock:
+        surroundings = _surroundings()
+        for _ in range(2):
+            if _launcher and _launcher.surroundings != surroundings:
+                _end()
+            _launcher = _launcher or _Launcher(surroundings)
+            try:
+                return _launcher.clone(module, fds, given)
+            except ConnectionError:
+                _end()
+    raise Error(f"cannot start {module}: its launcher was killed", "was there too little memory?  See dmesg")
+
+
+class _Launcher:
+    """One that was started by a thread with these surroundings."""
+
+    def __init__(self, surroundings: tuple[object, ...]) -> None:
+        self.surroundings = surroundings
+        self.channel, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with far, ExitStack() as stack:
+            fd = above_stdio(far.fileno(), stack)
+            null = subprocess.DEVNULL  # or who reads a pipe of ours to its end would wait for ours
+            options: Any = {"stdin": null, "stdout": null, "stderr": null, "start_new_session": True, "cwd": "/"}
+            self.process = subprocess.Popen(command("ve.launcher", fd), pass_fds=[fd], env=environment(), **options)
+
+    def clone(self, module: str, fds: tuple[int, ...], given: dict[int, int]) -> int:
+        """Its pid.  ConnectionError if the launcher has ended, OSError if the kernel refused."""
+        message = marshal.dumps((module, fds, tuple(given)))
+        socket.send_fds(self.channel, [message], [*given.values()])
+        answer = self.channel.recv(64)
+        if not answer:
+            raise ConnectionResetError
+        pid, number = marshal.loads(answer)
+        if number:
+            raise OSError(number, os.strerror(number))
+        return int(pid)
+
+
+def _surroundings() -> tuple[object, ...]:
+    """What a clone of this thread would have of it that its launcher may have otherwise, having begun before.
+
+    Its other attributes (limits, priorities, CPUs) no far side keeps: see ve/rlimits.py.
+    """
+    status = procfs.contents("/proc/thread-self/status", None).splitlines()
+    namespaces = [os.stat(f"/proc/thread-self/ns/{name}").st_ino for name in os.listdir("/proc/thread-self/ns")]
+    root = os.stat("/")
+    return (
+        [line for line in status if line.startswith(_OF_STATUS)],
+        namespaces,
+        (root.st_dev, root.st_ino),
+        procfs.contents("/proc/thread-self/cgroup", None),
+    )
+
+
+_OF_STATUS = (b"Umask", b"Uid", b"Gid", b"Groups", b"Cap", b"NoNewPrivs", b"Seccomp")
+
+
+def _end() -> None:
+    """End the launcher."""
+    global _launcher
+    ended, _launcher = _launcher, None
+    if ended:
+        with contextlib.suppress(OSError):  # it has ended
+            ended.channel.shutdown(socket.SHUT_RDWR)  # for any copy of it, too, that a fork of ours may have
+        ended.channel.close()
+        ended.process.wait()
+
+
+def _forget() -> None:
+    """In a fork of this process: the launcher is the parent's, whose children its clones are."""
+    global _launcher, _lock
+    _lock = threading.Lock()
+    if _launcher:
+        _launcher.channel.close()
+        _launcher.process.returncode = 0  # not ours to wait for
+        _launcher = None
+
+
+os.register_at_fork(after_in_child=_forget)
+atexit.register(_end)

@@ -77,7 +77,7 @@ class Launch:
     undo: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     headroom: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     cgroup: cgroups.Cgroup = field(init=False)
-    setup: "subprocess.Popen[bytes]" = field(init=False)
+    setup: interpreter.FarSide = field(init=False)
     near: socket.socket = field(init=False)
     line: socket.socket = field(init=False)
     pid: int = 0  # of init, and
@@ -215,7 +215,7 @@ def user_beancounters(launch: Launch) -> None:
 
 
 def setup_process(launch: Launch) -> None:
-    """a fresh interpreter for setup, which ends if we do"""
+    """a small process for setup, which ends if we do"""
     launch.near, near = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     launch.undo.callback(launch.near.close)
     launch.line, line = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -227,13 +227,8 @@ def setup_process(launch: Launch) -> None:
         memory = interpreter.request(request)
         ours.callback(os.close, memory)
         fds = [interpreter.above_stdio(fd, ours) for fd in (memory, near.fileno(), line.fileno())]
-        launch.setup = subprocess.Popen(
-            interpreter.command("ve.setup", *fds),
-            pass_fds=[*fds, *request["fds"], *request["leaked"]],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        null, passed = subprocess.DEVNULL, (*request["fds"], *request["leaked"])
+        launch.setup = interpreter.FarSide("ve.setup", *fds, passed=passed, stdin=null, stdout=null)
     launch.undo.callback(launch.setup.wait)
     launch.undo.callback(launch.near.close)  # first, since setup may be waiting for us
 

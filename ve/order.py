@@ -73,6 +73,7 @@ def request(launch: Launch, ours: contextlib.ExitStack) -> dict[str, Any]:
         "ephemeral": launch.ephemeral,
         "maker": maker,
         "fault": os.environ.get("VE_FAULT", ""),
+        "environ": dict(os.environb),
         "fds": tuple({fd for fd in (maker, netns, *streams) if fd >= 0}),
         **rights(launch),
     }

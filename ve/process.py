@@ -39,7 +39,7 @@ from ve.request import Arguments, Options, Target
 __all__ = ["Popen", "Target", "call", "run", "shell_code", "sweep"]
 
 
-class Popen(subprocess.Popen[Any]):
+class Popen(interpreter.FarSide):
     """subprocess.Popen for a command inside a VE; see above for what differs.
 
     Raises what subprocess raises (FileNotFoundError and the like, for the command or cwd), InvalidValue for an unknown
@@ -85,8 +85,7 @@ class Popen(subprocess.Popen[Any]):
             memory = interpreter.request(data)
             stack.callback(os.close, memory)
             fds = [interpreter.above_stdio(fd, stack) for fd in (memory, far.fileno(), self.target.pidfd)]
-            options = streams | {"pass_fds": fds, "env": interpreter.environment(), "start_new_session": True}
-            super().__init__(interpreter.command("ve.enter", *fds), **options)
+            super().__init__("ve.enter", *fds, **streams)
             self._spawned = True
 
     def _begin(self, timeout: float | None) -> None:

@@ -191,13 +191,8 @@ class Subject:
             memory = interpreter.request(request)
             ours.callback(os.close, memory)
             fds = [interpreter.above_stdio(fd, ours) for fd in (memory, far.fileno(), self.target.pidfd)]
-            process = subprocess.Popen(
-                interpreter.command("ve.trials", *fds),
-                pass_fds=fds,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                start_new_session=True,
-            )
+            null = subprocess.DEVNULL
+            process = interpreter.FarSide("ve.trials", *fds, stdin=null, stdout=null)
         held.callback(process.wait)
         held.enter_context(channel)  # closed first: it ends when nobody listens any more
         return channel

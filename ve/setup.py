@@ -1,7 +1,7 @@
-"""The far side of a launch: from a fresh interpreter to the VE's first program.
+"""The far side of a launch: from a small process on the host to the VE's first program.
 
-It runs as ``python -I -S``, so it is single-threaded whatever the process that called start() looks like, and it
-imports little, since each import is paid at each start; once the VE's root is the root, nothing may be imported at all.
+It is single-threaded whatever the process that called start() looks like (ve/interpreter.py), and it imports little,
+since a cold start pays for each import; once the VE's root is the root, nothing may be imported at all.
 
 Two processes of ours are at work, each with its list of steps below.  setup stays in the host's user namespace with
 every capability but, from the second step on, under the user id that is the VE's root.  init is what it clones: it
@@ -305,10 +305,10 @@ def _exec_action(path: str, request: Request, say: int) -> NoReturn:
         os.setsid()
         privileges.become_root()
         os.dup2(2, 1)
-        environment = {"VEID": str(request["veid"]), "VE_ROOT": os.getcwd()}
+        environment = {b"VEID": b"%d" % request["veid"], b"VE_ROOT": os.getcwdb()}
         os.chdir("/")
         farside.reset_signals()
-        os.execve(path, [path], dict(os.environ) | environment)
+        os.execve(path, [path], request["environ"] | environment)
     except OSError as error:
         os.write(say, b"%d" % (error.errno or 0))
     os._exit(127)

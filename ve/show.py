@@ -44,14 +44,7 @@ def running(pidfd: int, point: str) -> None:
     with near:
         with far, ExitStack() as held:
             ours = [interpreter.above_stdio(fd, held) for fd in (pidfd, far.fileno())]
-            subprocess.run(
-                interpreter.command("ve.show", *ours),
-                pass_fds=ours,
-                stdin=subprocess.DEVNULL,
-                env=interpreter.environment(),
-                start_new_session=True,  # Ctrl-C is for us
-                check=False,
-            )
+            interpreter.FarSide("ve.show", *ours, stdin=subprocess.DEVNULL).wait()
         message, fds = farside.receive(near)
     if not fds:
         why = "".join(message) or "the process that clones it was killed"

@@ -36,13 +36,7 @@ def root(template: str, private: str, scratch: str) -> int:
             request = interpreter.request({"template": template, "private": private, "scratch": scratch})
             held.callback(os.close, request)
             ours = [interpreter.above_stdio(fd, held) for fd in (request, far.fileno())]
-            subprocess.run(
-                interpreter.command("ve.stopped", *ours),
-                pass_fds=ours,
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,  # Ctrl-C is for us
-                check=False,
-            )
+            interpreter.FarSide("ve.stopped", *ours, stdin=subprocess.DEVNULL).wait()
         message, fds = farside.receive(near)
     if fds:
         return fds[0]
