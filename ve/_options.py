@@ -31,8 +31,8 @@ from ve._network_options import (
     SearchDomains,
 )
 from ve._output import LIST
-from ve.model import check_name
 from ve.rights import PROFILES
+from ve.veid import check_name
 
 
 def spelled_out(words: list[str]) -> list[str]:

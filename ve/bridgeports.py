@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 
-_PORT = re.compile(r"[^\s/]{1,15} [0-9a-f]{2}(:[0-9a-f]{2}){5}")
+_PORT = r"[^\s/]{1,15} [0-9a-f]{2}(:[0-9a-f]{2}){5}"
 
 
 def ensure() -> None:
@@ -76,7 +76,7 @@ def _noted(path: str) -> str:
 def _is_port(line: str) -> bool:
     named, words = " ".join(line.split(" ")[:2]), line.split(" ")[2:]
     with suppress(ValueError):
-        return bool(_PORT.fullmatch(named) and all(map(ipaddress.ip_address, words)))
+        return bool(re.fullmatch(_PORT, named) and all(map(ipaddress.ip_address, words)))
     return False
 
 

@@ -15,7 +15,6 @@ import contextlib
 import errno
 import os
 import select
-import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import ParamSpec, TypeVar
@@ -327,6 +326,8 @@ def _have_unit() -> None:
     """
     if not os.path.isdir(_BOOTED) or os.path.lexists(_ACTIVE):
         return
+    import subprocess  # once, for all VEs
+
     settings = ("Type=oneshot", "RemainAfterExit=yes", "Delegate=yes", "KillMode=process")
     words = ["systemd-run", "--quiet", f"--unit={UNIT}", "--description=Cgroups of Virtual Environments"]
     words += [*(f"--property={each}" for each in settings), "true"]

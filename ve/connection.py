@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ve import describe, network
+from ve import network, outfit
 from ve.claims import Claimant
 from ve.networks import Lease
 
@@ -37,7 +37,7 @@ class Connection:
     def ports(self) -> list[str]:
         """Those of the host that lead to it while it runs, such as "8080:80"; of another, those that it is to have."""
         with self._environment.init() as init:
-            return list(describe.begun_with(init[0] if init else None, self._environment.config)["publish"])
+            return list(outfit.begun_with(init[0] if init else None, self._environment.config)["publish"])
 
     @property
     def traffic(self) -> Traffic:

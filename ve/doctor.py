@@ -16,6 +16,7 @@ from ve import (
     bridgeports,
     cgroups,
     claims,
+    ending,
     ids,
     leases,
     ledger,
@@ -29,9 +30,9 @@ from ve import (
 )
 from ve.errors import BrokenConfig, Error, Locked, NotFound, NotSupported
 from ve.instance import Instance
-from ve.model import veid_named
 from ve.state import State
 from ve.template import Store
+from ve.veid import veid_named
 from ve.wholefile import asides
 
 FIX = "ve doctor --fix"
@@ -110,7 +111,10 @@ def _of(instance: Instance, left: list[str]) -> Iterator[_Finding]:
     elif error := _unknown(instance):
         yield _Finding(str(error), error.hint)
     elif instance.is_left():
-        yield _Finding("whoever made it to throw it away was killed, and it is still there", mend=instance.remove_all)
+        yield _Finding(
+            "whoever made it to throw it away was killed, and it is still there",
+            mend=partial(ending.remove_all, instance),
+        )
     else:
         yield from _unreadable(instance)
         yield from _misnamed(instance)
@@ -134,7 +138,9 @@ def _of_none(instance: Instance, left: list[str]) -> _Finding:
     if looparea.exists(private) or _entries(f"{private}/upper"):
         why = f"there is no such VE, and data of it: {private}"
         return _Finding(why, f"put {conf} back to have it again, or remove {private}")
-    return _Finding(f"there is no such VE, and left of it: {', '.join(left)}", mend=instance.remove_all)
+    return _Finding(
+        f"there is no such VE, and left of it: {', '.join(left)}", mend=partial(ending.remove_all, instance)
+    )
 
 
 def _unreadable(instance: Instance) -> Iterator[_Finding]:
@@ -178,7 +184,9 @@ def _ended(instance: Instance, left: list[str]) -> Iterator[_Finding]:
     if leases.interface(own) or leases.interface(own + linknames.QUEUES):
         of_a_run.append("an interface")
     if of_a_run:
-        yield _Finding(f"it does not run, and left of it is: {', '.join(of_a_run)}", mend=instance.clear)
+        yield _Finding(
+            f"it does not run, and left of it is: {', '.join(of_a_run)}", mend=partial(ending.clear, instance)
+        )
 
 
 def _stray(state: State) -> Iterator[tuple[int, _Finding]]:

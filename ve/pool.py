@@ -18,9 +18,9 @@ from math import gcd
 from ve import lock
 from ve.addresses import Address, Network, Wish, network
 from ve.errors import SPENT, BrokenConfig, Exists, InvalidValue, NotFound, nearest
-from ve.model import check_name
 from ve.state import DEFAULT_DIR, DEFAULT_RUN_DIR
 from ve.tomlfile import Broken, table
+from ve.veid import check_name
 from ve.wholefile import create_whole, read_regular, remove_all_asides, sync, writing
 
 VERSION = 1

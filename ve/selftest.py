@@ -18,7 +18,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ve import (
-    describe,
     devices,
     execgroup,
     farside,
@@ -135,7 +134,7 @@ class Subject:
     """The VE that is examined."""
 
     def __init__(self, environment: Environment, facts: Facts, target: Target) -> None:
-        begun = describe.begun_with(facts, environment.config)
+        begun = outfit.begun_with(facts, environment.config)
         self.rights = rights.resolve(begun["profiles"], begun["capabilities"])
         self.given = begun["devices"]  # by --device
         self.network = begun.get("network", "")

@@ -54,13 +54,13 @@ def change(instance: Instance, asked: dict[str, Any], save: bool, preset: Iterab
         if lost:
             asked = asked | {"limits": {name: text for name, text in asked["limits"].items() if name not in lost}}
         before, facts = instance.config, init[0] if init else None
-        begun = describe.begun_with(facts, before)
+        begun = outfit.begun_with(facts, before)
         known = _known(before, begun, facts)
         words, asked = asked, _with_lists(instance.veid, asked, vars(before), known)
         wanted = _changed(before, asked)
         wanted.refuse_idle()
         attachment.check(wanted if save or not facts else _with_live(wanted, begun))
-        begun = begun if facts else describe.begun_with(None, wanted)
+        begun = begun if facts else outfit.begun_with(None, wanted)
         is_live = {begun["network"], wanted.network} <= {"", "routed"}  # what is not routed waits for the next start
         _refuse_lost(instance.veid, _waiting(asked, facts is not None, is_live), save)
         _check_host(wanted, asked)
@@ -178,7 +178,7 @@ def _lead(
 
 def _with(facts: Facts, given: network.Given) -> Facts:
     """Those of a VE that has these addresses."""
-    return replace(facts, extra=facts.extra | given.noted())
+    return facts._replace(extra={**facts.extra, **given.noted()})
 
 
 def _told(facts: Facts, begun: Mapping[str, Any]) -> names.Told:
@@ -324,5 +324,5 @@ def _note(instance: Instance, facts: Facts, now: dict[str, Any]) -> None:
     """That the running VE has it."""
     import json  # only who changes a running VE pays for it
 
-    noted = replace(facts, extra=facts.extra | {"asked": json.dumps(now)})
+    noted = facts._replace(extra={**facts.extra, "asked": json.dumps(now)})
     instance.state.write_facts(instance.veid, noted)

@@ -22,6 +22,7 @@ from ve import (
     shapes,
     template,
     triggers,
+    veid,
 )
 from ve.errors import Error, InvalidValue, printable
 from ve.options import parsed
@@ -30,7 +31,7 @@ AMOUNTS = ("512M", "1.5G", "unlimited", "100:200", "10p:1gib", "007", "0")
 # Who takes it, and words that are near to what it takes.
 TAKERS: dict[str, tuple[Callable[[str], object], tuple[str, ...]]] = {
     "veid": (_options.veid, ("101", "2147483644", "0101", "\u0661\u0660\u0661")),
-    "name": (model.check_name, ("web-1.example_x", "101", "_")),
+    "name": (veid.check_name, ("web-1.example_x", "101", "_")),
     "hostname": (model.check_hostname, ("web-1.example.org",)),
     "template": (model.check_template, ("busybox:1",)),
     "template of a store": (template._parse, ("busybox:1", "busybox")),

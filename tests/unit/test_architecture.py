@@ -19,8 +19,8 @@ LEVELS = (
         "ve._linux.ioctls",
     ),
     (
-        "ve.errors ve.wholefile ve.tomlfile ve.rights ve.amounts ve.beancounter ve.limits ve.triggers ve.addresses "
-        "ve.shapes ve.resolver ve.ports ve.rates ve.model",
+        "ve.errors ve.veid ve.wholefile ve.tomlfile ve.rights ve.amounts ve.beancounter ve.limits ve.triggers "
+        "ve.addresses ve.shapes ve.resolver ve.ports ve.rates ve.model",
         "ve.mountinfo",
         "ve.procfs",
     ),
@@ -67,9 +67,9 @@ LEVELS = (
         "ve.shutdown",
     ),
     (
-        "ve.journal ve.ledger ve.traffic ve.instance ve.describe ve.options ve.settings ve.places ve.answers "
+        "ve.journal ve.ledger ve.traffic ve.ending ve.instance ve.describe ve.options ve.settings ve.places ve.answers "
         "ve.explain ve.victim ve.selftest ve.account ve.react ve.events ve.foreground ve.doctor ve.networks "
-        "ve.connection ve.environment ve.ephemeral ve.host",
+        "ve.connection ve.environment ve.making ve.ephemeral ve.host",
     ),
     ("ve",),
     (
