@@ -78,13 +78,6 @@ class Wrapper(Verb):
         return super().parse_args(ctx, [*ours, "--", *target, *rest[rest[:1] == ["--"] :]])
 
 
-def veid(text: str) -> int:
-    if not re.fullmatch("[0-9]{1,10}", text):
-        hint = "" if text.isdecimal() else "a name besides the VEID is given by --name"
-        raise errors.InvalidValue(f"cannot use VEID {text!r}: it is not a number, 1 to 2147483644", hint)
-    return int(text)
-
-
 def name(text: str | None) -> str | None:
     """A name, which on a command line is never empty: to the library that is no name."""
     return None if text is None else check_name(text)

@@ -4,14 +4,14 @@ A bound is BARRIER:LIMIT, or one number for both, in the resource's own unit: pa
 pages or bytes also takes a suffix, B K M G T for bytes or P for pages, in either case; `unlimited` is a number too.
 """
 
+import os
 import re
-import resource
 from typing import NamedTuple
 
 from ve.errors import InvalidValue
 
 UNLIMITED = 2**63 - 1  # LONG_MAX, as /proc/user_beancounters has it
-PAGE = resource.getpagesize()
+PAGE = os.sysconf("SC_PAGE_SIZE")
 PAGES, BYTES, ITEMS = "pages", "bytes", "items"
 _MULTIPLES = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40, "p": PAGE}
 _WHOLE = r"(?i)([0-9]{1,19})(?:([bkmgtp])(?:i?b)?)?"

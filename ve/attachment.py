@@ -13,11 +13,11 @@ from collections.abc import Iterator, Sequence
 from ipaddress import ip_address
 
 from ve import addresses, bridgeports, interfaces, leasing, linknames, network, rtnetlink, venet
+from ve.addressed import Given
 from ve.addresses import Wish
 from ve.errors import Error, InUse, InvalidValue
 from ve.facts import boot_id
 from ve.model import Config
-from ve.network import Given
 from ve.ports import NO_ADDRESS
 from ve.shapes import ATTACHED, Shape
 from ve.state import State

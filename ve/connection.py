@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ve import network, outfit
+from ve import addressed, outfit
 from ve.claims import Claimant
 from ve.networks import Lease
 
 if TYPE_CHECKING:
+    from ve.addressed import Given
     from ve.environment import Environment
     from ve.firewall import Traffic
-    from ve.network import Given
 
 
 class Connection:
@@ -70,4 +70,4 @@ class Connection:
 
     def _given(self) -> Given:
         with self._environment.init() as init:
-            return network.given(init[0] if init else None)
+            return addressed.given(init[0] if init else None)

@@ -6,7 +6,7 @@ import subprocess
 import time
 from typing import Any
 
-from ve import network, outfit, traffic
+from ve import addressed, outfit, traffic
 from ve.amounts import UNLIMITED
 from ve.errors import BrokenConfig, Error
 from ve.facts import Facts
@@ -33,7 +33,7 @@ def describe(instance: Instance) -> dict[str, object]:
         "template": begun["template"],
         "hostname": hostname,
         "network": begun["network"] or ("routed" if begun["addresses"] else "none"),
-        "addresses": network.addresses(facts, settings.addresses),
+        "addresses": addressed.addresses(facts, settings.addresses),
         **{name: begun[name] for name in _SHOWN_OF_NETWORK},
         "traffic": _traffic(instance, facts),
         "description": settings.description,

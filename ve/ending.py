@@ -7,7 +7,7 @@ import functools
 import os
 import subprocess
 
-from ve import actions, attachment, cgroups, insidefile, ledger, network, outfit, shutdown, traffic
+from ve import actions, addressed, attachment, cgroups, insidefile, ledger, network, outfit, shutdown, traffic
 from ve.errors import ActionFailed, Locked
 from ve.wholefile import sync
 
@@ -75,7 +75,7 @@ def clear(instance: Instance) -> None:
     network.refuse_elsewhere(state, veid)
     shutdown.end(veid, instance.cgroup)
     facts = state.read_facts(veid)
-    network.disconnect(state, veid, lambda: network.given(facts))
+    network.disconnect(state, veid, lambda: addressed.given(facts))
     attachment.look_after(state, veid)
     traffic.note_end(state, veid, facts, ephemeral=instance.ephemeral)
     if not instance.ephemeral:

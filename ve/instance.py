@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 
-from ve import cgroups, log
+from ve import cgroups, log, mountinfo
 from ve.errors import BrokenConfig, Error, NotFound, NotMounted, NotRunning, NotSupported, Running
 from ve.facts import home, init_pidfd, process_start_time
 
@@ -97,10 +97,10 @@ class Instance:
     @property
     def addresses(self) -> list[str]:
         """Those that it has while it runs; of another, those that it was given for good."""
-        from ve import network
+        from ve import addressed
 
         with self.init() as init:
-            return network.addresses(init[0] if init else None, () if init else self.config.addresses)
+            return addressed.addresses(init[0] if init else None, () if init else self.config.addresses)
 
     @property
     def traffic(self) -> Traffic:
@@ -121,9 +121,7 @@ class Instance:
     @property
     def shown(self) -> bool:
         """Is its root shown to the host?"""
-        from ve import show
-
-        return show.is_shown(self.state.root(self.veid))
+        return mountinfo.is_point(self.state.root(self.veid))
 
     @contextlib.contextmanager
     def init(self) -> Iterator[tuple[Facts, int] | None]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
 
-from ve import addresses, ports, rates, resolver, rights, triggers
+from ve import rights
 from ve.errors import InvalidValue
 from ve.limits import Limits
 from ve.limits import resolve as resolve_limits
@@ -110,26 +110,50 @@ class Config:
         for device in self.devices:
             if not device.startswith("/dev/") or ".." in device.split("/") or not _is_text(device):
                 raise InvalidValue(f"cannot use device {device!r}: it is not a path below /dev")
-        addresses.check_gateways(self.gateways)
-        if self.shape.kind == "ve":
-            check_veid(int(self.shape.argument))
-        addresses.check(self.addresses)
-        ports.check(self.publish)
-        for parse, word in ((rates.rate, self.rate), (rates.delay, self.delay), (rates.loss, self.loss)):
-            if word:
-                parse(word)
-        resolver.check(self.nameservers, self.searchdomains)
+        self._check_network()
         if self.area not in AREAS:
             raise InvalidValue(f"cannot use area {self.area!r}: there is only {AREAS[1]}")
         if re.search(_CONTROL, self.description):
             raise InvalidValue("cannot use the description: it has more than one line, or control characters")
-        triggers.check(triggers.BARRIER, self.on_barrier)
-        triggers.check(triggers.FAILURE, self.on_failure)
+        if self.on_barrier or self.on_failure:
+            from ve import triggers
+
+            triggers.check(triggers.BARRIER, self.on_barrier)
+            triggers.check(triggers.FAILURE, self.on_failure)
         self.rights  # noqa: B018 - are there such profiles and capabilities?
         self.resources  # noqa: B018 - and such limits?
 
+    def _check_network(self) -> None:
+        """Most VEs have few of these words, and each who looks at one imports the rooms of those that it has."""
+        shape = self.shape
+        if shape.kind == "ve":
+            check_veid(int(shape.argument))
+        if self.gateways or self.addresses:
+            from ve import addresses
+
+            addresses.check_gateways(self.gateways)
+            addresses.check(self.addresses)
+        if self.publish:
+            from ve import ports
+
+            ports.check(self.publish)
+        if self.rate or self.delay or self.loss:
+            from ve import rates
+
+            for parse, word in ((rates.rate, self.rate), (rates.delay, self.delay), (rates.loss, self.loss)):
+                if word:
+                    parse(word)
+        if self.nameservers or self.searchdomains:
+            from ve import resolver
+
+            resolver.check(self.nameservers, self.searchdomains)
+
     def refuse_idle(self) -> None:
         """InvalidValue for an action that nothing of what the VE may use would ever make happen."""
+        if not self.on_barrier and not self.on_failure:
+            return
+        from ve import triggers
+
         for kind, chosen in ((triggers.BARRIER, self.on_barrier), (triggers.FAILURE, self.on_failure)):
             triggers.refuse_idle(kind, chosen, self.resources)
 

@@ -12,7 +12,6 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from types import MappingProxyType
 
@@ -34,60 +33,14 @@ from ve import (
     wholefile,
     wire,
 )
+from ve.addressed import Given as Given  # ve/launch.py has it from here
 from ve.addresses import Address, Wish
 from ve.errors import InUse, InvalidValue, NotSupported
-from ve.facts import Facts, boot_id
+from ve.facts import boot_id
 from ve.ports import NO_ADDRESS, port
 from ve.state import State
 
 _SPEED = ("rate", "delay", "loss")
-
-
-@dataclass(frozen=True)
-class Given:
-    """What a running VE has: its interface on the host, and the addresses that each wish has got it."""
-
-    interface: str = ""
-    addresses: tuple[tuple[str, tuple[Wish, ...]], ...] = ()
-
-    def all(self) -> list[Wish]:
-        return [each for _, given in self.addresses for each in given]
-
-    def held(self) -> list[Address]:
-        """The same, without the lengths of their networks."""
-        return [each.address for each in self.all() if each.address]
-
-    def only(self, words: Sequence[str]) -> "Given":
-        """What it has by these, in their order: a start would give it the same first."""
-        had = dict(self.addresses)
-        return replace(self, addresses=tuple((word, had[word]) for word in words if word in had))
-
-    def noted(self) -> dict[str, str]:
-        """As facts keep it."""
-        if self == Given():
-            return {}
-        import json  # only a VE with a network pays for it
-
-        table = {wish: list(map(str, given)) for wish, given in self.addresses}
-        return {"interface": self.interface, "addresses": json.dumps(table)}
-
-
-def given(facts: Facts | None) -> Given:
-    """What the facts of a running VE say."""
-    if not facts or "interface" not in facts.extra:
-        return Given()
-    import json
-
-    table = json.loads(facts.extra["addresses"])
-    addresses = tuple((wish, tuple(map(Wish.parse, each))) for wish, each in table.items())
-    return Given(facts.extra["interface"], addresses)
-
-
-def addresses(facts: Facts | None, wishes: Sequence[str]) -> list[str]:
-    """What `ve list` says: those of a VE that runs, else those that it was asked to have."""
-    if facts:
-        return [str(each) for each in given(facts).all()]
-    return [text for text in wishes if Wish.parse(text).address]
 
 
 # --- claims -------------------------------------------------------------------------------------------------------
@@ -249,7 +202,7 @@ def add(
         for text in wishes:
             found, wanted = [], Wish.parse(text)
             if wanted.address in going:
-                now = replace(now, addresses=(*now.addresses, (text, (wanted,))))
+                now = now._replace(addresses=(*now.addresses, (text, (wanted,))))
                 continue
             for wish, address, link in leasing.leased(claimant, before.interface, wanted, ephemeral=ephemeral):
                 undo.callback(_give_back, before.interface, address)
@@ -257,7 +210,7 @@ def add(
                 poolhosts.forget(address)
                 found.append(wish)
                 neighbours += [(link, address)] if link else []
-            now = replace(now, addresses=(*now.addresses, (text, tuple(found))))
+            now = now._replace(addresses=(*now.addresses, (text, tuple(found))))
         note_led(state, veid, now)
         new = [each for each in now.all() if each not in before.all()]
         undo.callback(venet.remove, pidfd, new)
@@ -299,7 +252,7 @@ def as_it_is(known: Given, pidfd: int) -> Given:
         return Given()
     true = known.only([text for text, given in known.addresses if held.issuperset(each.address for each in given)])
     strays = tuple(Wish(address, address.max_prefixlen) for address in held.difference(true.held()))
-    narrow(replace(known, addresses=(*known.addresses, ("", strays))), true, pidfd)
+    narrow(known._replace(addresses=(*known.addresses, ("", strays))), true, pidfd)
     return true
 
 

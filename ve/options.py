@@ -3,14 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, TypeAlias, TypedDict
 
 from ve import limits, presets, shapes, triggers
 from ve.addresses import Wish
 from ve.errors import InvalidValue
-from ve.limits import Words
 from ve.model import Mount
 from ve.ports import port
+
+Amount: TypeAlias = str | int | float | tuple[str | int, str | int]
+
+
+class Words(TypedDict, total=False):
+    """Every name, for a type checker; a value is a number, (barrier, limit), or a text such as "512M" or "0:131072"."""
+
+    memory: Amount
+    swap: Amount
+    processes: Amount
+    cpus: Amount
+    cpu_weight: Amount
+    cpuset: Amount
+    io_weight: Amount
+    io_read: Amount
+    io_write: Amount
+    iops: Amount
+    disk: Amount
+    inodes: Amount
+    nofile: Amount
+    oom: Amount
+    kmemsize: Amount
+    lockedpages: Amount
+    privvmpages: Amount
+    shmpages: Amount
+    numproc: Amount
+    physpages: Amount
+    vmguarpages: Amount
+    oomguarpages: Amount
+    numtcpsock: Amount
+    numflock: Amount
+    numpty: Amount
+    numsiginfo: Amount
+    tcpsndbuf: Amount
+    tcprcvbuf: Amount
+    othersockbuf: Amount
+    dgramrcvbuf: Amount
+    numothersock: Amount
+    dcachesize: Amount
+    numfile: Amount
+    numiptent: Amount
+    swappages: Amount
 
 
 class Common(Words, total=False):

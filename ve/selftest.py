@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ve import (
+    addressed,
     devices,
     execgroup,
     farside,
@@ -122,7 +123,7 @@ def _routed(host: Host) -> str:
 
 
 def _sent_as_another(environment: Environment, facts: Facts, pidfd: int) -> str:
-    given = network.given(facts)
+    given = addressed.given(facts)
     if not given.interface:
         return ""
     network.refuse_elsewhere(environment.state, environment.veid)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from ve import (
+    addressed,
     addresses,
     attachment,
     claims,
@@ -25,6 +26,7 @@ from ve import (
     quota,
     sharedmemory,
 )
+from ve.addressed import Given
 from ve.amounts import UNLIMITED
 from ve.beancounter import BY_NAME
 from ve.errors import Error, InUse, InvalidValue, NotSupported
@@ -86,7 +88,7 @@ def change(instance: Instance, asked: dict[str, Any], save: bool, preset: Iterab
 def _known(before: Config, begun: Mapping[str, Any], facts: Facts | None) -> dict[str, set[str]]:
     """What words may be taken from each list: what is kept there, and what the running VE has."""
     known = {name: {*vars(before)[name], *begun[name]} for name in _LISTS}
-    known["addresses"] |= {word for word, _ in network.given(facts).addresses}
+    known["addresses"] |= {word for word, _ in addressed.given(facts).addresses}
     return known
 
 
@@ -148,9 +150,9 @@ def _reconnect(
     wanted = now | {name: lists[name] for name in _LIVE_OF_NETWORK if name in lists} | {"addresses": asked}
     wanted["publish"] = list(dict.fromkeys(wanted["publish"]))
     ports.check(wanted["publish"])
-    if asked or network.given(facts).held():
+    if asked or addressed.given(facts).held():
         network.have_rules()
-    had = network.as_it_is(network.given(facts), pidfd)
+    had = network.as_it_is(addressed.given(facts), pidfd)
     given = network.widen(state, veid, had, facts.pid, pidfd, asked, undo, ephemeral=instance.ephemeral)
     _lead(instance, had, given, now, wanted, undo)
     return wanted | {name: list(wanted[name]) for name in (*_LISTS, *_NAMES)}, _with(facts, given)
@@ -158,8 +160,8 @@ def _reconnect(
 
 def _lead(
     instance: Instance,
-    had: network.Given,
-    given: network.Given,
+    had: Given,
+    given: Given,
     now: Mapping[str, Any],
     wanted: Mapping[str, Any],
     undo: Undo,
@@ -176,13 +178,13 @@ def _lead(
     network.limit(veid, given, wanted, slow)
 
 
-def _with(facts: Facts, given: network.Given) -> Facts:
+def _with(facts: Facts, given: Given) -> Facts:
     """Those of a VE that has these addresses."""
     return facts._replace(extra={**facts.extra, **given.noted()})
 
 
 def _told(facts: Facts, begun: Mapping[str, Any]) -> names.Told:
-    held = network.given(facts).only(begun["addresses"]).held()
+    held = addressed.given(facts).only(begun["addresses"]).held()
     return names.Told(held, begun["hostname"], *(begun[name] for name in _NAMES))
 
 
@@ -198,7 +200,7 @@ def _tell(veid: int, pidfd: int, before: names.Told, now: names.Told) -> list[st
 
 def _let_go(instance: Instance, facts: Facts, pidfd: int, now: dict[str, Any]) -> None:
     """Take from a running VE what it has and is not to have any more: a killed one's facts say all that it had."""
-    has = network.given(facts)
+    has = addressed.given(facts)
     kept = has.only(now["addresses"])
     if kept != has:
         network.narrow(has, kept, pidfd)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ve.errors import InvalidValue, nearest
 
@@ -51,8 +51,7 @@ def with_veid(text: str, resolve: Callable[[str], int]) -> str:
     return f"ve:{resolve(key)}" if kind == "ve" and (key[:1].isalpha() or key[:1] == "_") else text
 
 
-@dataclass(frozen=True)
-class Shape:
+class Shape(NamedTuple):
     """One of KINDS, and the bridge, interface or VEID that it is about."""
 
     kind: str

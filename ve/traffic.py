@@ -14,7 +14,7 @@ import contextlib
 import os
 from typing import TYPE_CHECKING
 
-from ve import firewall, network
+from ve import addressed, firewall
 from ve.errors import UPGRADE, BrokenConfig, newer
 from ve.firewall import Traffic
 from ve.pool import run_directory
@@ -32,7 +32,7 @@ MANY = 64  # interfaces that are no more; the sets hold a million, and count nob
 def total(state: State, veid: int, facts: Facts | None) -> Traffic:
     """Of a VE, running or not; facts: of the running one.  BrokenConfig if a newer ve has counted it."""
     before, last = _noted(state, veid)
-    interface = network.given(facts).interface
+    interface = addressed.given(facts).interface
     return before if interface in ("", last) else _sum(before, firewall.of_one(interface))
 
 
@@ -41,7 +41,7 @@ def note_end(state: State, veid: int, facts: Facts | None, *, ephemeral: bool) -
 
     What a newer ve has counted stays as it is.
     """
-    interface = network.given(facts).interface
+    interface = addressed.given(facts).interface
     if not interface:
         return
     with contextlib.suppress(BrokenConfig):

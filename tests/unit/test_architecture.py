@@ -58,7 +58,7 @@ LEVELS = (
     ("ve.facilities ve.ground ve.probes ve.check", "ve.firewall ve.publishing ve.bridgeports"),
     (
         "ve.steps ve.actions ve.outfit ve.insidefile ve.protections ve.nested ve.names ve.init ve.setup ve.order "
-        "ve.leasing ve.network ve.attachment ve.launch",
+        "ve.addressed ve.leasing ve.network ve.attachment ve.launch",
         "ve.command ve.enter ve.trials ve.execgroup ve.request ve.outcome ve.process",
         "ve.inside ve.files",
         "ve.stopped",
@@ -73,8 +73,8 @@ LEVELS = (
     ),
     ("ve",),
     (
-        "ve._examples ve._output ve._completion ve._limit_options ve._network_options ve._options ve._session ve._app "
-        "ve._ubc ve._top ve._plan ve._template ve._network cli",
+        "ve._examples ve._output ve._failures ve._session ve._ubc ve._verbs ve._completion ve._limit_options "
+        "ve._network_options ve._options ve._app ve._top ve._plan ve._template ve._network cli ve._main",
     ),
 )
 # name -> (level, line, place on the line)
@@ -91,7 +91,7 @@ HOMES = {
     "pyseccomp": {"ve.seccomp"},
     "pyroute2": {"ve.rtnetlink"},
     "tomli_w": {"ve.config", "ve.pool", "ve.template"},
-    "typer": {"ve._app", "ve._limit_options", "ve._network_options", "ve._completion", "ve._options", "ve._output"},
+    "typer": {"ve._app", "ve._limit_options", "ve._network_options", "ve._completion", "ve._options", "ve._failures"},
     "rich": {"ve._output", "ve._top"},
     "textual": {"ve._top"},
 }
