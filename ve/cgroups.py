@@ -11,19 +11,27 @@ cgroup v2 only, wherever it is mounted (mountinfo says).  Files are read and wri
 which fit v2 as well; its tree knows v1 only.
 """
 
+from __future__ import annotations
+
 import contextlib
 import errno
 import os
 import select
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import ParamSpec, TypeVar
 
 from cgroupspy.controllers import Controller
 from cgroupspy.interfaces import DictFile, FlagFile, MultiLineIntegerFile
 
 from ve import mountinfo, procfs
 from ve.errors import SPENT, Error, NotSupported
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from typing import ParamSpec, TypeVar
+
+    P = ParamSpec("P")
+    T = TypeVar("T")
 
 PLACES = ("init", "exec")  # what is below a VE's own
 LEAF = "ve-host"  # where the processes go that were in the root of a container
@@ -43,8 +51,6 @@ _BOUNDS = {"cgroup.max.depth": 32, "cgroup.max.descendants": 4_000}
 CONTROLLERS = ("memory", "pids", "cpu", "cpuset", "io")
 _DELEGATED = ("cgroup.procs", "cgroup.subtree_control", "cgroup.threads")  # cgroup-v2.rst, "Model of Delegation"
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-P = ParamSpec("P")
-T = TypeVar("T")
 
 
 class Core(Controller):  # type: ignore[misc]
