@@ -16,7 +16,8 @@ from ipaddress import ip_address
 from ve.addresses import Address
 from ve.errors import InUse
 from ve.facts import lives
-from ve.pool import alone, directory
+from ve.netdir import directory
+from ve.pool import alone
 from ve.state import State
 from ve.veid import veid_named
 from ve.wholefile import sync

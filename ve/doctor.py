@@ -22,6 +22,7 @@ from ve import (
     ledger,
     linknames,
     looparea,
+    netdir,
     network,
     nftables,
     pool,
@@ -213,7 +214,7 @@ def _of_templates(state: State) -> Iterator[_Finding]:
 
 def _half_written(state: State) -> Iterator[_Finding]:
     """What a writer left aside that was killed: nobody reads it."""
-    for directory in (*(os.path.join(state.path, name) for name in _WRITTEN), state.run_dir, pool.directory()):
+    for directory in (*(os.path.join(state.path, name) for name in _WRITTEN), state.run_dir, netdir.directory()):
         for path in asides(directory):
             yield _Finding(f"{path} was half written by who was killed", mend=partial(os.unlink, path))
 
@@ -233,7 +234,7 @@ def _unguarded(state: State) -> Iterator[_Finding]:
     """Somebody has flushed our rules while VEs run that they are for: only a start would make them again."""
     names = [linknames.alternative_name(state.tag, veid) for veid in state.veids()]
     linked = {name for name in names if leases.interface(name)}
-    ports = linked.intersection(_entries(os.path.join(pool.run_directory(), "guarded")))
+    ports = linked.intersection(_entries(netdir.guarded("")))
     looks: list[tuple[set[str], ruleset.Table, Callable[[], object]]] = [
         (linked - ports, ruleset.INET, network.have_rules),
         (ports, ruleset.BRIDGE, bridgeports.ensure),
@@ -260,7 +261,7 @@ def _remains(state: State) -> dict[int, list[str]]:
     note(_entries(os.path.join(cgroups.home(), state.tag)), "a cgroup")
     ours = linknames.alternative_name(state.tag, 0).removesuffix("0")
     for name, what in _OF_NETWORK.items():
-        names = _entries(os.path.join(pool.run_directory(), name))
+        names = _entries(os.path.join(netdir.run_directory(), name))
         note([each.removeprefix(ours) for each in names if each.startswith(ours)], what)
     links = os.path.join(state.path, "name")
     for name in _entries(links):

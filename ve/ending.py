@@ -7,7 +7,7 @@ import functools
 import os
 import subprocess
 
-from ve import actions, addressed, attachment, cgroups, insidefile, ledger, network, outfit, shutdown, traffic
+from ve import actions, addressed, attachment, cgroups, insidefile, led, ledger, outfit, shutdown, traffic
 from ve.errors import ActionFailed, Locked
 from ve.wholefile import sync
 
@@ -23,7 +23,7 @@ def stop(env: Environment, timeout: float, fast: bool) -> bool:
     """As Environment.stop, under the VE's lock."""
     refused: ActionFailed | None = None
     with env.running("stop") as (facts, pidfd):
-        network.refuse_elsewhere(env.state, env.veid)
+        led.refuse_elsewhere(env.state, env.veid)
         if env.cgroup.frozen():  # before a script that may want to execute something in it
             env.cgroup.freeze(False)
         try:
@@ -72,10 +72,10 @@ def clear(instance: Instance) -> None:
     """
     state, veid = instance.state, instance.veid
     instance.refuse_unknown()
-    network.refuse_elsewhere(state, veid)
+    led.refuse_elsewhere(state, veid)
     shutdown.end(veid, instance.cgroup)
     facts = state.read_facts(veid)
-    network.disconnect(state, veid, lambda: addressed.given(facts))
+    led.disconnect(state, veid, lambda: addressed.given(facts))
     attachment.look_after(state, veid)
     traffic.note_end(state, veid, facts, ephemeral=instance.ephemeral)
     if not instance.ephemeral:

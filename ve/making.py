@@ -5,16 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shutil
 from typing import TYPE_CHECKING, Any
 
-from ve import attachment, config, ending, hardware, ids, looparea, mounts, network, outfit, unionfs
-from ve.amounts import UNLIMITED
+from ve import attachment, config, ending, hardware, mounts
 from ve.errors import BrokenConfig, Exists, NotFound
 from ve.facilities import require
 from ve.model import Config
 from ve.options import parsed
-from ve.staging import full_disk_named
 from ve.wholefile import sync
 
 if TYPE_CHECKING:
@@ -68,6 +65,9 @@ def template_of(state: State, veid: int) -> str | None:
 
 def _fill(state: State, veid: int, settings: Config, template: Template) -> None:
     """Make what a VE is on disk; its conf file, with which it exists, comes last.  Under its lock."""
+    from ve import granting, ids, outfit, unionfs  # which one that is thrown away does without
+    from ve.staging import full_disk_named
+
     hardware.refuse_disk(settings.resources, hardware.disk(state.path))
     private = state.make_dir(state.private(veid))
     with full_disk_named(f"cannot create {veid}", state.path):
@@ -80,7 +80,7 @@ def _fill(state: State, veid: int, settings: Config, template: Template) -> None
             sync(directory)
     state.make_dir(state.root(veid))
     ids.lease(state, veid)
-    network.claim(state, veid, settings.addresses)
+    granting.claim(state, veid, settings.addresses)
     if settings.name:
         state.claim_name(settings.name, veid)
     state.write_conf(veid, config.dump(settings), new=True)
@@ -88,6 +88,11 @@ def _fill(state: State, veid: int, settings: Config, template: Template) -> None
 
 def _make_area(private: str, settings: Config, template: Template) -> None:
     """A loop area, with in it what would be in private."""
+    import shutil
+
+    from ve import looparea, unionfs
+    from ve.amounts import UNLIMITED
+
     others = settings.resources.others
     content = f"{private}/content"
     os.mkdir(content)

@@ -14,7 +14,9 @@ from ve import (
     describe,
     enforce,
     files,
+    granting,
     hardware,
+    led,
     limits,
     looparea,
     mounts,
@@ -137,13 +139,13 @@ def _reconnect(
     """
     state, veid = instance.state, instance.veid
     if init:
-        network.refuse_elsewhere(state, veid)
+        led.refuse_elsewhere(state, veid)
     lists = _with_lists(veid, words, now, known)
     asked = tuple(dict.fromkeys(lists.get("addresses", now["addresses"]))) if init else ()
     addresses.check(asked)
     if not instance.ephemeral and "addresses" in lists:
         undo.callback(claims.claim, state, veid, claims.Claimant(state, veid).claims())
-        network.claim(state, veid, list(dict.fromkeys([*kept.addresses, *asked])), known["addresses"])
+        granting.claim(state, veid, list(dict.fromkeys([*kept.addresses, *asked])), known["addresses"])
     if not init:
         return now, None
     facts, pidfd = init
@@ -152,8 +154,8 @@ def _reconnect(
     ports.check(wanted["publish"])
     if asked or addressed.given(facts).held():
         network.have_rules()
-    had = network.as_it_is(addressed.given(facts), pidfd)
-    given = network.widen(state, veid, had, facts.pid, pidfd, asked, undo, ephemeral=instance.ephemeral)
+    had = granting.as_it_is(addressed.given(facts), pidfd)
+    given = granting.widen(state, veid, had, facts.pid, pidfd, asked, undo, ephemeral=instance.ephemeral)
     _lead(instance, had, given, now, wanted, undo)
     return wanted | {name: list(wanted[name]) for name in (*_LISTS, *_NAMES)}, _with(facts, given)
 
@@ -203,7 +205,7 @@ def _let_go(instance: Instance, facts: Facts, pidfd: int, now: dict[str, Any]) -
     has = addressed.given(facts)
     kept = has.only(now["addresses"])
     if kept != has:
-        network.narrow(has, kept, pidfd)
+        granting.narrow(has, kept, pidfd)
         _note(instance, _with(facts, kept), now)
 
 

@@ -26,7 +26,7 @@ LEVELS = (
     ),
     (
         "ve.namespaces",
-        "ve.cgroups ve.enforce ve.blockdevice ve.load ve.watch",
+        "ve.hostunit ve.cgroups ve.enforce ve.blockdevice ve.load ve.watch",
         "ve.btrfs ve.quota",
         "ve.looparea",
         "ve.oom",
@@ -50,7 +50,7 @@ LEVELS = (
         "ve.config",
         "ve.consistency ve.hardware ve.plan",
         "ve.presets",
-        "ve.facts ve.lock ve.state ve.ids ve.pool ve.claims ve.poolhosts",
+        "ve.facts ve.lock ve.state ve.ids ve.netdir ve.pool ve.claims ve.poolhosts",
         "ve.interpreter",
         "ve.beneath ve.tree ve.accounts",
         "ve.staging ve.rootfs ve.archive ve.distributions ve.template",
@@ -58,7 +58,7 @@ LEVELS = (
     ("ve.facilities ve.ground ve.probes ve.check", "ve.firewall ve.publishing ve.bridgeports"),
     (
         "ve.steps ve.actions ve.outfit ve.insidefile ve.protections ve.nested ve.names ve.init ve.setup ve.order "
-        "ve.addressed ve.leasing ve.network ve.attachment ve.launch",
+        "ve.addressed ve.led ve.leasing ve.granting ve.network ve.attachment ve.launch",
         "ve.command ve.enter ve.trials ve.execgroup ve.request ve.outcome ve.process",
         "ve.inside ve.files",
         "ve.stopped",
