@@ -1,8 +1,9 @@
 """The command line of ve: each verb parses, makes one call of the library, and prints.
 
-Those of two words are in ve/_network.py and ve/_template.py.  ve/_app.py has what verbs share and runs them,
-ve/_options.py what may be typed, ve/_completion.py how a shell completes it, ve/_output.py what is shown,
-ve/_session.py what is said on the way.  stdout is data, stderr is talk.
+Those of two words are in ve/_network.py and ve/_template.py, the bodies of those that are typed most in ve/_verbs.py,
+which ve/_main.py, where the command begins, can call without any of this.  ve/_app.py has what verbs share and runs
+them, ve/_options.py what may be typed, ve/_completion.py how a shell completes it, ve/_output.py what is shown,
+ve/_failures.py what is said of failures, ve/_session.py what is said on the way.  stdout is data, stderr is talk.
 """
 
 import sys
@@ -12,8 +13,9 @@ from ve import _network, _template, errors  # noqa: F401 - verbs of two words
 from ve import _options as opt
 from ve import _output as out
 from ve import _ubc as beans
+from ve import _verbs as verbs
 from ve._app import Context, app, main, verb
-from ve._session import Once
+from ve._session import veid as number
 
 __all__ = ["app", "main"]
 
@@ -31,7 +33,7 @@ def create(
 ) -> None:
     """Create a VE from a template."""
     asked |= {"area": area} if area else {}
-    made = ctx.obj.host(veid).create(opt.veid(veid), template=template, name=name or "", **asked)
+    made = ctx.obj.host(veid).create(number(veid), template=template, name=name or "", **asked)
     ctx.obj.say(f"{out.label(made)} is created from {made.config.template}")
 
 
@@ -50,7 +52,7 @@ def start(
     """
     keys = ctx.obj.those(keys, onboot, "--onboot", lambda env: env.config.onboot and env.status == "stopped")
     if not foreground and not dry_run:
-        return ctx.obj.each(keys, "is running; a reboot from inside will end it", lambda env: env.start())
+        return verbs.start(ctx.obj, keys)
     if len(keys) != 1:
         raise errors.InvalidValue(f"cannot start {' '.join(keys)}: --foreground and --dry-run take one VE")
     env = ctx.obj.get(keys[0])
@@ -70,8 +72,7 @@ def stop(
 ) -> int:
     """Stop VEs by their own shutdown, or at the deadline by a kill."""
     keys = ctx.obj.those(keys, everything, "--all", lambda env: env.status in ("running", "frozen"))
-    late = "is stopped by a kill, as its own shutdown took too long"
-    return ctx.obj.each(keys, "is stopped", lambda env: env.stop(timeout, fast=fast) or fast or late)
+    return verbs.stop(ctx.obj, keys, fast, timeout)
 
 
 @verb("restart")
@@ -150,7 +151,7 @@ def run(
     Without CMD it is the template's own command, or else its shell.  The exit code is the command's, or 125 when ve
     itself failed.
     """
-    return ctx.obj.ended(ctx.obj.host(template).run(template, command or (), user=user, cwd=cwd, **asked))
+    return verbs.run(ctx.obj, template, command, user, cwd, asked)
 
 
 @verb("exec", cls=opt.Wrapper)
@@ -162,12 +163,7 @@ def exec_(
     Pipes, signals and our terminal reach it.  The exit code is the command's, 128+N when signal N ended it, 126 or 127
     when it could not be run, or 125 when ve itself failed.
     """
-    if not command:
-        raise errors.InvalidValue(
-            f"cannot run a command in {key}: none was given", hint=f"ve enter {key} opens a shell"
-        )
-    code = ctx.obj.get(key).call(command, user=user, cwd=cwd, env=opt.variables(env) if env else None)
-    return ctx.obj.ended(code)
+    return verbs.exec_(ctx.obj, key, command, user, cwd, opt.variables(env) if env else None)
 
 
 @verb("enter")
@@ -199,13 +195,7 @@ def list_(
     as_json: opt.Json = False,
 ) -> int:
     """List all VEs, running or not."""
-    host = ctx.obj.host("VEs")
-    table = out.choose_fields(output, beans.list_fields(host, ctx.obj.pass_over))
-    envs: list[Any] = [Once(env) for env in host.list()]
-    print(out.render(table, envs, as_json, header=not bare), end="")
-    for of in ("config", "traffic") if {"sent", "received"} & {*table} else ("config",):
-        ctx.obj.pass_over_all(out.broken(env, of) for env in envs)
-    return ctx.obj.code
+    return verbs.list_(ctx.obj, output, bare, as_json)
 
 
 @verb("status")
@@ -235,18 +225,13 @@ def ubc(
     /proc/user_beancounters of all VEs that run to a file, for programs that read that.
     """
     beans.refuse_idle(VE=key, quiet=quiet, watch=watch, reset=reset, compat=compat, json=as_json)
-    host, veid = ctx.obj.host("VEs"), ctx.obj.veid(key)
-    if reset:
-        return ctx.obj.each(beans.counted(host, key), "counts from now on", lambda env: env.reset_beancounters())
     if compat is not None:
-        host.write_user_beancounters(compat, ctx.obj.pass_over)
+        ctx.obj.host("VEs").write_user_beancounters(compat, ctx.obj.pass_over)
         return ctx.obj.code
-    for _ in beans.again(watch):
-        rows = beans.rows(host, veid, quiet, ctx.obj.pass_over)
-        print(out.render(beans.UBC, rows, as_json) if as_json else beans.table(rows), end="", flush=True)
-        for remark in () if as_json or watch else beans.remarks(rows):
-            ctx.obj.say(remark)
-    return ctx.obj.code
+    if reset:
+        keys = beans.counted(ctx.obj.host("VEs"), key)
+        return ctx.obj.each(keys, "counts from now on", lambda env: env.reset_beancounters())
+    return verbs.ubc(ctx.obj, key, quiet, watch, as_json)
 
 
 @verb("plan")

@@ -10,9 +10,8 @@ import typer
 from ve import _completion as completion
 from ve import _options as opt
 from ve import _output as out
-from ve import caller
 from ve._examples import examples
-from ve._session import Session, interruptible, stand_on_firm_ground
+from ve._session import Session, stand_on_firm_ground
 
 PLAIN: dict[str, Any] = {"rich_markup_mode": None, "pretty_exceptions_enable": False, "add_completion": False}
 
@@ -74,26 +73,18 @@ def globals_(
 def main(argv: list[str] | None = None) -> int:
     """Run one command line and return its exit code."""
     stand_on_firm_ground()
-    caller.is_the_command = True
     if os.environ.get("_VE_COMPLETE"):
         completion.answer(app)
     here = Session(opt.spelled_out(sys.argv[1:] if argv is None else argv))
+    return here.run(lambda: _parsed(here))
+
+
+def _parsed(here: Session) -> int | None:
+    """What the verb of this line returns, or the parser itself, of help and the like."""
     command = typer.main.get_command(app)
     try:
-        with interruptible(), command.make_context("ve", list(here.words), obj=here) as ctx:
-            code = command.invoke(ctx)
-        print(end="", flush=True)
+        with command.make_context("ve", list(here.words), obj=here) as ctx:
+            code: int | None = command.invoke(ctx)
+            return code
     except typer.Exit as done:
-        code = done.exit_code
-    except (Exception, KeyboardInterrupt) as error:
-        code = here.report(error)
-    mute()
-    return code or 0
-
-
-def mute() -> None:
-    """Let go of a stdout that cannot take what it still holds, or the interpreter would complain when it ends."""
-    try:
-        print(end="", flush=True)
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return done.exit_code

@@ -31,8 +31,8 @@ from ve._network_options import (
     SearchDomains,
 )
 from ve._output import LIST
-from ve.model import check_name
 from ve.rights import PROFILES
+from ve.veid import check_name
 
 
 def spelled_out(words: list[str]) -> list[str]:
@@ -76,13 +76,6 @@ class Wrapper(Verb):
                 ours += rest[:1]
                 del rest[:1]
         return super().parse_args(ctx, [*ours, "--", *target, *rest[rest[:1] == ["--"] :]])
-
-
-def veid(text: str) -> int:
-    if not re.fullmatch("[0-9]{1,10}", text):
-        hint = "" if text.isdecimal() else "a name besides the VEID is given by --name"
-        raise errors.InvalidValue(f"cannot use VEID {text!r}: it is not a number, 1 to 2147483644", hint)
-    return int(text)
 
 
 def name(text: str | None) -> str | None:

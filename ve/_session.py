@@ -1,17 +1,21 @@
 """One command line on its way: whose state dir, what it is about to do to whom, and what is said of it on stderr."""
 
+from __future__ import annotations
+
 import os
+import re
 import signal
 import sys
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from typing import Any, NoReturn
 
 import ve
-from ve import _options as opt
 from ve import _output as out
-from ve import errors, terminal
+from ve import caller, errors, terminal
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from contextlib import AbstractContextManager
+    from typing import Any, NoReturn
 
 OWN_FAILURE = 125  # of a verb that otherwise returns the exit code of its command
 NOT_OURS = (126, 127, 129, 130, 141, 143)  # no command, or none to execute; a signal; nobody reads us any more
@@ -59,21 +63,48 @@ def interruptible() -> AbstractContextManager[None]:
     return terminal.handlers(dict.fromkeys((signal.SIGTERM, signal.SIGHUP), _interrupt))
 
 
+def mute() -> None:
+    """Let go of a stdout that cannot take what it still holds, or the interpreter would complain when it ends."""
+    try:
+        print(end="", flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _interrupt(number: int) -> NoReturn:
     raise KeyboardInterrupt(number)
 
 
-@dataclass
+def veid(text: str) -> int:
+    if not re.fullmatch("[0-9]{1,10}", text):
+        hint = "" if text.isdecimal() else "a name besides the VEID is given by --name"
+        raise errors.InvalidValue(f"cannot use VEID {text!r}: it is not a number, 1 to 2147483644", hint)
+    return int(text)
+
+
 class Session:
     """One command line: its words, its global options, and what it is about to do to whom."""
 
-    words: list[str]
-    state_dir: str | None = None
-    quiet: bool = False
-    verb: str = ""
-    target: str = ""
-    env: "ve.Environment | None" = None  # what target has turned out to be
-    code: int = 0  # of the first failure that was passed over
+    def __init__(self, words: list[str], state_dir: str | None = None, verb: str = "") -> None:
+        self.words = words
+        self.state_dir, self.quiet = state_dir, False
+        self.verb, self.target = verb, ""
+        self.env: ve.Environment | None = None  # what target has turned out to be
+        self.code = 0  # of the first failure that was passed over
+
+    def run(self, work: Callable[[], int | None]) -> int:
+        """Do what the line asks for; its exit code, a failure having been told."""
+        caller.is_the_command = True
+        try:
+            with interruptible():
+                code = work()
+            print(end="", flush=True)
+        except (Exception, KeyboardInterrupt) as error:
+            code = self.report(error)
+        finally:
+            caller.is_the_command = False
+        mute()
+        return code or 0
 
     def cannot(self) -> str:
         """How an error sentence of ours begins."""
@@ -95,7 +126,9 @@ class Session:
 
     def report(self, error: BaseException) -> int:
         """Tell a failure and its cure; returns its exit code."""
-        code, lines = out.explain(error, self.cannot(), self.words, self.called())
+        from ve import _failures  # which brings typer with it
+
+        code, lines = _failures.explain(error, self.cannot(), self.words, self.called())
         for line in lines:
             print(line, file=sys.stderr)
         return OWN_FAILURE if self.verb in RUNS_A_COMMAND and code not in NOT_OURS else code
@@ -109,19 +142,19 @@ class Session:
         for error in filter(None, errors):
             self.pass_over(error)
 
-    def called(self) -> out.Called | None:
-        """What to call the VE that it is about."""
+    def called(self) -> tuple[str, str, str] | None:
+        """The VEID of the VE that it is about, its label, and what was typed for it."""
         return (str(self.env.veid), out.label(self.env), self.target) if self.env else None
 
-    def host(self, target: str = "") -> "ve.Host":
+    def host(self, target: str = "") -> ve.Host:
         """The library's object; target is for the error sentence."""
         self.target, self.env = target, None
         errors.require_root(self.cannot())
         return ve.Host(self.state_dir)
 
-    def get(self, key: str, idle: str = "") -> "ve.Environment":
+    def get(self, key: str, idle: str = "") -> ve.Environment:
         """The VE of this VEID or name; idle: what to say first of one that does not run."""
-        self.env = self.host(key).get(opt.veid(key) if key.isdecimal() else key)
+        self.env = self.host(key).get(veid(key) if key.isdecimal() else key)
         if idle and (status := self.env.status) != "running":
             self.say(f"{out.label(self.env)} is {status}: {idle}")
         return self.env
@@ -130,7 +163,7 @@ class Session:
         """Of the one VE that was named; None if it is to be about all."""
         return None if key is None else self.get(key).veid
 
-    def attend(self, env: "ve.Environment") -> int:
+    def attend(self, env: ve.Environment) -> int:
         """Be its console until it ends for good; 0 if it has halted."""
         end = "reboot"
         while end == "reboot":
@@ -142,7 +175,7 @@ class Session:
         return 0 if end == "halt" else 1
 
     def those(
-        self, keys: list[str] | None, every: bool, option: str, wanted: Callable[["ve.Environment"], bool]
+        self, keys: list[str] | None, every: bool, option: str, wanted: Callable[[ve.Environment], bool]
     ) -> list[str]:
         """The VEs that were named or, with an option in place of names, every one that is wanted."""
         verb, names = f"ve {self.verb}", " ".join(keys or ())
@@ -153,13 +186,13 @@ class Session:
             raise errors.InvalidValue(f"{self.cannot()}: no VE is named", hint=f"{verb} VE, or {verb} {option}")
         return list(keys or ()) if not every else [str(env.veid) for env in self.host().list() if self._is(env, wanted)]
 
-    def _is(self, env: "ve.Environment", wanted: Callable[["ve.Environment"], bool]) -> bool:
+    def _is(self, env: ve.Environment, wanted: Callable[[ve.Environment], bool]) -> bool:
         try:
             return wanted(env)
         except errors.BrokenConfig:
             return True  # the verb itself will say so
 
-    def each(self, keys: list[str], done: str, action: Callable[["ve.Environment"], object]) -> int:
+    def each(self, keys: list[str], done: str, action: Callable[[ve.Environment], object]) -> int:
         """Do it to every VE and say it is done, or what else action returns as text.
 
         A failure is told and the rest goes on; returns the first failure's exit code.
@@ -180,7 +213,7 @@ class Session:
 class Once:
     """A VE of which each thing is asked once, for all that is shown of it."""
 
-    def __init__(self, env: "ve.Environment") -> None:
+    def __init__(self, env: ve.Environment) -> None:
         self._env = env
 
     def __getattr__(self, name: str) -> Any:  # of what nobody has asked yet

@@ -1,20 +1,27 @@
 """How `ve ubc` shows beancounters: in vzubc's manner, a line for each resource of each VE."""
 
+from __future__ import annotations
+
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import ve
-from ve._output import Fields, columns, label, size
+from ve._output import columns, label, size
 from ve.amounts import ITEMS, PAGE, PAGES, UNLIMITED
 from ve.beancounter import DISK, RESOURCES, Beancounter
 from ve.errors import InvalidValue
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+    import ve
+    from ve._output import Fields
+
+    Row = tuple[ve.Environment, Beancounter]
+
 PAUSE = 2.0  # seconds between two looks
 NEAR_HELD, NEAR_MAXHELD = 0.5, 0.8  # of the barrier; vzubc's
-Row = tuple["ve.Environment", Beancounter]
 
 UBC: Fields = {"veid": lambda row: row[0].veid} | {
     name: lambda row, name=name: getattr(row[1], name) for name in Beancounter._fields
@@ -22,14 +29,14 @@ UBC: Fields = {"veid": lambda row: row[0].veid} | {
 UBC |= {"looked": lambda row: _time(row[1].looked), "gap": lambda row: _time(row[1].gap)}
 
 
-def list_fields(host: "ve.Host", broken: Callable[[Exception], object]) -> Fields:
+def list_fields(host: ve.Host, broken: Callable[[Exception], object]) -> Fields:
     """What `ve list -o` has of beancounters, by vzlist's names: numproc and numproc.h, .m, .b, .l, .f.
 
     Of the disk diskspace, .s and .h, which are its soft and hard limit.  broken: is told why a VE has none.
     """
     tables: dict[int, Mapping[str, Beancounter]] = {}
 
-    def look(env: "ve.Environment", name: str, column: str) -> Any:
+    def look(env: ve.Environment, name: str, column: str) -> Any:
         if not tables:  # all are looked at in one call, by who asks first
             tables.update({each.veid: table for each, table in host.beancounters(broken=broken)})
         bean = tables.get(env.veid, {}).get(name)
@@ -55,12 +62,12 @@ def refuse_idle(**given: object) -> None:
             raise InvalidValue(f"cannot use --{alone} with {words}: {why}", hint=f"leave {words} out")
 
 
-def counted(host: "ve.Host", key: str | None) -> list[str]:
+def counted(host: ve.Host, key: str | None) -> list[str]:
     """The VEs whose counters can be reset, all or one: an ephemeral one has no ledger, and is refused where named."""
     return [key] if key is not None else [str(env.veid) for env in host.list() if not env.ephemeral]
 
 
-def rows(host: "ve.Host", veid: int | None, only_near: bool, broken: Callable[[Exception], object]) -> list[Row]:
+def rows(host: ve.Host, veid: int | None, only_near: bool, broken: Callable[[Exception], object]) -> list[Row]:
     """The beancounters of all VEs, or of one; of all, broken is told why one is not among them."""
     looks = host.beancounters(veid, broken if veid is None else None)
     found = [(env, each) for env, table in looks for each in table.values()]

@@ -19,7 +19,7 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 DEFAULT_POOL = "default"
-_POOL = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,62}")
+_POOL = r"[A-Za-z_][A-Za-z0-9_.-]{0,62}"
 _FAMILIES = {"4": 4, "6": 6}
 _WORDS = "an address such as 10.9.0.5 or fd00:9::5, auto, auto:POOL, auto:POOL:4 or auto:POOL:sticky"
 # What no VE can have, since it has a meaning of its own.
@@ -75,7 +75,7 @@ def _of_pool(text: str) -> Wish:
     names = text.split(":")[1:]
     sticky = names[-1:] == ["sticky"] and bool(names.pop())
     family = _FAMILIES[names.pop()] if names and names[-1] in _FAMILIES else 0
-    if len(names) > 1 or not all(_POOL.fullmatch(name) and name != "sticky" for name in names):
+    if len(names) > 1 or not all(re.fullmatch(_POOL, name) and name != "sticky" for name in names):
         raise InvalidValue(f"cannot use address {text!r}: it is not {_WORDS}")
     return Wish(pool=names[0] if names else DEFAULT_POOL, family=family, sticky=sticky)
 

@@ -4,18 +4,18 @@ A bound is BARRIER:LIMIT, or one number for both, in the resource's own unit: pa
 pages or bytes also takes a suffix, B K M G T for bytes or P for pages, in either case; `unlimited` is a number too.
 """
 
+import os
 import re
-import resource
 from typing import NamedTuple
 
 from ve.errors import InvalidValue
 
 UNLIMITED = 2**63 - 1  # LONG_MAX, as /proc/user_beancounters has it
-PAGE = resource.getpagesize()
+PAGE = os.sysconf("SC_PAGE_SIZE")
 PAGES, BYTES, ITEMS = "pages", "bytes", "items"
 _MULTIPLES = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40, "p": PAGE}
-_WHOLE = re.compile(r"([0-9]{1,19})(?:([bkmgtp])(?:i?b)?)?", re.IGNORECASE)
-_FRACTION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?)(?:([bkmgt])(?:i?b)?)?", re.IGNORECASE)
+_WHOLE = r"(?i)([0-9]{1,19})(?:([bkmgtp])(?:i?b)?)?"
+_FRACTION = r"(?i)([0-9]{1,12}(?:\.[0-9]{1,6})?)(?:([bkmgt])(?:i?b)?)?"
 
 
 class Bound(NamedTuple):
@@ -42,7 +42,7 @@ def number(name: str, text: str, unit: str) -> int:
     """One number of this unit, pages being rounded up; InvalidValue."""
     if text.lower() == "unlimited":
         return UNLIMITED
-    found = _WHOLE.fullmatch(text)
+    found = re.fullmatch(_WHOLE, text)
     if found is None:
         raise InvalidValue(f"cannot use {name} {text!r}: {_why(text, unit)}", _whole_hint(text, unit))
     digits, suffix = int(found[1]), (found[2] or "").lower()
@@ -61,9 +61,10 @@ def size(name: str, text: str) -> int:
     """Bytes, of such as 512M, 1.5G or unlimited; InvalidValue."""
     if text.lower() == "unlimited":
         return UNLIMITED
-    found = _FRACTION.fullmatch(text)
+    found = re.fullmatch(_FRACTION, text)
     if found is None:
-        why = "P is for what is counted in pages" if _WHOLE.fullmatch(text) else _why(text, BYTES, "B, K, M, G or T")
+        of_pages = re.fullmatch(_WHOLE, text)
+        why = "P is for what is counted in pages" if of_pages else _why(text, BYTES, "B, K, M, G or T")
         raise InvalidValue(f"cannot use {name} {text!r}: {why}")
     return min(int(float(found[1]) * _MULTIPLES[(found[2] or "").lower()]), UNLIMITED)
 
@@ -97,14 +98,14 @@ def _why(text: str, unit: str, suffixes: str = "B, K, M, G, T or P") -> str:
         return "it is negative"
     if not text:
         return "a number is missing"
-    if unit != ITEMS and _FRACTION.fullmatch(text):
+    if unit != ITEMS and re.fullmatch(_FRACTION, text):
         return "it is not a whole number"
     return "it is not a number" if unit == ITEMS else f"it is not a number with {suffixes} behind it"
 
 
 def _whole_hint(text: str, unit: str) -> str:
     """The same of a fraction such as 1.5G, in whole ones of the next suffix."""
-    found = _FRACTION.fullmatch(text)
+    found = re.fullmatch(_FRACTION, text)
     if unit == ITEMS or found is None or not found[2]:
         return ""
     return size_text(int(float(found[1]) * _MULTIPLES[found[2].lower()]))

@@ -6,22 +6,27 @@ way out but a gateway that was named.  The host sees to it that a bridge's port 
     <run dir>/device/<VEID>     which device of the host's it has, and what that was there: of this boot
 """
 
+from __future__ import annotations
+
 import contextlib
 import os
 import time
-from collections.abc import Iterator, Sequence
-from ipaddress import ip_address
 
-from ve import addresses, bridgeports, interfaces, leasing, linknames, network, rtnetlink, venet
-from ve.addresses import Wish
+from ve import led
 from ve.errors import Error, InUse, InvalidValue
 from ve.facts import boot_id
-from ve.model import Config
-from ve.network import Given
-from ve.ports import NO_ADDRESS
 from ve.shapes import ATTACHED, Shape
-from ve.state import State
 from ve.wholefile import read_small, write_whole
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from ve import interfaces
+    from ve.addressed import Given
+    from ve.addresses import Wish
+    from ve.model import Config
+    from ve.state import State
 
 
 def check(config: Config, typed: str | None = None) -> None:
@@ -34,7 +39,7 @@ def check(config: Config, typed: str | None = None) -> None:
     own, kind = f"a VE with network {called}", shape.kind if config.network else "routed"
     if shape == Shape("ve", str(config.veid)):
         raise InvalidValue(f"cannot use network {called}: that is this VE itself")
-    pools = [each for each in config.addresses if Wish.parse(each).address is None]
+    pools = _pools(config.addresses) if config.addresses else []
     slow = config.rate or config.delay or config.loss
     for what, is_asked, kinds, why in (
         (f"give addresses to {own}", config.addresses, ("routed", *ATTACHED), "it has no interface"),
@@ -45,15 +50,27 @@ def check(config: Config, typed: str | None = None) -> None:
     ):
         if is_asked and kind not in kinds:
             raise InvalidValue(f"cannot {what}: {why}")
-    addresses.check_reachable(config.gateways, config.addresses)
+    if config.gateways:
+        from ve import addresses
+
+        addresses.check_reachable(config.gateways, config.addresses)
     if not config.addresses:
         _check_without(config, kind)
+
+
+def _pools(words: Sequence[str]) -> list[str]:
+    """Those that ask for an address of a pool."""
+    from ve.addresses import Wish
+
+    return [each for each in words if Wish.parse(each).address is None]
 
 
 def _check_without(config: Config, kind: str) -> None:
     if kind == "bridge":
         raise InvalidValue(f"cannot use network {config.shape}: it has no address to send from")
     if config.publish:
+        from ve.ports import NO_ADDRESS
+
         raise InvalidValue(f"cannot publish {config.publish[0]} of {config.veid}: it has no address", NO_ADDRESS)
     if {*config.nameservers, *config.searchdomains} - {"inherit"}:
         why = "without addresses it has those of its template"
@@ -71,20 +88,24 @@ def attach(
     *,
     lost_ok: bool,
 ) -> Given:
-    """Give a VE that is being started its interface; network.disconnect() and give_back() take it back.
+    """Give a VE that is being started its interface; led.disconnect() and give_back() take it back.
 
     InvalidValue for an interface that is none, NotSupported for a device that would be lost, InUse for an address that
     another VE has.
     """
-    network.claim(state, veid, words)  # of one that is thrown away too: the kernel keeps no lease of these
-    network.disconnect(state, veid)
+    from ve import bridgeports, granting, interfaces, linknames, rtnetlink, venet
+    from ve.addressed import Given
+    from ve.addresses import Wish
+
+    granting.claim(state, veid, words)  # of one that is thrown away too: the kernel keeps no lease of these
+    led.disconnect(state, veid)
     wishes = tuple(map(Wish.parse, words))
     own = interfaces.mac(state.tag, veid)
     name = linknames.new_name() if shape.kind == "bridge" else ""
     given = Given(name, tuple(zip(words, ((wish,) for wish in wishes), strict=True)))
     with open(f"/proc/{pid}/ns/net") as netns, contextlib.ExitStack() as undo:
         if shape.kind != "macvlan":  # which is all in the VE
-            network.note_led(state, veid, given)
+            led.note_led(state, veid, given)
         if shape.kind == "bridge":
             owner = linknames.alternative_name(state.tag, veid)
             undo.callback(bridgeports.release, owner)
@@ -102,9 +123,13 @@ def attach(
 
 
 def _configure(pidfd: int, name: str, wishes: Sequence[Wish], gateways: Sequence[str]) -> None:
+    from ipaddress import ip_address
+
+    from ve import rtnetlink
+
     index = rtnetlink.index_there(pidfd, name)
     given = [(wish.address, wish.length) for wish in wishes if wish.address]
-    out = [(rtnetlink.DEFAULT[gateway.version], gateway) for gateway in map(ip_address, gateways)]
+    out = [(rtnetlink.default(gateway.version), gateway) for gateway in map(ip_address, gateways)]
     rtnetlink.ask_there(
         pidfd,
         *(rtnetlink.address(rtnetlink.NEWADDR, index, *each) for each in given),
@@ -117,6 +142,8 @@ def _configure(pidfd: int, name: str, wishes: Sequence[Wish], gateways: Sequence
 
 def _take(state: State, veid: int, device: interfaces.Device, netns: int, undo: contextlib.ExitStack) -> None:
     """Move it in, and note what it was."""
+    from ve import interfaces
+
     undo.callback(_forget, state, veid)
     _note(state, veid, device)
     taken = interfaces.take(netns, device)
@@ -127,6 +154,8 @@ def _take(state: State, veid: int, device: interfaces.Device, netns: int, undo: 
 def take_back(state: State, veid: int, pid: int) -> None:
     """Have the device on the host again of a VE whose start fails, while its init is there."""
     if device := _noted(state, veid):
+        from ve import interfaces
+
         with contextlib.suppress(FileNotFoundError), open(f"/proc/{pid}/ns/net") as netns:
             interfaces.give_back(netns.fileno(), device)
             _forget(state, veid)
@@ -142,6 +171,8 @@ def coming_back(state: State, veid: int, pid: int) -> Iterator[list[Error]]:
     if not device:
         yield told
         return
+    from ve import interfaces
+
     netns = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     try:
         yield told
@@ -177,6 +208,8 @@ def look_after(state: State, veid: int) -> bool:
     device = _noted(state, veid)
     if not device:
         return True
+    from ve import interfaces, leasing
+
     deadline = time.monotonic() + leasing.DYING
     try:
         while not (name := interfaces.give_back(None, device)) and not device.kind and time.monotonic() < deadline:
@@ -195,8 +228,12 @@ def _note(state: State, veid: int, device: interfaces.Device) -> None:
 
 def _noted(state: State, veid: int) -> interfaces.Device | None:
     boot, _, noted = read_small(state.device(veid)).decode(errors="replace").partition("\n")
+    if boot != boot_id():  # there is none, or it is at home after another boot
+        return None
+    from ve import interfaces
+
     with contextlib.suppress(ValueError, TypeError, KeyError, RecursionError):  # who has changed that has lost it
-        return interfaces.Device.of(noted) if boot == boot_id() else None  # after another boot it is at home
+        return interfaces.Device.of(noted)
     return None
 
 

@@ -12,7 +12,6 @@ does, a limit is only accepted for counting who is above it (account only).
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -25,8 +24,7 @@ from ve.errors import SPENT
 EXACT, CLOSE, ACCOUNTING = "exact", "close", "accounting only"
 
 
-@dataclass(frozen=True)
-class Resource:
+class Resource(NamedTuple):
     """A row of RESOURCES.
 
     held, maxheld, failcnt: sources; no maxheld is one that can only be sampled, no failcnt one that nothing counts.

@@ -18,19 +18,19 @@ from contextlib import suppress
 from ve import netlink, nftables, ruleset, wholefile
 from ve.addresses import Address
 from ve.firewall import alone, anew
-from ve.pool import run_directory
+from ve.netdir import guarded
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 
-_PORT = re.compile(r"[^\s/]{1,15} [0-9a-f]{2}(:[0-9a-f]{2}){5}")
+_PORT = r"[^\s/]{1,15} [0-9a-f]{2}(:[0-9a-f]{2}){5}"
 
 
 def ensure() -> None:
     """Have the table in place, and in it what each port may send: 0.1 ms.  A host without such VEs has none."""
-    if os.path.lexists(_guarded("")) and not nftables.is_whole(*ruleset.BRIDGE.signs):
+    if os.path.lexists(guarded("")) and not nftables.is_whole(*ruleset.BRIDGE.signs):
         with alone("rules"):
             _load()
 
@@ -42,7 +42,7 @@ def guard(owner: str, interface: str, mac: str, addresses: Iterable[Address]) ->
     derives from the MAC.  Any port named venet* that was not guarded is cut off, from when the first one is.
     """
     with alone("a guarded port"):
-        path = _guarded(owner)
+        path = guarded(owner)
         os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
         before = _noted(path)
         now = " ".join((interface, mac, *map(str, addresses)))
@@ -54,17 +54,12 @@ def guard(owner: str, interface: str, mac: str, addresses: Iterable[Address]) ->
 
 def release(owner: str) -> None:
     """Forget what its port might send; one lstat where that is nothing."""
-    path = _guarded(owner)
+    path = guarded(owner)
     if os.path.lexists(path):
         with alone("a released port"):
             _let_pass(_noted(path), "")
             with suppress(FileNotFoundError):
                 os.unlink(path)
-
-
-def _guarded(owner: str) -> str:
-    """The path of what a port may send as: a line of its name, its MAC and its addresses."""
-    return os.path.join(run_directory(), "guarded", owner)
 
 
 def _noted(path: str) -> str:
@@ -76,7 +71,7 @@ def _noted(path: str) -> str:
 def _is_port(line: str) -> bool:
     named, words = " ".join(line.split(" ")[:2]), line.split(" ")[2:]
     with suppress(ValueError):
-        return bool(_PORT.fullmatch(named) and all(map(ipaddress.ip_address, words)))
+        return bool(re.fullmatch(_PORT, named) and all(map(ipaddress.ip_address, words)))
     return False
 
 
@@ -84,9 +79,9 @@ def _load() -> None:
     if nftables.is_whole(*ruleset.BRIDGE.signs):
         return
     nftables.load(anew(ruleset.BRIDGE))
-    for name in os.listdir(_guarded("")):
+    for name in os.listdir(guarded("")):
         if not name.startswith("."):
-            lines = _noted(_guarded(name)).splitlines()
+            lines = _noted(guarded(name)).splitlines()
             _let_pass("", "\n".join(line for line in lines if _is_interface(line.partition(" ")[0])))
 
 

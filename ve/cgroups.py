@@ -11,32 +11,36 @@ cgroup v2 only, wherever it is mounted (mountinfo says).  Files are read and wri
 which fit v2 as well; its tree knows v1 only.
 """
 
+from __future__ import annotations
+
 import contextlib
 import errno
 import os
 import select
-import subprocess
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import ParamSpec, TypeVar
 
 from cgroupspy.controllers import Controller
 from cgroupspy.interfaces import DictFile, FlagFile, MultiLineIntegerFile
 
-from ve import mountinfo, procfs
+from ve import hostunit, mountinfo, procfs
 from ve.errors import SPENT, Error, NotSupported
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from typing import ParamSpec, TypeVar
+
+    P = ParamSpec("P")
+    T = TypeVar("T")
 
 PLACES = ("init", "exec")  # what is below a VE's own
 LEAF = "ve-host"  # where the processes go that were in the root of a container
-UNIT = "ve-host.service"
 PATIENCE = 10.0  # seconds for the kernel to stop what it freezes
 _TRIES = 100  # to remove a cgroup that others come into: each does so once
 WAITING = (  # what is to be done about a process that no signal reaches
     "they wait for a device or a file system (state D in ps); a FUSE file system that does not answer is ended by "
     "echo 1 >/sys/fs/fuse/connections/N/abort, N being its minor device number"
 )
-_BOOTED = "/run/systemd/system"  # sd_booted(3)
-_ACTIVE = f"/run/systemd/units/invocation:{UNIT}"  # systemd.exec(5): of each unit that is active, for the journal
 _GONE = (errno.ENOENT, errno.ENODEV)  # not there, or removed while we had it open
 # A VE's root may make cgroups: not so many that the host suffers, or who looks at each of them, which takes 20 us, nor
 # so deep that nobody can take them away again.
@@ -44,8 +48,6 @@ _BOUNDS = {"cgroup.max.depth": 32, "cgroup.max.descendants": 4_000}
 CONTROLLERS = ("memory", "pids", "cpu", "cpuset", "io")
 _DELEGATED = ("cgroup.procs", "cgroup.subtree_control", "cgroup.threads")  # cgroup-v2.rst, "Model of Delegation"
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-P = ParamSpec("P")
-T = TypeVar("T")
 
 
 class Core(Controller):  # type: ignore[misc]
@@ -221,13 +223,13 @@ def controllers(path: str) -> list[str]:
 
 def home() -> str:
     """The cgroup that those of all state dirs are in: who has systemd must not divide its cgroups behind its back."""
-    return mount_point() + (f"/system.slice/{UNIT}" if os.path.isdir(_BOOTED) else "")
+    return mount_point() + hostunit.place()
 
 
 def have_home() -> str:
     """The same, made to be there; NotSupported if systemd does not delegate a unit."""
     path = home()
-    _have_unit()
+    hostunit.have()
     os.makedirs(path, exist_ok=True)
     return path
 
@@ -318,27 +320,6 @@ def delegate(group: Cgroup) -> None:
     """
     local = os.path.exists(f"{group.path}/pids.events.local")
     _hand_down(group.path, [name for name in controllers(group.path) if local or name != "pids"])
-
-
-def _have_unit() -> None:
-    """Where systemd runs: a unit of it whose cgroup is ours (Delegate=), for as long as the host is up.
-
-    It has no process.  KillMode=process lets its end, as at shutdown, leave VEs to who stops them in their own way.
-    """
-    if not os.path.isdir(_BOOTED) or os.path.lexists(_ACTIVE):
-        return
-    settings = ("Type=oneshot", "RemainAfterExit=yes", "Delegate=yes", "KillMode=process")
-    words = ["systemd-run", "--quiet", f"--unit={UNIT}", "--description=Cgroups of Virtual Environments"]
-    words += [*(f"--property={each}" for each in settings), "true"]
-    if os.path.exists(f"/run/systemd/transient/{UNIT}"):  # somebody has stopped it, and VEs go on in it
-        words = ["systemctl", "start", UNIT]
-    try:
-        done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-        why = done.stderr.strip().replace("\n", "; ") if done.returncode else ""
-    except FileNotFoundError:
-        why = f"{words[0]} is missing"
-    if why and not os.path.lexists(_ACTIVE):  # somebody else may have started it meanwhile
-        raise NotSupported(f"cannot have the unit {UNIT} of systemd: {why}", hint="systemctl status, and journalctl -e")
 
 
 def _hand_down(path: str, names: list[str]) -> None:

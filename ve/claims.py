@@ -16,9 +16,10 @@ from ipaddress import ip_address
 from ve.addresses import Address
 from ve.errors import InUse
 from ve.facts import lives
-from ve.model import veid_named
-from ve.pool import alone, directory
+from ve.netdir import directory
+from ve.pool import alone
 from ve.state import State
+from ve.veid import veid_named
 from ve.wholefile import sync
 
 HINT = "`ve network show POOL` says who has which; choose another address"

@@ -15,7 +15,6 @@ import errno
 import os
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import Any
 
 from ve.errors import BrokenConfig, InvalidValue, NotFound
@@ -27,8 +26,6 @@ VERSION = 1
 SIZE_MAX = 16 << 20  # bytes; more than a command line can ask for
 
 _EXPECTED = {str: "a string", bool: "true or false", list: "an array of strings", dict: "a table of strings"}
-
-_ANY = Config(1, "any:1", account_only=True)  # a value is tried out in it
 
 # Each key: its TOML type, and what makes one string of it a part of Config's value; str() is the way back.
 KEYS: dict[str, tuple[type, Callable[[str], Any]]] = {
@@ -107,28 +104,40 @@ def _config(found: dict[str, Any], veid: int) -> Config:
         raise Broken("key template: is missing")
     try:
         return Config(veid, **{key: _value(key, raw) for key, raw in found.items()})
-    except InvalidValue as error:  # of the whole: each key alone was right
-        raise Broken(str(error), error.hint) from None
+    except InvalidValue as error:
+        for key, raw in found.items():
+            _value(key, raw, alone=True)
+        raise Broken(str(error), error.hint) from None  # of the whole: each key alone was right
 
 
-def _value(key: str, raw: object) -> Any:
-    """Config's value of one key, checked by Config, part by part so that a message can name the part."""
+def _value(key: str, raw: object, alone: bool = False) -> Any:
+    """Config's value of one key; alone: checked by Config, part by part so that a message can name the part."""
     shape, make = KEYS[key]
     if type(raw) is not shape:
         raise Broken(f"key {key}: must be {_EXPECTED[shape]}", at=(key,))
     parts = {}
     for name, label, part in _parts(key, raw):
-        words = rf"{re.escape(str(name))}[\"']?\s*=" if shape is dict else rf"{re.escape(str(part))}(?!\w)"
-        at = (key,) if label == key else (key, words)
         if shape is not bool and not isinstance(part, str):
-            raise Broken(f"key {label}: must be a string", at=at)
+            raise Broken(f"key {label}: must be a string", at=_at(key, label, name, part))
         try:
             parts[name] = make(part)
-            whole: Any = {name: parts[name]} if shape is dict else (parts[name],) if shape is list else parts[name]
-            replace(_ANY, **{key: whole})
+            if alone:
+                _try(key, {name: parts[name]} if shape is dict else (parts[name],) if shape is list else parts[name])
         except InvalidValue as error:
-            raise Broken(f"key {label}: {error}", error.hint, at) from None
+            raise Broken(f"key {label}: {error}", error.hint, _at(key, label, name, part)) from None
     return parts if shape is dict else tuple(parts.values()) if shape is list else parts[key]
+
+
+def _try(key: str, value: Any) -> None:
+    """InvalidValue if no Config has it."""
+    Config(1, **{"template": "any:1", "account_only": True, key: value})
+
+
+def _at(key: str, label: str, name: str | int, part: object) -> tuple[str, ...]:
+    """Where a part stands, as Broken has it."""
+    if label == key:
+        return (key,)
+    return (key, rf"{re.escape(name)}[\"']?\s*=" if isinstance(name, str) else rf"{re.escape(str(part))}(?!\w)")
 
 
 def _parts(key: str, raw: object) -> Iterator[tuple[Any, str, Any]]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ve import describe, network
+from ve import addressed, outfit
 from ve.claims import Claimant
 from ve.networks import Lease
 
 if TYPE_CHECKING:
+    from ve.addressed import Given
     from ve.environment import Environment
     from ve.firewall import Traffic
-    from ve.network import Given
 
 
 class Connection:
@@ -37,7 +37,7 @@ class Connection:
     def ports(self) -> list[str]:
         """Those of the host that lead to it while it runs, such as "8080:80"; of another, those that it is to have."""
         with self._environment.init() as init:
-            return list(describe.begun_with(init[0] if init else None, self._environment.config)["publish"])
+            return list(outfit.begun_with(init[0] if init else None, self._environment.config)["publish"])
 
     @property
     def traffic(self) -> Traffic:
@@ -70,4 +70,4 @@ class Connection:
 
     def _given(self) -> Given:
         with self._environment.init() as init:
-            return network.given(init[0] if init else None)
+            return addressed.given(init[0] if init else None)

@@ -6,13 +6,12 @@ import subprocess
 import time
 from typing import Any
 
-from ve import network, outfit, traffic
+from ve import addressed, outfit, traffic
 from ve.amounts import UNLIMITED
 from ve.errors import BrokenConfig, Error
 from ve.facts import Facts
 from ve.ids import IDS
 from ve.instance import Instance
-from ve.limits import MEMORY, resolve
 from ve.model import Config
 
 _SHOWN_OF_NETWORK = ("gateways", "publish", "rate", "delay", "loss", "nameservers", "searchdomains")
@@ -23,7 +22,7 @@ def describe(instance: Instance) -> dict[str, object]:
     settings = instance.config
     with instance.init() as init:
         facts, status = init[0] if init else None, instance.status_of(init)
-        begun = begun_with(facts, settings)
+        begun = outfit.begun_with(facts, settings)
         hostname = _hostname(facts) if facts else begun["hostname"]
     return {
         "veid": instance.veid,
@@ -34,7 +33,7 @@ def describe(instance: Instance) -> dict[str, object]:
         "template": begun["template"],
         "hostname": hostname,
         "network": begun["network"] or ("routed" if begun["addresses"] else "none"),
-        "addresses": network.addresses(facts, settings.addresses),
+        "addresses": addressed.addresses(facts, settings.addresses),
         **{name: begun[name] for name in _SHOWN_OF_NETWORK},
         "traffic": _traffic(instance, facts),
         "description": settings.description,
@@ -67,31 +66,6 @@ def _disk(instance: Instance) -> dict[str, int | None] | None:
     limits = {"space_limit": held.space_limit, "inodes_limit": held.inodes_limit}
     found = {name: None if limit >= UNLIMITED else limit for name, limit in limits.items()}
     return {"space": held.space, "inodes": held.inodes, **found}
-
-
-def begun_with(facts: Facts | None, settings: Config) -> dict[str, Any]:
-    """What a running VE has of the things that a start reads; of another, what its next start will give it."""
-    import json
-
-    asked = outfit.asked(settings)
-    if facts and "asked" in facts.extra:  # an older ve notes less
-        asked |= json.loads(facts.extra["asked"])
-    return asked
-
-
-def rlimits(facts: Facts) -> dict[str, int]:
-    """Those that a running VE was given at its start, for its commands too."""
-    import json
-
-    return dict(json.loads(facts.extra.get("rlimits", "{}")))
-
-
-def memory(facts: Facts) -> str:
-    """The beancounter whose limit the memory of a running VE has."""
-    import json
-
-    limits = resolve(json.loads(facts.extra.get("asked", "{}")).get("limits", {}), account_only=True)
-    return next(name for name in MEMORY if limits.is_met(name))
 
 
 def pending(begun: dict[str, Any], settings: Config) -> dict[str, Any]:

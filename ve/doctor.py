@@ -16,11 +16,13 @@ from ve import (
     bridgeports,
     cgroups,
     claims,
+    ending,
     ids,
     leases,
     ledger,
     linknames,
     looparea,
+    netdir,
     network,
     nftables,
     pool,
@@ -29,9 +31,9 @@ from ve import (
 )
 from ve.errors import BrokenConfig, Error, Locked, NotFound, NotSupported
 from ve.instance import Instance
-from ve.model import veid_named
 from ve.state import State
 from ve.template import Store
+from ve.veid import veid_named
 from ve.wholefile import asides
 
 FIX = "ve doctor --fix"
@@ -110,7 +112,10 @@ def _of(instance: Instance, left: list[str]) -> Iterator[_Finding]:
     elif error := _unknown(instance):
         yield _Finding(str(error), error.hint)
     elif instance.is_left():
-        yield _Finding("whoever made it to throw it away was killed, and it is still there", mend=instance.remove_all)
+        yield _Finding(
+            "whoever made it to throw it away was killed, and it is still there",
+            mend=partial(ending.remove_all, instance),
+        )
     else:
         yield from _unreadable(instance)
         yield from _misnamed(instance)
@@ -134,7 +139,9 @@ def _of_none(instance: Instance, left: list[str]) -> _Finding:
     if looparea.exists(private) or _entries(f"{private}/upper"):
         why = f"there is no such VE, and data of it: {private}"
         return _Finding(why, f"put {conf} back to have it again, or remove {private}")
-    return _Finding(f"there is no such VE, and left of it: {', '.join(left)}", mend=instance.remove_all)
+    return _Finding(
+        f"there is no such VE, and left of it: {', '.join(left)}", mend=partial(ending.remove_all, instance)
+    )
 
 
 def _unreadable(instance: Instance) -> Iterator[_Finding]:
@@ -178,7 +185,9 @@ def _ended(instance: Instance, left: list[str]) -> Iterator[_Finding]:
     if leases.interface(own) or leases.interface(own + linknames.QUEUES):
         of_a_run.append("an interface")
     if of_a_run:
-        yield _Finding(f"it does not run, and left of it is: {', '.join(of_a_run)}", mend=instance.clear)
+        yield _Finding(
+            f"it does not run, and left of it is: {', '.join(of_a_run)}", mend=partial(ending.clear, instance)
+        )
 
 
 def _stray(state: State) -> Iterator[tuple[int, _Finding]]:
@@ -205,7 +214,7 @@ def _of_templates(state: State) -> Iterator[_Finding]:
 
 def _half_written(state: State) -> Iterator[_Finding]:
     """What a writer left aside that was killed: nobody reads it."""
-    for directory in (*(os.path.join(state.path, name) for name in _WRITTEN), state.run_dir, pool.directory()):
+    for directory in (*(os.path.join(state.path, name) for name in _WRITTEN), state.run_dir, netdir.directory()):
         for path in asides(directory):
             yield _Finding(f"{path} was half written by who was killed", mend=partial(os.unlink, path))
 
@@ -225,7 +234,7 @@ def _unguarded(state: State) -> Iterator[_Finding]:
     """Somebody has flushed our rules while VEs run that they are for: only a start would make them again."""
     names = [linknames.alternative_name(state.tag, veid) for veid in state.veids()]
     linked = {name for name in names if leases.interface(name)}
-    ports = linked.intersection(_entries(os.path.join(pool.run_directory(), "guarded")))
+    ports = linked.intersection(_entries(netdir.guarded("")))
     looks: list[tuple[set[str], ruleset.Table, Callable[[], object]]] = [
         (linked - ports, ruleset.INET, network.have_rules),
         (ports, ruleset.BRIDGE, bridgeports.ensure),
@@ -252,7 +261,7 @@ def _remains(state: State) -> dict[int, list[str]]:
     note(_entries(os.path.join(cgroups.home(), state.tag)), "a cgroup")
     ours = linknames.alternative_name(state.tag, 0).removesuffix("0")
     for name, what in _OF_NETWORK.items():
-        names = _entries(os.path.join(pool.run_directory(), name))
+        names = _entries(os.path.join(netdir.run_directory(), name))
         note([each.removeprefix(ours) for each in names if each.startswith(ours)], what)
     links = os.path.join(state.path, "name")
     for name in _entries(links):

@@ -1,45 +1,32 @@
-"""Every verb that works on one VE."""
+"""Every verb that works on one VE.
+
+What a verb needs it imports itself: one command of a shell is one verb, which would wait for the rooms of all others.
+"""
+
+from __future__ import annotations
 
 import contextlib
-import subprocess
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Unpack
 
-from ve import (
-    actions,
-    attachment,
-    cgroups,
-    describe,
-    diff,
-    explain,
-    files,
-    ids,
-    journal,
-    launch,
-    ledger,
-    network,
-    outfit,
-    patience,
-    process,
-    settings,
-    show,
-    shutdown,
-)
-from ve.errors import ActionFailed, BrokenConfig, Locked, Mounted, NotFound, NotRunning
-from ve.facts import Facts
-from ve.foreground import Foreground
+from ve.errors import BrokenConfig, Locked, Mounted, NotFound, NotRunning
 from ve.instance import Instance
-from ve.options import Changes, parsed
-from ve.outcome import CompletedProcess, ExitCode
-from ve.request import Arguments, Streams
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from typing import Any, Unpack
+
     from ve.beancounter import Beancounter
     from ve.connection import Connection
+    from ve.diff import Change
+    from ve.explain import Explanation
+    from ve.facts import Facts
+    from ve.foreground import Foreground
+    from ve.launch import Launch, Step
+    from ve.options import Changes
+    from ve.outcome import CompletedProcess, ExitCode
+    from ve.process import Popen
+    from ve.request import Arguments, Streams, Target
     from ve.selftest import Verdict
-
-_HALTING = 5.0  # seconds for a command that tells an init to halt
 
 
 class Environment(Instance):
@@ -52,11 +39,13 @@ class Environment(Instance):
     @property
     def hostname(self) -> str:
         """What it was given as such, at its start or by set() since; of one that is stopped, at its next start."""
+        from ve import outfit
+
         with self.init() as init:
-            return str(describe.begun_with(init[0] if init else None, self.config)["hostname"])
+            return str(outfit.begun_with(init[0] if init else None, self.config)["hostname"])
 
     @property
-    def network(self) -> "Connection":
+    def network(self) -> Connection:
         """Its interface, addresses and ports."""
         from ve.connection import Connection
 
@@ -68,19 +57,25 @@ class Environment(Instance):
 
     def describe(self) -> dict[str, object]:
         """All that `ve status` shows, in its order."""
+        from ve import describe
+
         return describe.describe(self)
 
-    def explain(self, right: str) -> list[explain.Explanation]:
+    def explain(self, right: str) -> list[Explanation]:
         """Whether it has a right, what decides that and how to change it: one for each thing of that name.
 
         A capability, a system call, a device, a path or a profile; InvalidValue names the nearest one there is.
         """
+        from ve import explain
+
         return explain.explain(self, right)
 
     # --- start and stop -----------------------------------------------------------------------------------------
 
-    def plan(self) -> list[launch.Step]:
+    def plan(self) -> list[Step]:
         """The steps that start would take, in their order; nothing is done."""
+        from ve import ids, launch
+
         settings = self.config
         base, *inner = ids.next_leases(self.state, self.veid, settings.rights.inner, ephemeral=self.ephemeral)
         return launch.plan(launch.Launch(self.state, settings, self.template, base, tuple(inner)))
@@ -95,25 +90,28 @@ class Environment(Instance):
 
     def start_foreground(self) -> Foreground:
         """Start it with a console, which is there for as long as this process; it also learns how the VE ended."""
+        from ve.foreground import Foreground
+
         with self.locked():
             return Foreground(self, self._start(console=True, stay=True))
 
-    def _start(self, *, console: bool = False, stay: bool = False) -> launch.Launch:
+    def _start(self, *, console: bool = False, stay: bool = False) -> Launch:
         """Under the VE's lock."""
+        from ve import ending, ids, launch
+
         self.refuse_ephemeral("start")
         self.refuse_running("start")
         settings, template = self.config, self.template
         self.require_private()
         if self.shown:
             self._unmount()
-        self.clear()
+        ending.clear(self)
         base, *inner = ids.leases(self.state, self.veid, settings.rights.inner)
         started = launch.Launch(self.state, settings, template, base, tuple(inner), console=console, stay=stay)
         started.run()
         if settings.user_beancounters:
-            with contextlib.suppress(
-                BrokenConfig, Locked
-            ):  # of its ledger: it runs, and is shown them at the next look
+            # Of its ledger: it runs, and is shown them at the next look.
+            with contextlib.suppress(BrokenConfig, Locked):
                 self.beancounters()
         return started
 
@@ -124,42 +122,19 @@ class Environment(Instance):
         interface is in another network namespace than ours.  ActionFailed if an action script failed, InUse if its
         device is lost, or not as it was on the host: it is stopped all the same.
         """
+        from ve import ending
+
         with self.locked():
-            return self._stop(timeout, fast)
-
-    def _stop(self, timeout: float, fast: bool) -> bool:
-        """Under the VE's lock."""
-        refused: ActionFailed | None = None
-        with self.running("stop") as (facts, pidfd):
-            network.refuse_elsewhere(self.state, self.veid)
-            if self.cgroup.frozen():  # before a script that may want to execute something in it
-                self.cgroup.freeze(False)
-            try:
-                actions.run(self.state, self.veid, "stop", f"/proc/{facts.pid}/root")
-            except ActionFailed as error:  # a broken script shall not make a VE that nobody can stop
-                refused = error
-            deadline = 0 if fast else timeout
-            with attachment.coming_back(self.state, self.veid, facts.pid) as told:
-                orderly = shutdown.shut_down(self.veid, facts.pid, pidfd, self.cgroup, deadline, self._halt)
-            self.leave()
-            self._act_unmounted()
-        for other in (refused, *told):
-            if other:
-                raise other
-        return orderly
-
-    def _halt(self, command: tuple[str, ...]) -> None:
-        """Execute it in the VE; TimeoutExpired.  One that hangs in the kernel ends with the VE: nobody waits for it."""
-        null = subprocess.DEVNULL
-        process = self.popen(command, stdin=null, stdout=null, stderr=null, enter_timeout=_HALTING)
-        patience.wait(process, _HALTING, _HALTING)
+            return ending.stop(self, timeout, fast)
 
     def restart(self, timeout: float = 60.0) -> None:
         """Stop it if it runs, then start it; nobody else can come in between."""
+        from ve import ending
+
         with self.locked():
             self.refuse_ephemeral("restart")
             with contextlib.suppress(NotRunning):
-                self._stop(timeout, fast=False)
+                ending.stop(self, timeout, fast=False)
             self._start()
 
     def freeze(self) -> None:
@@ -167,6 +142,8 @@ class Environment(Instance):
 
         Error names those that the kernel cannot stop in 10 seconds; then all go on.
         """
+        from ve import cgroups
+
         with self.locked(), self.running("freeze"):
             cgroups.freeze(self.veid, self.cgroup)
 
@@ -182,14 +159,18 @@ class Environment(Instance):
 
         Running or Mounted if it is one of these.
         """
+        from ve import ending
+
         with self.locked():
             self.refuse_running("destroy")
             if self.shown:
                 raise Mounted(f"cannot destroy {self.veid}: it is mounted", hint=f"ve umount {self.veid}")
-            self.remove_all()
+            ending.remove_all(self)
 
     def rename(self, name: str) -> None:
         """Give it another name, or none (""); Exists if another VE has that."""
+        from dataclasses import replace
+
         with self.locked(), contextlib.ExitStack() as undo:
             settings = replace(self.config, name=name)
             before = self.state.names(self.veid)
@@ -211,6 +192,9 @@ class Environment(Instance):
         saved is refused with InvalidValue: nothing is accepted and then ignored.  "" takes a limit away.  Of a preset a
         running VE gets what can change now, and without save not the rest, such as numsiginfo.
         """
+        from ve import settings
+        from ve.options import parsed
+
         with self.locked():
             found = parsed(options, self.state.resolve)
             unnamed = found.get("limits", {}).keys() - options.keys() if options.get("preset") else ()
@@ -218,7 +202,7 @@ class Environment(Instance):
 
     # --- what it uses -------------------------------------------------------------------------------------------
 
-    def beancounters(self) -> "dict[str, Beancounter]":
+    def beancounters(self) -> dict[str, Beancounter]:
         """What it uses, has used and was refused, by the names of ve/beancounter.py; noted in its ledger."""
         from ve import account
 
@@ -226,6 +210,8 @@ class Environment(Instance):
 
     def reset_beancounters(self) -> None:
         """Count maxheld and failcnt from now on."""
+        from ve import ledger
+
         self.refuse_ephemeral("reset the beancounters of")
         ledger.begin(self.state, self.veid, self.cgroup)
 
@@ -249,6 +235,8 @@ class Environment(Instance):
         env, cwd and user mean the VE's; timeout, exception or this process's death end the command's whole tree.
         login gives that up for commands that log in (su -, login) where systemd is the init: see ve/execgroup.py.
         """
+        from ve import process
+
         with self._target(login) as target:
             return process.run(
                 args,
@@ -260,10 +248,10 @@ class Environment(Instance):
                 **options,
             )
 
-    def popen(
-        self, args: Arguments, *, login: bool = False, pty: bool = False, **options: Unpack[Streams]
-    ) -> process.Popen:
+    def popen(self, args: Arguments, *, login: bool = False, pty: bool = False, **options: Unpack[Streams]) -> Popen:
         """subprocess.Popen for a command inside, and pty=True for one with a terminal of the VE's."""
+        from ve import process
+
         with self._target(login) as target:
             return process.Popen(args, target=target, pty=pty, **options)
 
@@ -279,6 +267,8 @@ class Environment(Instance):
 
         env is added to what commands find there anyway.
         """
+        from ve import process
+
         with self._target(login=True) as target:
             return process.call(args, target=target, user=user, cwd=cwd, env=env)
 
@@ -291,7 +281,9 @@ class Environment(Instance):
         return self.call(["login"])
 
     @contextlib.contextmanager
-    def _target(self, login: bool = False) -> Iterator[process.Target]:
+    def _target(self, login: bool = False) -> Iterator[Target]:
+        from ve import outfit, process
+
         with self.running("run a command in") as (facts, pidfd):
             if self.cgroup.frozen():
                 raise NotRunning(f"cannot run a command in {self.veid}: it is frozen", hint=f"ve thaw {self.veid}")
@@ -300,12 +292,14 @@ class Environment(Instance):
                 process.sweep(cgroup)
             filters = outfit.filters(self.state, facts.extra.get("filter", ""))
             cgroup = inside if login else outside
-            given = describe.rlimits(facts), describe.memory(facts)
+            given = outfit.rlimits(facts), outfit.memory(facts)
             yield process.Target(pidfd, facts.pid, cgroup, self._variables(facts), self.veid, filters, *given)
 
     def _variables(self, facts: Facts) -> dict[str, str]:
         """What a command finds in its environment: what its start noted, as the conf file may say another by now."""
-        import json  # only who runs a command pays for it
+        import json
+
+        from ve import outfit
 
         with contextlib.suppress(KeyError, ValueError):
             return dict(json.loads(facts.extra["env"]))
@@ -314,7 +308,7 @@ class Environment(Instance):
         except NotFound:  # somebody has removed its template, yet it runs
             return outfit.environment(self.config, None)
 
-    def selftest(self) -> "list[Verdict]":
+    def selftest(self) -> list[Verdict]:
         """Is each promise of the boundary kept in it, as it runs now?  It goes on as before.  NotRunning."""
         from ve import selftest
 
@@ -325,6 +319,8 @@ class Environment(Instance):
 
     def mount(self) -> str:
         """Show its root to the host, read only if it runs (ve/show.py); the path.  Mounted if it is shown."""
+        from ve import actions, show
+
         self.refuse_ephemeral("mount")
         point = self.state.root(self.veid)
         with self.locked(), self.init() as init:
@@ -349,46 +345,56 @@ class Environment(Instance):
 
     def _unmount(self) -> None:
         """With the scripts that are the counterpart of those of mount(); under the VE's lock."""
+        from ve import ending, show
+
         running = show.is_clone(self.state.root(self.veid))  # or it was, when it was mounted
         self.hide()
         if not running:
-            self._act_unmounted()
-
-    def _act_unmounted(self) -> None:
-        for action in ("umount", "postumount"):
-            actions.run(self.state, self.veid, action, self.state.root(self.veid))
+            ending.act_unmounted(self)
 
     def copy_in(self, source: str, target: str, archive: bool = False) -> None:
         """Copy a file or tree of the host into the VE, running or stopped; it will belong to the VE's root.
 
         archive keeps owners, times, xattrs and hard links.
         """
+        from ve import files
+
         with self.place() as place:
             files.copy_in(place, source, target, archive)
 
     def copy_out(self, source: str, target: str, archive: bool = False) -> None:
         """Copy a file or tree of the VE to the host; it will belong to us, or to whom it does there if archive."""
+        from ve import files
+
         with self.place() as place:
             files.copy_out(place, source, target, archive)
 
     def set_password(self, user: str, password: str) -> None:
         """Set a user's password in the VE's own files, running or stopped."""
+        from ve import files
+
         with self.place() as place:
             files.set_password(place, user, password)
 
     def add_ssh_key(self, key: str, user: str = "root") -> None:
         """Let the holder of a public key log in as user, if the VE runs an sshd."""
+        from ve import files
+
         with self.place() as place:
             files.add_ssh_key(place, key, user)
 
-    def diff(self) -> list[diff.Change]:
+    def diff(self) -> list[Change]:
         """What it changed of its template: A added, C changed, D deleted."""
+        from ve import diff
+
         self.refuse_ephemeral("compare")
         with self.upper() as upper:
             return diff.changes(upper, self.template.path)
 
     def log_chunks(self, follow: bool = False) -> Iterator[bytes]:
         """What its init wrote and, while a VE with a journal runs, that; follow goes on until the VE ends."""
+        from ve import journal
+
         self.refuse_ephemeral("show the log of")
         self.trim_log()
         return journal.chunks(self.log_path, self, follow)

@@ -8,11 +8,33 @@ process ends or closes its channel.  What is then left in the run directory and 
 
 import contextlib
 import os
+from collections.abc import Mapping
+from typing import Any
 
-from ve import config, hardware, ids, launch, outfit, process, unionfs
+from ve import config, ending, hardware, ids, launch, making, outfit, process, unionfs
 from ve.environment import Environment
+from ve.errors import Locked
 from ve.model import Config
+from ve.state import State
 from ve.template import Template
+from ve.veid import VEID_MAX
+
+# They take a free number up here, out of the way of those that an admin gives.
+VEIDS = range(2_000_000_000, VEID_MAX + 1)
+
+
+def begin(state: State, template: Template, options: Mapping[str, Any], command: tuple[str, ...] | None) -> "Ephemeral":
+    """A running one under a number that nobody has; the template is held, or nobody can remove it."""
+    while True:
+        environment = Ephemeral(state, VEIDS[int.from_bytes(os.urandom(8)) % len(VEIDS)])
+        settings = making.settings_of(state, environment.veid, template.ref, options)
+        try:
+            with state.lock(environment.veid, 0):
+                if not state.exists(environment.veid):
+                    environment.begin(settings, template, command)
+                    return environment
+        except Locked:
+            continue
 
 
 class Ephemeral(Environment):
@@ -23,7 +45,7 @@ class Ephemeral(Environment):
     def begin(self, settings: Config, template: Template, command: tuple[str, ...] | None) -> None:
         """Start it; under the lock of a VEID that nobody has.  Nothing is left if it fails."""
         with contextlib.ExitStack() as undo:
-            undo.callback(self.remove_all)
+            undo.callback(ending.remove_all, self)
             self.state.write_conf(self.veid, config.dump(settings), ephemeral=True, new=True)
             on_disk = settings.rights.inner or not unionfs.memory_is_enough()
             there = hardware.disk(self.state.path) if on_disk else hardware.in_memory()
@@ -51,4 +73,4 @@ class Ephemeral(Environment):
             self._started.setup.wait()
         finally:  # a Ctrl-C while we wait, too
             with self.state.lock(self.veid):
-                self.remove_all()
+                ending.remove_all(self)

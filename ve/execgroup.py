@@ -21,7 +21,7 @@ from ve.facts import process_start_time
 
 LEFT = "exec.left"
 PATIENCE = 10.0  # seconds for the kernel to end what it killed, which takes long only where it hangs
-_NAME = re.compile(r"exec\.([0-9]{1,10})\.([0-9]{1,20})\.[0-9]+")
+_NAME = r"exec\.([0-9]{1,10})\.([0-9]{1,20})\.[0-9]+"
 _serial = itertools.count()
 
 
@@ -65,7 +65,7 @@ def sweep(cgroup: str) -> None:
     """
     for name in os.listdir(cgroup) if os.path.isdir(cgroup) else ():
         group = Cgroup(f"{cgroup}/{name}")
-        caller = _NAME.fullmatch(name)
+        caller = re.fullmatch(_NAME, name)
         if not (caller or name == LEFT) or not _is_ours(group.path):
             continue
         if caller:

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ve import answers, describe, devices, mounts, places, rights, seccomp
+from ve import answers, devices, mounts, outfit, places, rights, seccomp
 from ve.errors import InvalidValue, NotFound, NotSupported
 from ve.facts import Facts
 from ve.instance import Instance
@@ -52,7 +52,7 @@ def _answers(instance: Instance, right: str, facts: Facts | None) -> list[Explan
         settings = instance.config
         subject = answers.Subject(
             key=instance.name or str(instance.veid),
-            config=_begun(describe.begun_with(facts, settings), settings),
+            config=_begun(outfit.begun_with(facts, settings), settings),
             waiting=settings,
             boots=facts.init != "small" if facts else _boots(instance),
             ephemeral=instance.ephemeral,

@@ -8,20 +8,20 @@ import os
 import re
 import select
 import zlib
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from functools import cache
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from ve.errors import UPGRADE, BrokenConfig, newer
 from ve.wholefile import read_small
 
 VERSION = 1
 _SUM_SIZE = len("sum=00000000\n")
-_EXTRA = re.compile(r"[a-z][a-z0-9_]*")
+_EXTRA = "[a-z][a-z0-9_]*"
 
 
-@dataclass(frozen=True)
-class Facts:
+class Facts(NamedTuple):
     """What this boot's start left for exec and list: only what the kernel cannot be asked for."""
 
     pid: int  # of init, as the host counts; with start_time it names one process for ever
@@ -33,7 +33,7 @@ class Facts:
     ephemeral: bool = False
     maker_pid: int = 0  # the process that an ephemeral VE lives for, 0 when it is not one
     maker_start: int = 0
-    extra: dict[str, str] = field(default_factory=dict)
+    extra: Mapping[str, str] = MappingProxyType({})
 
 
 _NUMBERS = ("pid", "start_time", "base", "ephemeral", "maker_pid", "maker_start")
@@ -43,7 +43,7 @@ _WORDS = ("boot_id", "template", "init")
 def dump_facts(facts: Facts) -> bytes:
     lines = [f"{key}={int(getattr(facts, key))}" for key in _NUMBERS]
     words = [(key, getattr(facts, key)) for key in _WORDS] + [(f"extra.{key}", facts.extra[key]) for key in facts.extra]
-    if bad := [key for key in facts.extra if not _EXTRA.fullmatch(key)]:
+    if bad := [key for key in facts.extra if not re.fullmatch(_EXTRA, key)]:
         raise ValueError(f"no key for facts: {bad[0]!r}")
     lines += [f"{key}={value.encode('unicode_escape').decode()}" for key, value in words]
     lines.insert(0, f"version={VERSION}")

@@ -19,7 +19,7 @@ from typing import NamedTuple
 from ve import leases, lock, nftables, ruleset, wholefile
 from ve.addresses import Address, network
 from ve.errors import InvalidValue
-from ve.pool import run_directory
+from ve.netdir import run_directory
 from ve.ports import PROTOCOLS, Port, port
 
 TYPE_CHECKING = False

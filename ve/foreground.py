@@ -6,7 +6,7 @@ import signal
 import threading
 from collections.abc import Iterator
 
-from ve import launch, outfit, process, shutdown, terminal
+from ve import ending, launch, outfit, process, shutdown, terminal
 from ve.errors import Error, NotFound, NotRunning, Running
 from ve.instance import Instance
 
@@ -56,7 +56,7 @@ class Foreground:
     def _clear(self) -> None:
         with contextlib.suppress(Running, NotFound), self._instance.locked():
             self._instance.refuse_running("clear")  # somebody may have started it again
-            self._instance.leave()
+            ending.leave(self._instance)
 
     def _escape(self) -> None:
         if self._asked:

@@ -1,42 +1,38 @@
 """The host (VE0): its templates, its networks and its VEs."""
 
-import builtins
+from __future__ import annotations
+
 import contextlib
 import os
-import random
-import re
-import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Unpack
+from functools import cached_property
 
-from ve import attachment, config, enforce, hardware, ids, looparea, mounts, network, outfit, ps, quota, unionfs
-from ve.amounts import UNLIMITED
 from ve.environment import Environment
-from ve.ephemeral import Ephemeral
-from ve.errors import BrokenConfig, Error, Exists, InvalidValue, Locked, NotFound, NotRunning, require_root
-from ve.facilities import require
-from ve.model import VEID_MAX, Config, check_veid
-from ve.networks import Networks
-from ve.options import Common, Options, parsed
-from ve.outcome import ExitCode
-from ve.staging import full_disk_named
+from ve.errors import BrokenConfig, Error, InvalidValue, NotFound, NotRunning, require_root
 from ve.state import State
-from ve.template import Template, Templates
-from ve.wholefile import asides, sync
+from ve.veid import check_veid
+from ve.wholefile import asides
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import builtins
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from typing import Any, Unpack
+
     from ve.beancounter import Beancounter
     from ve.check import Facility
     from ve.consistency import Problem
     from ve.doctor import Trouble
+    from ve.ephemeral import Ephemeral
     from ve.events import Event
+    from ve.hardware import Host as Hardware
     from ve.load import Load
+    from ve.networks import Networks
+    from ve.options import Common, Options
+    from ve.outcome import ExitCode
     from ve.plan import Sum
+    from ve.ps import Process
     from ve.selftest import Verdict
-
-# Ephemeral VEs take a free number up here, out of the way of those that an admin gives.
-EPHEMERAL_VEIDS = range(2_000_000_000, VEID_MAX + 1)
+    from ve.template import Template, Templates
 
 
 class Host:
@@ -47,8 +43,20 @@ class Host:
 
     def __init__(self, state_dir: str | os.PathLike[str] | None = None) -> None:
         self.state = State(state_dir)
-        self.templates = Templates(self.state.template_dir, users=self._users, require=self.state.require)
-        self.networks = Networks()
+
+    @cached_property
+    def templates(self) -> Templates:
+        """Its templates."""
+        from ve.template import Templates
+
+        return Templates(self.state.template_dir, users=self._users, require=self.state.require)
+
+    @cached_property
+    def networks(self) -> Networks:
+        """Its pools of addresses, those of all state dirs."""
+        from ve.networks import Networks
+
+        return Networks()
 
     def __repr__(self) -> str:
         return f"<ve.Host {self.state.path}>"
@@ -69,16 +77,11 @@ class Host:
         """
         check_veid(veid)
         require_root(f"cannot create {veid}")
+        from ve import making
+
         environment = Environment(self.state, veid)
         with self.templates.hold(template) as found:
-            settings = _config(self.state, veid, found.ref, {**options, "name": name, "area": area})
-            with self.state.lock(veid), contextlib.ExitStack() as undo:
-                if self.state.exists(veid):
-                    raise Exists(f"cannot create {veid}: it exists", hint="ve list shows all")
-                undo.callback(environment.remove_all)
-                environment.remove_remains()  # what a create or destroy left that was killed
-                self._fill(environment, settings, found)
-                undo.pop_all()
+            making.create(environment, found, {**options, "name": name, "area": area})
         return environment
 
     def get(self, key: int | str) -> Environment:
@@ -105,7 +108,10 @@ class Host:
         What it changes is kept in memory, or in the profile nesting on disk until its end.  command runs under a small
         init in place of the template's own init.
         """
-        environment = self._begin(template, options, None if command is None else tuple(command))
+        require_root(f"cannot run {template}")
+        self.forget_dead()
+        with self.templates.hold(template) as found:
+            environment = self.begin(found, options, None if command is None else tuple(command))
         try:
             yield environment
         finally:
@@ -129,9 +135,11 @@ class Host:
             argv = tuple(command) or of.command or ("/bin/sh",)
             return environment.call(argv, user=user or of.user or None, cwd=cwd or of.cwd or None)
 
-    def ps(self) -> builtins.list[ps.Process]:
+    def ps(self) -> builtins.list[Process]:
         """The processes of all VEs that run."""
-        found: builtins.list[ps.Process] = []
+        from ve import ps
+
+        found: builtins.list[Process] = []
         for environment in self.list():
             with contextlib.suppress(NotRunning), environment.running("look at") as (facts, _):
                 found += ps.processes(environment.veid, facts, environment.cgroup)
@@ -139,7 +147,7 @@ class Host:
 
     def beancounters(
         self, veid: int | None = None, broken: Callable[[Error], object] | None = None
-    ) -> "builtins.list[tuple[Environment, dict[str, Beancounter]]]":
+    ) -> builtins.list[tuple[Environment, dict[str, Beancounter]]]:
         """Those of all VEs, or of one, with the VE that has them; NotFound.  See Environment.beancounters.
 
         broken: is told why a VE is not among them, its ledger being broken for one; without it that is raised.
@@ -150,7 +158,7 @@ class Host:
         found = account.beancounters(environments, broken)
         return [(each, found[each.veid]) for each in environments if each.veid in found]
 
-    def _those(self, veid: int | None) -> "builtins.list[Environment]":
+    def _those(self, veid: int | None) -> builtins.list[Environment]:
         """All VEs, or the one of this VEID; NotFound."""
         return [each for each in self.list() if veid in (None, each.veid)] or ([] if veid is None else [self.get(veid)])
 
@@ -166,12 +174,12 @@ class Host:
 
     def review(
         self, broken: Callable[[Error], object] | None = None
-    ) -> "tuple[builtins.list[tuple[Environment, Problem]], builtins.list[Sum]]":
+    ) -> tuple[builtins.list[tuple[Environment, Problem]], builtins.list[Sum]]:
         """What is wrong with the limits of each VE, and what VEs hold, are guaranteed and may have of this host.
 
         broken: see beancounters(); of such a VE what it holds is not in the sums.
         """
-        from ve import consistency, plan
+        from ve import consistency, enforce, plan, quota
 
         found: builtins.list[tuple[Environment, Problem]] = []
         sold = []
@@ -187,12 +195,16 @@ class Host:
                 sold.append((environment.veid, asked, held | {"disk": on_disk.space if on_disk else None}))
         return found, plan.oversold(self._hardware(), sold)
 
-    def _hardware(self) -> hardware.Host:
+    def _hardware(self) -> Hardware:
         """What there is to divide; of the disk nothing is said where its file system limits no VE."""
+        from ve import hardware, quota
+
         return hardware.host(self.state.path if quota.enforces(self.state.path) else "")
 
-    def loads(self) -> "builtins.list[tuple[Environment, Load]]":
+    def loads(self) -> builtins.list[tuple[Environment, Load]]:
         """What each VE that runs makes the host do just now."""
+        from dataclasses import replace
+
         from ve import load, traffic
 
         traffic.sweep()
@@ -216,7 +228,7 @@ class Host:
         follow: bool = False,
         act: bool = False,
         compat: str | os.PathLike[str] | None = None,
-    ) -> "Iterator[Event]":
+    ) -> Iterator[Event]:
         """What happened to all VEs, or to one, at their barriers and limits since the last call: see ve/events.py.
 
         follow: go on as it comes.  act: do what on_barrier and on_failure say, as long as the iterator is read; Locked
@@ -230,7 +242,7 @@ class Host:
         if compat is not None and veid is not None:
             raise InvalidValue(f"cannot write {os.fspath(compat)}: it is of all VEs", "leave the VE out")
 
-        def those() -> "builtins.list[Environment]":  # no NotFound later on: one that is destroyed has no more events
+        def those() -> builtins.list[Environment]:  # no NotFound later on: one that is destroyed has no more events
             return [each for each in self.list() if veid in (None, each.veid)]
 
         self._those(veid)
@@ -250,13 +262,13 @@ class Host:
         tables = self.beancounters(broken=broken)
         compat.write(path, [(each.veid, table) for each, table in tables if each.pid is not None])
 
-    def check(self) -> "builtins.list[Facility]":
+    def check(self) -> builtins.list[Facility]:
         """Every facility of this host that we use: is it there, and what is lost without it."""
         from ve import check
 
         return check.check(self.state.path)
 
-    def doctor(self, fix: bool = False) -> "builtins.list[Trouble]":
+    def doctor(self, fix: bool = False) -> builtins.list[Trouble]:
         """What does not agree in this state dir: its files, what the kernel has, and what was left by who was killed.
 
         fix: mend what can be mended without losing a VE's data; each says whether it is mended, or what to do.
@@ -267,7 +279,7 @@ class Host:
         self.state.require()
         return doctor.examine(self.state, fix)
 
-    def selftest(self) -> "builtins.list[Verdict]":
+    def selftest(self) -> builtins.list[Verdict]:
         """Is each promise kept here, by the default profile?  Tried in a VE that is made for it and thrown away."""
         from ve import selftest
 
@@ -290,87 +302,19 @@ class Host:
                     if not self.state.exists(veid):
                         self.state.remove_lock(veid)  # removed meanwhile, and its lock's file made anew by us
                     elif environment.is_left():
-                        environment.remove_all()
+                        from ve import ending  # which whoever lists VEs needs for this alone
 
-    def _fill(self, environment: Environment, settings: Config, template: Template) -> None:
-        """Make what a VE is on disk; its conf file, with which it exists, comes last.  Under its lock."""
-        veid = environment.veid
-        hardware.refuse_disk(settings.resources, hardware.disk(self.state.path))
-        private = self.state.make_dir(self.state.private(veid))
-        with full_disk_named(f"cannot create {veid}", self.state.path):
-            if settings.area:
-                _make_area(private, settings, template)
-            outfit.limit_disk(private, settings)
-            if not settings.area:
-                unionfs.prepare(private, template.path)
-            for directory in (private, os.path.dirname(private)):  # before there is a VE that needs it
-                sync(directory)
-        self.state.make_dir(self.state.root(veid))
-        ids.lease(self.state, veid)
-        network.claim(self.state, veid, settings.addresses)
-        if settings.name:
-            self.state.claim_name(settings.name, veid)
-        self.state.write_conf(veid, config.dump(settings), new=True)
-
-    def _begin(self, template: str, options: Mapping[str, Any], command: tuple[str, ...] | None) -> Ephemeral:
-        """The same of a template by its name."""
-        require_root(f"cannot run {template}")
-        self.forget_dead()
-        with self.templates.hold(template) as found:
-            return self.begin(found, options, command)
+                        ending.remove_all(environment)
 
     def begin(self, template: Template, options: Mapping[str, Any], command: tuple[str, ...] | None) -> Ephemeral:
-        """A running ephemeral VE under a number that nobody has; the template is held, or nobody can remove it."""
-        while True:
-            environment = Ephemeral(self.state, random.choice(EPHEMERAL_VEIDS))
-            settings = _config(self.state, environment.veid, template.ref, options)
-            try:
-                with self.state.lock(environment.veid, 0):
-                    if not self.state.exists(environment.veid):
-                        environment.begin(settings, template, command)
-                        return environment
-            except Locked:
-                continue
+        """A running ephemeral VE; the template is held, or nobody can remove it."""
+        from ve import ephemeral
+
+        return ephemeral.begin(self.state, template, options, command)
 
     def _users(self, ref: str) -> builtins.list[int]:
         """The VEs that stay on this version of a template, or may do so for all that can be read."""
+        from ve import making
+
         self.forget_dead()
-        return [veid for veid in self.state.veids() if _template_of(self.state, veid) in (ref, None)]
-
-
-def _make_area(private: str, settings: Config, template: Template) -> None:
-    """A loop area, with in it what would be in private."""
-    others = settings.resources.others
-    content = f"{private}/content"
-    os.mkdir(content)
-    unionfs.prepare(content, template.path)
-    looparea.make(private, content, others.get("disk", UNLIMITED), others.get("inodes", 0))
-    shutil.rmtree(content)
-
-
-def _config(state: State, veid: int, ref: str, options: Mapping[str, Any]) -> Config:
-    """A Config from create's arguments, which need not be of its very types; InvalidValue for what the host lacks."""
-    settings = Config(veid=veid, template=ref, **parsed(options, state.resolve))
-    settings.refuse_idle()
-    attachment.check(settings, options.get("network"))
-    mounts.check_given(settings.mounts, settings.devices)
-    require(settings)
-    hardware.refuse_beyond(settings.resources)
-    return settings
-
-
-def _template_of(state: State, veid: int) -> str | None:
-    """The template of a VE, also when its conf file is broken; None if that does not even say so much."""
-    path = state.conf_of(veid)
-    if path is None:
-        return ""  # just destroyed
-    try:
-        data = config.content(path, veid)
-        with contextlib.suppress(BrokenConfig):
-            return config.parse(data, veid, path).template
-    except NotFound:
-        return ""
-    except BrokenConfig:
-        return None
-    found = re.search(r'^template *= *"([^"]*)"', data.decode(errors="replace"), re.MULTILINE)
-    return found[1] if found else None
+        return [veid for veid in self.state.veids() if making.template_of(self.state, veid) in (ref, None)]

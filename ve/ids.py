@@ -27,8 +27,8 @@ from contextlib import contextmanager, suppress
 from ve import lock
 from ve.errors import Error, NotSupported
 from ve.facts import lives
-from ve.model import VEID_MIN, veid_named
 from ve.state import DEFAULT_DIR, DEFAULT_RUN_DIR, State
+from ve.veid import VEID_MIN, veid_named
 from ve.wholefile import read_small, writing
 
 IDS = 65536  # of one VE, for its users and for its groups
@@ -36,7 +36,7 @@ IDS = 65536  # of one VE, for its users and for its groups
 # the kernel, and 32766 is systemd's for files of no host.  Of however few a user namespace has, each kind has half.
 ON_DISK, EPHEMERAL = range(16, 32766, 2), range(17, 32766, 2)
 _OF_PROBES = range(1 << 30, (1 << 30) + IDS)  # ve/probes.py maps these
-_UID_OF_LIVING = re.compile(rb"^State:\t[^ZX](?:.*\n)+?Uid:\t([0-9]+)", re.MULTILINE)
+_UID_OF_LIVING = rb"(?m)^State:\t[^ZX](?:.*\n)+?Uid:\t([0-9]+)"
 PATIENCE = 10.0  # seconds to wait for who has the leases locked, which takes less than one thousandth
 
 
@@ -261,7 +261,7 @@ def _runs(number: int) -> bool:
         return False
     # It counts those, too, that nobody has waited for since they ended.
     states = (read_small(f"/proc/{name}/status") for name in os.listdir("/proc") if name.isdecimal())
-    return any(int(found[1]) == number * IDS for state in states if (found := _UID_OF_LIVING.search(state)))
+    return any(int(found[1]) == number * IDS for state in states if (found := re.search(_UID_OF_LIVING, state)))
 
 
 # --- where leases are --------------------------------------------------------------------------------------------

@@ -10,10 +10,8 @@ beancounters from the host writes the file anew: its mtime is its age.
 from __future__ import annotations
 
 import os
-import shutil
 from contextlib import suppress
 
-from ve import compat
 from ve.errors import DiskFull
 from ve.state import State
 from ve.wholefile import read_small, write_whole
@@ -32,6 +30,8 @@ def prepare(state: State, veid: int, base: int) -> str:
     path = state.make_dir(state.inside(veid))
     os.chown(path, -1, base)
     os.chmod(path, 0o2750)  # setgid: what is made in it belongs to the VE's group 0, and never for a moment to others
+    from ve import compat
+
     _write(path, compat.text([]))
     return path
 
@@ -44,12 +44,18 @@ def refresh(state: State, veid: int, table: Mapping[str, Beancounter]) -> None:
     path = state.inside(veid)
     if os.path.isdir(path):
         with suppress(DiskFull, FileNotFoundError):  # it ends just now
+            from ve import compat
+
             _write(path, compat.text([(veid, table)]))
 
 
 def remove(state: State, veid: int) -> None:
     """Of a VE that has ended, or of none."""
-    shutil.rmtree(state.inside(veid), ignore_errors=True)
+    path = state.inside(veid)
+    if os.path.lexists(path):
+        import shutil
+
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _write(directory: str, text: str) -> None:

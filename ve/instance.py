@@ -1,39 +1,29 @@
-"""A VE as the files and the kernel have it: what is true of it now, and what of it can be removed."""
+"""A VE as the files and the kernel have it: what is true of it now.
+
+Imported are the rooms that every question needs; each of the others, where it is asked.
+"""
+
+from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
 
-from ve import (
-    attachment,
-    cgroups,
-    claims,
-    config,
-    farside,
-    files,
-    firewall,
-    ids,
-    insidefile,
-    ledger,
-    log,
-    looparea,
-    network,
-    outfit,
-    quota,
-    removal,
-    show,
-    shutdown,
-    stopped,
-    traffic,
-    unionfs,
-)
-from ve.amounts import UNLIMITED
-from ve.errors import BrokenConfig, Error, Locked, NotFound, NotMounted, NotRunning, NotSupported, Running
-from ve.facts import Facts, ended, home, init_pidfd, process_start_time
-from ve.model import Config, Status
-from ve.state import State
-from ve.template import Shelf, Template
-from ve.wholefile import read_small, sync
+from ve import cgroups, farside, log, mountinfo
+from ve.errors import BrokenConfig, Error, NotFound, NotMounted, NotRunning, NotSupported, Running
+from ve.facts import ended, home, init_pidfd, process_start_time
+from ve.wholefile import read_small
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ve.facts import Facts
+    from ve.files import Place
+    from ve.firewall import Traffic
+    from ve.model import Config, Status
+    from ve.quota import Held
+    from ve.state import State
+    from ve.template import Template
 
 _DYING = 5.0  # seconds for the kernel to end what has nothing left to live for, which takes long only where it hangs
 
@@ -53,6 +43,8 @@ class Instance:
     @property
     def config(self) -> Config:
         """What was asked for; BrokenConfig if that cannot be read, NotFound if the VE is no more."""
+        from ve import config
+
         path = self.state.conf_of(self.veid)
         if path is None:
             raise self._gone()
@@ -73,10 +65,14 @@ class Instance:
     @property
     def template(self) -> Template:
         """The version that it was created from; TemplateNotFound if somebody removed that by hand."""
+        from ve.template import Shelf
+
         return Shelf(self.state.template_dir).get(self.config.template)
 
     def save(self, settings: Config) -> None:
         """Write what was asked for, whole; under the VE's lock."""
+        from ve import config
+
         self.state.write_conf(self.veid, config.dump(settings), ephemeral=self.ephemeral)
 
     # --- what is
@@ -89,6 +85,8 @@ class Instance:
 
     def status_of(self, init: tuple[Facts, int] | None) -> Status:
         """The same, for who has asked init()."""
+        from ve.model import Status
+
         if init:
             return Status.FROZEN if self.cgroup.frozen() else Status.RUNNING
         return Status.MOUNTED if self.shown else Status.STOPPED
@@ -102,12 +100,16 @@ class Instance:
     @property
     def addresses(self) -> list[str]:
         """Those that it has while it runs; of another, those that it was given for good."""
+        from ve import addressed
+
         with self.init() as init:
-            return network.addresses(init[0] if init else None, () if init else self.config.addresses)
+            return addressed.addresses(init[0] if init else None, () if init else self.config.addresses)
 
     @property
-    def traffic(self) -> firewall.Traffic:
+    def traffic(self) -> Traffic:
         """What it has sent and received since it was made, over its restarts: bytes and packets."""
+        from ve import traffic
+
         with self.init() as init:
             return traffic.total(self.state, self.veid, init[0] if init else None)
 
@@ -122,7 +124,7 @@ class Instance:
     @property
     def shown(self) -> bool:
         """Is its root shown to the host?"""
-        return show.is_shown(self.state.root(self.veid))
+        return mountinfo.is_point(self.state.root(self.veid))
 
     @contextlib.contextmanager
     def init(self) -> Iterator[tuple[Facts, int] | None]:
@@ -188,6 +190,8 @@ class Instance:
 
     def require_private(self) -> str:
         """Its private area, with all that an overlay needs; NotFound if that is gone."""
+        from ve import looparea
+
         private = self.state.private(self.veid)
         if looparea.exists(private):
             return private
@@ -199,6 +203,8 @@ class Instance:
 
     def stopped_root(self) -> int:
         """Its root, while it does not run, as a mount in no mount table; for the caller to close.  Under its lock."""
+        from ve import looparea, quota, stopped, unionfs
+
         private, template = self.require_private(), self.template.path
         if looparea.exists(private):
             return stopped.root(template, private, self.state.scratch())
@@ -208,6 +214,8 @@ class Instance:
     @contextlib.contextmanager
     def upper(self) -> Iterator[str]:
         """A path to what it changed, whether it runs or not."""
+        from ve import looparea
+
         private = self.state.private(self.veid)
         if not looparea.exists(private):
             yield f"{private}/upper"
@@ -219,11 +227,14 @@ class Instance:
             os.close(area)
 
     @contextlib.contextmanager
-    def place(self) -> Iterator[files.Place]:
+    def place(self) -> Iterator[Place]:
         """Where its files are now: in the running VE, in its mounted root, or in an overlay for the moment.
 
         A VE that does not run stays locked as long, since its upper may not be in two overlays.
         """
+        from ve import show
+        from ve.files import Place
+
         with contextlib.ExitStack() as held:
             init, lock = held.enter_context(self.init()), held.enter_context(contextlib.ExitStack())
             if init is None:
@@ -231,7 +242,7 @@ class Instance:
                 init = held.enter_context(self.init())  # somebody may have started it while we waited
             if init:
                 lock.close()
-                yield files.Place(self.veid, pidfd=init[1])
+                yield Place(self.veid, pidfd=init[1])
                 return
             if self.shown and show.is_clone(self.state.root(self.veid)):
                 self.hide()  # what a running VE was shown by, read only; it has ended since
@@ -240,7 +251,7 @@ class Instance:
             else:
                 root = self.stopped_root()
             held.callback(os.close, root)
-            yield files.Place(self.veid, rootfd=root)
+            yield Place(self.veid, rootfd=root)
 
     def is_left(self) -> bool:
         """Is it ephemeral and its maker gone, and with that its init?  One without facts never ran in this boot.
@@ -255,8 +266,11 @@ class Instance:
                 return False
             return init is None or ended(init[1], _DYING)
 
-    def disk(self) -> quota.Held | None:
+    def disk(self) -> Held | None:
         """What is counted of its private area, and what it may have; None where nobody counts, as in memory."""
+        from ve import looparea, quota
+        from ve.amounts import UNLIMITED
+
         private = self.state.private(self.veid)
         if looparea.exists(private):
             taken, size = looparea.held(private)
@@ -265,6 +279,8 @@ class Instance:
 
     def hide(self) -> None:
         """No longer show its root to the host; NotMounted, InUse.  Under the VE's lock."""
+        from ve import show
+
         if not self.shown:
             raise NotMounted(f"cannot unmount {self.veid}: it is not mounted")
         show.hide(self.veid, self.state.root(self.veid))
@@ -272,66 +288,6 @@ class Instance:
     def trim_log(self) -> None:
         with contextlib.suppress(OSError, Error):  # a log that cannot be cut keeps nobody from stop or destroy
             log.trim(self.log_path)
-
-    # --- its end
-
-    def clear(self) -> None:
-        """Remove what a VE that has ended left in the kernel and the run directory; under the VE's lock.
-
-        StopFailed names what even SIGKILL does not end; NotSupported if what it left is in another network namespace,
-        or if it may run for all that can be read.
-        Locked if others hold for too long what VEs have together: then the rest is left to the next command.  The facts
-        of an ephemeral VE stay: they say who made it.
-        """
-        self.refuse_unknown()
-        network.refuse_elsewhere(self.state, self.veid)
-        shutdown.end(self.veid, self.cgroup)
-        facts = self.state.read_facts(self.veid)
-        network.disconnect(self.state, self.veid, lambda: network.given(facts))
-        attachment.look_after(self.state, self.veid)
-        traffic.note_end(self.state, self.veid, facts, ephemeral=self.ephemeral)
-        if not self.ephemeral:
-            ledger.note_end(self.state, self.veid, self.cgroup, outfit.barriers(facts))
-        cgroups.remove(self.state.tag, self.veid)
-        insidefile.remove(self.state, self.veid)
-        if not self.ephemeral:
-            self.state.remove_facts(self.veid)
-
-    def leave(self) -> None:
-        """Clear what can be cleared now; the rest waits for the next command, as of a VE that ended by itself."""
-        with contextlib.suppress(Locked):
-            self.clear()
-
-    def remove_all(self) -> None:
-        """Remove everything that is found under this VEID, its lock last; under that lock, which protects no more."""
-        self.remove_remains()
-        self.state.remove_lock(self.veid)
-
-    def remove_remains(self) -> None:
-        """Remove everything but the lock that is found under this VEID, whatever made it half; under the VE's lock."""
-        self.clear()
-        self.state.remove_facts(self.veid)
-        private, root = self.state.private(self.veid), self.state.root(self.veid)
-        cannot = f"cannot destroy {self.veid}"
-        for path in (private, root):
-            removal.refuse_mounted(path, cannot)
-        was_there = os.path.isdir(private)
-        quota.release(private)
-        for path in (private, root):
-            removal.remove(path, cannot)
-        if was_there and not self.ephemeral:  # before its conf file is gone, or its data would be nobody's
-            sync(os.path.dirname(private))
-        ids.release(self.state, self.veid)
-        claims.release(self.state, self.veid)
-        if not self.ephemeral:
-            with ledger.held(self.state):
-                ledger.remove(self.state, self.veid)
-        traffic.remove(self.state, self.veid)
-        names = self.state.names(self.veid)
-        self.state.retire_actions(self.veid)
-        self.state.remove_conf(self.veid)
-        for name in names:
-            self.state.release_name(name, self.veid)
 
 
 def _waits(pid: int) -> bool:

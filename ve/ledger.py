@@ -11,7 +11,6 @@ ledger then knows when that was.  An ephemeral VE has no ledger: its counters en
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -388,6 +387,8 @@ def remove(state: State, veid: int) -> None:
     remove_asides(path)
     with suppress(FileNotFoundError, NotADirectoryError):
         if os.path.isdir(path) and not os.path.islink(path):
+            import shutil
+
             shutil.rmtree(path)
         else:
             os.unlink(path)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias, TypedDict
+from typing import Any
 
 from ve import amounts
 from ve.amounts import PAGE, UNLIMITED, Bound
@@ -103,49 +103,6 @@ NAMES = (*ALIASES, *OTHERS, *BY_NAME)
 MEMORY = ("physpages", "privvmpages")  # both are memory.high and memory.max, which have the lower one
 _UNASKED = {row.name: Bound(0 if row.guaranteed else UNLIMITED, UNLIMITED) for row in BY_NAME.values()}
 _NOT_NONE = ("physpages", "privvmpages", "numproc")  # without any of these no init runs
-
-
-Amount: TypeAlias = str | int | float | tuple[str | int, str | int]
-
-
-class Words(TypedDict, total=False):
-    """Every name, for a type checker; a value is a number, (barrier, limit), or a text such as "512M" or "0:131072"."""
-
-    memory: Amount
-    swap: Amount
-    processes: Amount
-    cpus: Amount
-    cpu_weight: Amount
-    cpuset: Amount
-    io_weight: Amount
-    io_read: Amount
-    io_write: Amount
-    iops: Amount
-    disk: Amount
-    inodes: Amount
-    nofile: Amount
-    oom: Amount
-    kmemsize: Amount
-    lockedpages: Amount
-    privvmpages: Amount
-    shmpages: Amount
-    numproc: Amount
-    physpages: Amount
-    vmguarpages: Amount
-    oomguarpages: Amount
-    numtcpsock: Amount
-    numflock: Amount
-    numpty: Amount
-    numsiginfo: Amount
-    tcpsndbuf: Amount
-    tcprcvbuf: Amount
-    othersockbuf: Amount
-    dgramrcvbuf: Amount
-    numothersock: Amount
-    dcachesize: Amount
-    numfile: Amount
-    numiptent: Amount
-    swappages: Amount
 
 
 @dataclass(frozen=True)

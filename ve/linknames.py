@@ -3,7 +3,7 @@
 Each start has a name of its own, which no other has; from the VEID alone it is found by its alternative name.
 """
 
-import secrets
+import os
 
 PREFIX = "venet"
 QUEUES = "-ifb"  # behind the alternative name of its interface: what its packets are held in (ve/bandwidth.py)
@@ -21,4 +21,4 @@ def alternative_name(tag: str, veid: int) -> str:
 
 def new_name() -> str:
     """Of an interface, as no other start of any VE has it."""
-    return PREFIX + "".join(secrets.choice(_LETTERS) for _ in range(_IFNAMSIZ - 1 - len(PREFIX)))
+    return PREFIX + "".join(_LETTERS[byte % len(_LETTERS)] for byte in os.urandom(_IFNAMSIZ - 1 - len(PREFIX)))

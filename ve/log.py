@@ -11,17 +11,6 @@ import select
 import stat
 from collections.abc import Callable, Iterator
 
-from ve._linux.syscalls import (
-    IN_CREATE,
-    IN_DELETE,
-    IN_DELETE_SELF,
-    IN_MODIFY,
-    IN_MOVED_TO,
-    IN_ONLYDIR,
-    SyscallError,
-    inotify_add_watch,
-    inotify_init1,
-)
 from ve.errors import Error
 
 KEEP = 1 << 20  # bytes
@@ -86,10 +75,10 @@ def chunks(
     What was written before is still given.  After a trim it goes on where it was, after a cut by the VE at the start.
     What comes out of pipe, a descriptor of the caller's, is given as well: after the log, with follow beside it.
     """
-    watch = inotify_init1(os.O_NONBLOCK) if follow else -1
+    watch = _watch(os.path.dirname(path) or ".") if follow else -1
     reader = _Reader(path)
     try:
-        ended = not (follow and _watch(watch, os.path.dirname(path) or "."))
+        ended = watch < 0
         yield from reader.new()
         while not (ended or reader.is_removed()):
             ready = _wait(watch, stop, pipe)
@@ -107,16 +96,20 @@ def chunks(
             os.close(watch)
 
 
-def _watch(watch: int, directory: str) -> bool:
-    """Ask for what changes in a directory; False if there is none."""
-    wanted = IN_MODIFY | IN_CREATE | IN_MOVED_TO | IN_DELETE | IN_DELETE_SELF | IN_ONLYDIR
+def _watch(directory: str) -> int:
+    """A descriptor that tells what changes in a directory, for the caller to close; -1 if there is none."""
+    from ve._linux import syscalls as linux  # every verb cuts a log, but only who follows one needs ctypes
+
+    wanted = linux.IN_MODIFY | linux.IN_CREATE | linux.IN_MOVED_TO | linux.IN_DELETE | linux.IN_DELETE_SELF
+    watch = linux.inotify_init1(os.O_NONBLOCK)
     try:
-        inotify_add_watch(watch, directory, wanted)
-    except SyscallError as error:
-        if error.errno != errno.ENOENT:
-            raise
-        return False
-    return True
+        linux.inotify_add_watch(watch, directory, wanted | linux.IN_ONLYDIR)
+    except BaseException as error:
+        os.close(watch)
+        if isinstance(error, OSError) and error.errno == errno.ENOENT:
+            return -1
+        raise
+    return watch
 
 
 def _wait(watch: int, stop: object, pipe: int) -> list[int]:

@@ -8,19 +8,17 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
 
-from ve import addresses, ports, rates, resolver, rights, triggers
+from ve import rights
 from ve.errors import InvalidValue
 from ve.limits import Limits
 from ve.limits import resolve as resolve_limits
 from ve.shapes import ATTACHED, Shape
+from ve.veid import NAME, check_name, check_veid
 
-VEID_MIN, VEID_MAX = 1, 2147483644  # vzctl(8): 0 is the host, and a signed 32-bit int holds it
-_VEID = re.compile("[1-9][0-9]{0,9}")
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,62}")
-_HOSTNAME = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9-]{1,63}(?<!-))*")
-_NUMBER = re.compile(r"[1-9][0-9]{0,8}")
-_CONTROL = re.compile("[\0-\x1f\x7f-\x9f\ud800-\udfff]")
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_HOSTNAME = r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9-]{1,63}(?<!-))*"
+_NUMBER = r"[1-9][0-9]{0,8}"
+_CONTROL = "[\0-\x1f\x7f-\x9f\ud800-\udfff]"
+_VARIABLE = r"[A-Za-z_][A-Za-z0-9_]*"
 
 
 class Status(StrEnum):
@@ -107,31 +105,55 @@ class Config:
         if self.hostname:
             check_hostname(self.hostname)
         for key, value in self.env.items():
-            if not _VARIABLE.fullmatch(key) or not _is_text(value):
+            if not re.fullmatch(_VARIABLE, key) or not _is_text(value):
                 raise InvalidValue(f"cannot use environment variable {key!r}: it is not NAME=VALUE")
         for device in self.devices:
             if not device.startswith("/dev/") or ".." in device.split("/") or not _is_text(device):
                 raise InvalidValue(f"cannot use device {device!r}: it is not a path below /dev")
-        addresses.check_gateways(self.gateways)
-        if self.shape.kind == "ve":
-            check_veid(int(self.shape.argument))
-        addresses.check(self.addresses)
-        ports.check(self.publish)
-        for parse, word in ((rates.rate, self.rate), (rates.delay, self.delay), (rates.loss, self.loss)):
-            if word:
-                parse(word)
-        resolver.check(self.nameservers, self.searchdomains)
+        self._check_network()
         if self.area not in AREAS:
             raise InvalidValue(f"cannot use area {self.area!r}: there is only {AREAS[1]}")
-        if _CONTROL.search(self.description):
+        if re.search(_CONTROL, self.description):
             raise InvalidValue("cannot use the description: it has more than one line, or control characters")
-        triggers.check(triggers.BARRIER, self.on_barrier)
-        triggers.check(triggers.FAILURE, self.on_failure)
+        if self.on_barrier or self.on_failure:
+            from ve import triggers
+
+            triggers.check(triggers.BARRIER, self.on_barrier)
+            triggers.check(triggers.FAILURE, self.on_failure)
         self.rights  # noqa: B018 - are there such profiles and capabilities?
         self.resources  # noqa: B018 - and such limits?
 
+    def _check_network(self) -> None:
+        """Most VEs have few of these words, and each who looks at one imports the rooms of those that it has."""
+        shape = self.shape
+        if shape.kind == "ve":
+            check_veid(int(shape.argument))
+        if self.gateways or self.addresses:
+            from ve import addresses
+
+            addresses.check_gateways(self.gateways)
+            addresses.check(self.addresses)
+        if self.publish:
+            from ve import ports
+
+            ports.check(self.publish)
+        if self.rate or self.delay or self.loss:
+            from ve import rates
+
+            for parse, word in ((rates.rate, self.rate), (rates.delay, self.delay), (rates.loss, self.loss)):
+                if word:
+                    parse(word)
+        if self.nameservers or self.searchdomains:
+            from ve import resolver
+
+            resolver.check(self.nameservers, self.searchdomains)
+
     def refuse_idle(self) -> None:
         """InvalidValue for an action that nothing of what the VE may use would ever make happen."""
+        if not self.on_barrier and not self.on_failure:
+            return
+        from ve import triggers
+
         for kind, chosen in ((triggers.BARRIER, self.on_barrier), (triggers.FAILURE, self.on_failure)):
             triggers.refuse_idle(kind, chosen, self.resources)
 
@@ -161,43 +183,16 @@ def _refuse_other(name: str, value: object, kind: type, expected: str) -> None:
         raise InvalidValue(f"cannot use {name} {value!r}: it is not {expected}")
 
 
-def check_veid(veid: int) -> int:
-    """InvalidValue also for what is no int, such as a number's digits."""
-    if not isinstance(veid, int):
-        raise InvalidValue(f"cannot use VEID {veid!r}: it is not an int")
-    if not VEID_MIN <= veid <= VEID_MAX:
-        raise InvalidValue(f"cannot use VEID {veid}: it is not in {VEID_MIN}..{VEID_MAX}")
-    return veid
-
-
-def veid_named(name: str, ending: str = "") -> int | None:
-    """The VEID that a file of ours is called after: "101", or "101.toml" with that ending; None if it is no such."""
-    number = name.removesuffix(ending)
-    if number + ending != name or not _VEID.fullmatch(number) or int(number) > VEID_MAX:
-        return None
-    return int(number)
-
-
 def check_template(ref: str) -> str:
     """The full name of a template: NAME:VERSION."""
     name, _, version = ref.partition(":")
-    if not _NAME.fullmatch(name) or not _NUMBER.fullmatch(version):
+    if not re.fullmatch(NAME, name) or not re.fullmatch(_NUMBER, version):
         raise InvalidValue(f"cannot use template {ref!r}: it is not NAME:VERSION")
     return ref
 
 
-def check_name(name: str, what: str = "name") -> str:
-    """The name of a VE or template: never empty, a number or a path, so that it cannot be taken for one."""
-    if not _NAME.fullmatch(name):
-        raise InvalidValue(
-            f"cannot use {what} {name!r}: it must be a letter or '_', then letters, digits, '.', '_' or '-'",
-            hint="63 characters at most; a number would be taken for a VEID",
-        )
-    return name
-
-
 def check_hostname(hostname: str) -> str:
-    if len(hostname) > 64 or not _HOSTNAME.fullmatch(hostname):  # 64: __NEW_UTS_LEN, see sethostname(2)
+    if len(hostname) > 64 or not re.fullmatch(_HOSTNAME, hostname):  # 64: __NEW_UTS_LEN, see sethostname(2)
         raise InvalidValue(f"cannot use hostname {hostname!r}: see hostname(7) for what one may be")
     return hostname
 

@@ -39,6 +39,11 @@ def holding(path: str) -> Line:
     return max(reversed(found), key=lambda line: len(line.point))  # the last of equals is on top of the others
 
 
+def is_point(path: str) -> bool:
+    """Is anything mounted at path?"""
+    return any(line.point == path for line in lines())
+
+
 def below(path: str) -> list[str]:
     """The mount points at path and below."""
     return [line.point for line in lines() if line.point == path or line.point.startswith(f"{path}/")]

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from ve import leases, outfit, pool, poolhosts, resolver
-from ve.addresses import Address, Wish
+from ve import outfit
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ve.addresses import Address
     from ve.model import Config
     from ve.ownfiles import Names
+    from ve.pool import Pool
 
 SHOWN = "dev/pool"  # in the VE's root: where it sees the directory of its pool's hosts
-_LINK = f"/{SHOWN}/{poolhosts.NAME}"
+_LINK = f"/{SHOWN}/hosts"  # as ve/poolhosts.py calls it
 
 
 class Told(NamedTuple):
@@ -25,10 +27,15 @@ class Told(NamedTuple):
     searchdomains: Sequence[str]
 
 
-def shared_by(wishes: Sequence[str]) -> pool.Pool | None:
+def shared_by(wishes: Sequence[str]) -> Pool | None:
     """The first of its pools whose VEs find each other by name; none of a pool that is none any more."""
+    if not wishes:
+        return None
+    from ve import pool
+    from ve.addresses import Wish
+
     asked = [Wish.parse(text) for text in wishes]
-    pools = pool.pools() if asked else []
+    pools = pool.pools()
     for wish in asked:
         found = [each for each in pools if (wish.address in each if wish.address else wish.pool == each.name)]
         if shared := [each for each in found if each.hosts]:
@@ -38,14 +45,19 @@ def shared_by(wishes: Sequence[str]) -> pool.Pool | None:
 
 def binds(config: Config) -> tuple[tuple[str, str], ...]:
     """What of the host such a VE sees: the directory, and where in its root."""
-    shared = shared_by(config.addresses)
-    return ((poolhosts.directory(shared.name), SHOWN),) if shared else ()
+    if not (shared := shared_by(config.addresses)):
+        return ()
+    from ve import poolhosts
+
+    return ((poolhosts.directory(shared.name), SHOWN),)
 
 
 def tell_others(wishes: Sequence[str], addresses: Sequence[Address], known: Sequence[str]) -> bool:
     """Let the VEs of its pool know a VE by these names, if they are to; the addresses are what it is leased."""
     shared = shared_by(wishes)
     if shared:
+        from ve import leases, poolhosts, resolver
+
         line = " ".join(resolver.known_as(known))
         own = {address: line for address in addresses if address in shared and line}
         poolhosts.update(shared.name, own, leases.holder)
@@ -54,6 +66,8 @@ def tell_others(wishes: Sequence[str], addresses: Sequence[Address], known: Sequ
 
 def rewritten(before: Told, now: Told) -> dict[str, str]:
     """What of it a running VE is to be told anew after a change; nothing if nothing, or if it never had an address."""
+    from ve import resolver
+
     found = {}
     if before[:2] != now[:2] and (before.addresses or now.addresses):
         found["hosts"] = "\n".join(resolver.hosts(now.addresses, [now.hostname]))
@@ -64,6 +78,8 @@ def rewritten(before: Told, now: Told) -> dict[str, str]:
 
 def wanted(config: Config, addresses: Sequence[Address], boots: bool) -> Names:
     """For init to write; the addresses are those that it has been leased.  Also tells the others of its pool."""
+    from ve import resolver
+
     hostname = outfit.hostname(config)
     shared = tell_others(config.addresses, addresses, [hostname, config.name])
     return {

@@ -1,160 +1,25 @@
-"""The network of a VE with addresses: what a start gives it, what changes while it runs, and what its end takes back.
+"""The network of a VE with addresses: what a start gives it.
 
-An address is a VE's by two things: a claim (ve/claims.py) for what was asked for as such, and the lease that is its
-host route (ve/leases.py).  Who takes either looks for the other afterwards, and who has leased one of a pool looks
-whether there still is that pool; so of two who meet one always gives way, and it is never both who keep it.
-
-    <run>/network/leading/<TAG>-<VEID>    the boot, the network namespace that it was started in, its interface there,
-                                          and addresses that something may lead to: its leftovers are found by that
+What changes while it runs is in ve/granting.py, what its end takes back in ve/led.py.  Most VEs have no network, and
+their starts import no more than this.
 """
 
+from __future__ import annotations
+
 import contextlib
-import os
-import time
-from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from ipaddress import ip_address
 from types import MappingProxyType
 
-from ve import (
-    bandwidth,
-    bridgeports,
-    claims,
-    firewall,
-    forwarding,
-    leases,
-    leasing,
-    linknames,
-    netns,
-    pool,
-    poolhosts,
-    publishing,
-    rates,
-    venet,
-    wholefile,
-    wire,
-)
-from ve.addresses import Address, Wish
-from ve.errors import InUse, InvalidValue, NotSupported
-from ve.facts import Facts, boot_id
-from ve.ports import NO_ADDRESS, port
-from ve.state import State
+from ve.addressed import Given as Given  # ve/launch.py has these two from here
+from ve.errors import InvalidValue
+from ve.led import disconnect as disconnect
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from ve.state import State
 
 _SPEED = ("rate", "delay", "loss")
-
-
-@dataclass(frozen=True)
-class Given:
-    """What a running VE has: its interface on the host, and the addresses that each wish has got it."""
-
-    interface: str = ""
-    addresses: tuple[tuple[str, tuple[Wish, ...]], ...] = ()
-
-    def all(self) -> list[Wish]:
-        return [each for _, given in self.addresses for each in given]
-
-    def held(self) -> list[Address]:
-        """The same, without the lengths of their networks."""
-        return [each.address for each in self.all() if each.address]
-
-    def only(self, words: Sequence[str]) -> "Given":
-        """What it has by these, in their order: a start would give it the same first."""
-        had = dict(self.addresses)
-        return replace(self, addresses=tuple((word, had[word]) for word in words if word in had))
-
-    def noted(self) -> dict[str, str]:
-        """As facts keep it."""
-        if self == Given():
-            return {}
-        import json  # only a VE with a network pays for it
-
-        table = {wish: list(map(str, given)) for wish, given in self.addresses}
-        return {"interface": self.interface, "addresses": json.dumps(table)}
-
-
-def given(facts: Facts | None) -> Given:
-    """What the facts of a running VE say."""
-    if not facts or "interface" not in facts.extra:
-        return Given()
-    import json
-
-    table = json.loads(facts.extra["addresses"])
-    addresses = tuple((wish, tuple(map(Wish.parse, each))) for wish, each in table.items())
-    return Given(facts.extra["interface"], addresses)
-
-
-def addresses(facts: Facts | None, wishes: Sequence[str]) -> list[str]:
-    """What `ve list` says: those of a VE that runs, else those that it was asked to have."""
-    if facts:
-        return [str(each) for each in given(facts).all()]
-    return [text for text in wishes if Wish.parse(text).address]
-
-
-# --- claims -------------------------------------------------------------------------------------------------------
-
-
-def claim(state: State, veid: int, wishes: Sequence[str], had: Container[str] = ()) -> None:
-    """Have the addresses that are asked for as such, and of the sticky ones those that it has.
-
-    InUse names who has one, or what the host does with it; NotFound if there is no such pool, NotSupported if the host
-    has no such family; InvalidValue for what a pool gives to nobody.  Then nothing has changed.  Under the VE's lock.
-    Of what it had before the pool may be gone: it keeps what it was given.
-    """
-    asked = [Wish.parse(text) for text in wishes]
-    claimant = claims.Claimant(state, veid)
-    before = claimant.claims()
-    if not asked and not before:
-        return
-    _refuse_lacking(veid, [wish for text, wish in zip(wishes, asked, strict=True) if text not in had])
-    wanted = [wish.address for wish in asked if wish.address]
-    new = [address for address in wanted if not claimant.has(address)]
-    for address in wanted:
-        leasing.refuse_taken(claimant, address)
-    for address in new:
-        if why := next(filter(None, (each.refusal(address) for each in pool.pools())), ""):
-            raise InvalidValue(f"cannot give {address} to {veid}: {why}")
-    claims.claim(state, veid, wanted + _kept(claimant, asked))
-    with contextlib.ExitStack() as undo:
-        undo.callback(claims.claim, state, veid, before)
-        for address in new:
-            _await_way(claimant, address)
-        undo.pop_all()
-
-
-def _refuse_lacking(veid: int, asked: Iterable[Wish]) -> None:
-    for wish in asked:
-        cannot = f"cannot give {wish} to {veid}"
-        for version in (wish.address.version,) if wish.address else pool.families(wish, cannot):
-            venet.require(version, cannot)
-
-
-def _await_way(claimant: claims.Claimant, address: Address) -> None:
-    """Who leased it while we claimed it gives it back; InUse if that was before, so that it does not."""
-    deadline = time.monotonic() + leasing.DYING
-    while (holder := leases.holder(address)) and not leasing.is_own(claimant, holder):
-        if time.monotonic() > deadline:
-            leasing.refuse_taken(claimant, address)
-        time.sleep(0.01)
-
-
-def _kept(claimant: claims.Claimant, asked: Iterable[Wish]) -> list[Address]:
-    """What it has claimed of the pools that it wants a sticky address of, unless another VE has it by now.
-
-    So it is with a copy of a state dir, as the original keeps its addresses.
-    """
-    claimed = claimant.claims()
-    sticky = [wish for wish in asked if wish.sticky] if claimed else []
-    pools = pool.pools() if sticky else []
-    return [each for each in claimed if _is_one_of(each, sticky, pools) and leasing.is_free(claimant, each)]
-
-
-def _is_one_of(address: Address, wishes: Iterable[Wish], pools: Iterable[pool.Pool]) -> bool:
-    """Is it of one of these pools that is wished for, and of a family of that?"""
-    wanted = {wish.pool for wish in wishes if wish.family in (0, address.version)}
-    return any(each.name in wanted and address in each for each in pools)
-
-
-# --- a start ------------------------------------------------------------------------------------------------------
 
 
 def connect(state: State, veid: int, wishes: Sequence[str], pidfd: int, pid: int, *, ephemeral: bool) -> Given:
@@ -162,201 +27,12 @@ def connect(state: State, veid: int, wishes: Sequence[str], pidfd: int, pid: int
 
     InUse names who has an address, or a pool that has none left.
     """
+    from ve import granting
+
     if not ephemeral:
-        claim(state, veid, wishes)
+        granting.claim(state, veid, wishes)
     disconnect(state, veid)  # what a start has left that was killed
-    return add(state, veid, _linked(state, veid, pidfd, pid), wishes, pidfd, ephemeral=ephemeral)
-
-
-def disconnect(state: State, veid: int, had: Callable[[], Given] = Given) -> None:
-    """Remove its interface and with it its leases, if there is one: also what a killed start has left.
-
-    had: what is known that it had besides.  What leads to its addresses goes first, so that it never leads to another.
-    """
-    known = had()
-    _, interface, held = _led(state, veid)
-    if not interface:
-        interface, held = known.interface, known.held()
-    for address in held:
-        publishing.forget(address, interface)
-    venet.disconnect(state.tag, veid)
-    bridgeports.release(linknames.alternative_name(state.tag, veid))
-    for address in held:
-        _answer_no_more(address)
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(_leading(state, veid))
-
-
-def refuse_elsewhere(state: State, veid: int) -> None:
-    """NotSupported if it has its interface, and what leads to it, in another network namespace, which is still there.
-
-    From here that cannot be taken back; of one that is gone there is nothing left.
-    """
-    name, *_ = _led(state, veid)
-    if name and (path := netns.elsewhere(name)):
-        why = "it was started in another network namespace than ours"
-        hint = f"run ve there: nsenter --net={path} ve ..."
-        raise NotSupported(f"cannot reach what {veid} has on its host's network: {why}", hint)
-
-
-def note_led(state: State, veid: int, given: Given) -> None:
-    """Before anything leads to its addresses that does not go with its interface: facts come late in a start."""
-    path = _leading(state, veid)
-    with wholefile.writing(path, "it is in the run directory: is that on a read-only file system?"):
-        os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
-        lines = [boot_id(), netns.here(), given.interface, *map(str, given.held())]
-        wholefile.write_whole(path, "\n".join(lines).encode(), durable=False)
-
-
-def _led(state: State, veid: int) -> tuple[str, str, list[Address]]:
-    """The namespace, its interface there, and the addresses; nothing if there is no such note of this boot."""
-    with contextlib.suppress(ValueError):
-        boot, name, interface, *words = wholefile.read_small(_leading(state, veid)).decode(errors="replace").split("\n")
-        found = [*map(ip_address, words)]
-        if boot == boot_id():
-            return name, interface, found
-    return "", "", []
-
-
-def _leading(state: State, veid: int) -> str:
-    return os.path.join(pool.run_directory(), "leading", linknames.alternative_name(state.tag, veid))
-
-
-# --- changes ------------------------------------------------------------------------------------------------------
-
-
-def add(
-    state: State,
-    veid: int,
-    before: Given,
-    wishes: Sequence[str],
-    pidfd: int,
-    *,
-    ephemeral: bool,
-    going: Collection[Address] = (),
-) -> Given:
-    """Give it these too; of none that it was refused, or all.
-
-    going: what it has by words that it is to lose, and so may have by another.
-    """
-    if not wishes:
-        return before
-    now, claimant = before, claims.Claimant(state, veid)
-    with contextlib.ExitStack() as undo:
-        if not ephemeral:
-            undo.callback(claims.claim, state, veid, claimant.claims())
-        neighbours = []
-        for text in wishes:
-            found, wanted = [], Wish.parse(text)
-            if wanted.address in going:
-                now = replace(now, addresses=(*now.addresses, (text, (wanted,))))
-                continue
-            for wish, address, link in leasing.leased(claimant, before.interface, wanted, ephemeral=ephemeral):
-                undo.callback(_give_back, before.interface, address)
-                publishing.forget_dead(address)  # what led to who came and went while we leased it
-                poolhosts.forget(address)
-                found.append(wish)
-                neighbours += [(link, address)] if link else []
-            now = replace(now, addresses=(*now.addresses, (text, tuple(found))))
-        note_led(state, veid, now)
-        new = [each for each in now.all() if each not in before.all()]
-        undo.callback(venet.remove, pidfd, new)
-        venet.add(pidfd, before.interface, new)
-        for link, address in neighbours:
-            _answer(link, address)
-        undo.pop_all()
-    return now
-
-
-def _answer(link: str, address: Address) -> None:
-    """For a VE, where its neighbours on this link ask for it."""
-    forwarding.answer_on(link, address.version, f"cannot answer for {address} on {link}")
-    wire.proxy(link, address)
-    wire.announce(link, address)
-
-
-def _give_back(interface: str, address: Address) -> None:
-    venet.give_back(interface, address)
-    _answer_no_more(address)
-
-
-def _answer_no_more(address: Address) -> None:
-    """For an address that no VE has: then the route to it is that of the link that it is on, if it is on one."""
-    poolhosts.forget(address, leases.holder)
-    if link := wire.uplink(address):
-        wire.unproxy(link, address)
-        if leases.holder(address):  # by now; who leases looks for nobody who does this
-            wire.proxy(link, address)
-
-
-def as_it_is(known: Given, pidfd: int) -> Given:
-    """What the kernel says that a running VE has of this; what it has besides, which nobody knows of, is taken from it.
-
-    A change that was killed leaves more than it has noted, or less, or something that leads there still.
-    """
-    held = leases.of(known.interface)
-    if not held and not leases.interface(known.interface):
-        return Given()
-    true = known.only([text for text, given in known.addresses if held.issuperset(each.address for each in given)])
-    strays = tuple(Wish(address, address.max_prefixlen) for address in held.difference(true.held()))
-    narrow(replace(known, addresses=(*known.addresses, ("", strays))), true, pidfd)
-    return true
-
-
-def widen(
-    state: State,
-    veid: int,
-    before: Given,
-    pid: int,
-    pidfd: int,
-    wishes: Sequence[str],
-    undo: contextlib.ExitStack,
-    *,
-    ephemeral: bool,
-) -> Given:
-    """Let a running VE have these besides what it has, which narrow() takes from it; what it has then.
-
-    InUse if its root has made something else of its interface.
-    """
-    if not before.interface and wishes:
-        undo.callback(disconnect, state, veid)
-        disconnect(state, veid)  # what a killed change has left
-        before = _linked(state, veid, pidfd, pid)
-    had = [text for text, _ in before.addresses]
-    going = {*before.held()} - {*before.only(wishes).held()}
-    more = [text for text in wishes if text not in had]
-    try:
-        after = add(state, veid, before, more, pidfd, ephemeral=ephemeral, going=going)
-    except venet.Refused as error:
-        why = f"its {venet.INSIDE} is not as it was given ({error.strerror})"
-        raise InUse(f"cannot give {', '.join(more)} to {veid}: {why}", f"ve restart {veid}") from error
-    undo.callback(narrow, after, before, pidfd)
-    return after
-
-
-def narrow(has: Given, to: Given, pidfd: int) -> None:
-    """Take from it what it has besides; what leads to an address goes before it does."""
-    gone = [each for each in has.all() if each not in to.all()]
-    if not gone:
-        return
-    lost = [each.address for each in gone if each.address and each.address not in to.held()]
-    for address in lost:
-        publishing.forget(address, has.interface)
-    venet.remove(pidfd, gone)
-    with contextlib.suppress(OSError):  # of a VE whose root has taken its network apart
-        venet.add(pidfd, has.interface, to.all())  # with the first of a network the kernel takes all others of it
-    for address in lost:
-        _give_back(has.interface, address)
-
-
-def _linked(state: State, veid: int, pidfd: int, pid: int) -> Given:
-    with open(f"/proc/{pid}/ns/net") as theirs:
-        linked = Given(venet.connect(pidfd, theirs.fileno(), state.tag, veid, state.path))
-    note_led(state, veid, linked)
-    return linked
-
-
-# --- rules, ports, speed ------------------------------------------------------------------------------------------
+    return granting.add(state, veid, granting.linked(state, veid, pidfd, pid), wishes, pidfd, ephemeral=ephemeral)
 
 
 def have_rules() -> None:
@@ -364,12 +40,16 @@ def have_rules() -> None:
 
     NotSupported if the host cannot forward as it was told, at each start anew.
     """
+    from ve import bridgeports, firewall
+
     bridgeports.ensure()
     firewall.ensure(_masqueraded)
 
 
 def _masqueraded() -> list[str]:
     """CIDRs, for which the host forwards from now on: that comes before the table, which so is the sign of both."""
+    from ve import forwarding, pool
+
     sources = [each for each in pool.pools() if each.nat]
     for source in sources:
         forwarding.turn_on(source.versions, contextlib.ExitStack(), f"cannot let pool {source.name} reach out")
@@ -381,10 +61,12 @@ def publish(veid: int, given: Given, words: Sequence[str], before: Sequence[str]
 
     Those of both are led to what is the first of its addresses now.
     """
+    from ve import ports, publishing
+
     addresses = given.held()
     if words and not addresses:
-        raise InvalidValue(f"cannot publish {words[0]} of {veid}: it has no address", NO_ADDRESS)
-    wanted, had = set(map(port, words)), set(map(port, before))
+        raise InvalidValue(f"cannot publish {words[0]} of {veid}: it has no address", ports.NO_ADDRESS)
+    wanted, had = set(map(ports.port, words)), set(map(ports.port, before))
     publishing.publish(veid, sorted(wanted), addresses, given.interface)
     if had - wanted:
         publishing.unpublish(had - wanted, addresses)
@@ -392,6 +74,8 @@ def publish(veid: int, given: Given, words: Sequence[str], before: Sequence[str]
 
 def limit(veid: int, given: Given, words: Mapping[str, str], before: Mapping[str, str] = MappingProxyType({})) -> None:
     """Let it send and receive as fast, as late and as well as these words say: rate, delay, loss; "" is as it comes."""
+    from ve import bandwidth, rates
+
     (rate, *faults), (had, *had_faults) = ([each.get(name, "") for name in _SPEED] for each in (words, before))
     if given.interface and rate != had:
         bandwidth.limit(veid, given.interface, rates.rate(rate) if rate else None)

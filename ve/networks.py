@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ve import claims, firewall, forwarding, leases, linknames, pool, poolhosts, venet
+from ve.addressed import given
 from ve.addresses import Address, network
 from ve.errors import InUse, InvalidValue, require_root
 from ve.facts import lives
-from ve.network import given, have_rules
+from ve.network import have_rules
 from ve.pool import Pool
 
 _SHOWN = 5  # VEs that a refusal names

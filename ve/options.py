@@ -3,14 +3,53 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, TypeAlias, TypedDict
 
-from ve import limits, presets, shapes, triggers
-from ve.addresses import Wish
+from ve import limits, shapes
 from ve.errors import InvalidValue
-from ve.limits import Words
 from ve.model import Mount
-from ve.ports import port
+
+Amount: TypeAlias = str | int | float | tuple[str | int, str | int]
+
+
+class Words(TypedDict, total=False):
+    """Every name, for a type checker; a value is a number, (barrier, limit), or a text such as "512M" or "0:131072"."""
+
+    memory: Amount
+    swap: Amount
+    processes: Amount
+    cpus: Amount
+    cpu_weight: Amount
+    cpuset: Amount
+    io_weight: Amount
+    io_read: Amount
+    io_write: Amount
+    iops: Amount
+    disk: Amount
+    inodes: Amount
+    nofile: Amount
+    oom: Amount
+    kmemsize: Amount
+    lockedpages: Amount
+    privvmpages: Amount
+    shmpages: Amount
+    numproc: Amount
+    physpages: Amount
+    vmguarpages: Amount
+    oomguarpages: Amount
+    numtcpsock: Amount
+    numflock: Amount
+    numpty: Amount
+    numsiginfo: Amount
+    tcpsndbuf: Amount
+    tcprcvbuf: Amount
+    othersockbuf: Amount
+    dgramrcvbuf: Amount
+    numothersock: Amount
+    dcachesize: Amount
+    numfile: Amount
+    numiptent: Amount
+    swappages: Amount
 
 
 class Common(Words, total=False):
@@ -75,6 +114,8 @@ def parsed(options: Mapping[str, Any], resolve: Callable[[str], int]) -> dict[st
 def _limits(given: Mapping[str, Any], preset: str) -> dict[str, str]:
     words = limits.words(given)
     if preset:
+        from ve import presets
+
         there = {limits.canonical(name) for name in words}
         words |= {name: text for name, text in presets.load(preset).items() if limits.canonical(name) not in there}
     return words
@@ -113,11 +154,21 @@ def _mapping(name: str, values: Any) -> dict[str, str]:
     return dict(values)
 
 
+def _reactions(name: str, values: Any) -> dict[str, str]:
+    from ve import triggers
+
+    return triggers.by_resource(name.removeprefix("on_"), _mapping(name, values))
+
+
 def _wishes(name: str, values: Any) -> tuple[str, ...]:
+    from ve.addresses import Wish
+
     return tuple(str(Wish.parse(each)) for each in _texts(name, values))
 
 
 def _ports(name: str, values: Any) -> tuple[str, ...]:
+    from ve.ports import port
+
     return tuple(str(port(each)) for each in _texts(name, values))
 
 
@@ -136,8 +187,8 @@ _OF_CONFIG: dict[str, Callable[[str, Any], Any]] = {
     "devices": _texts,
     "profiles": _texts,
     "capabilities": _mapping,
-    "on_barrier": lambda name, value: triggers.by_resource(triggers.BARRIER, _mapping(name, value)),
-    "on_failure": lambda name, value: triggers.by_resource(triggers.FAILURE, _mapping(name, value)),
+    "on_barrier": _reactions,
+    "on_failure": _reactions,
     "addresses": _wishes,
     "gateways": _texts,
     "publish": _ports,

@@ -8,7 +8,6 @@ import contextlib
 import os
 import re
 from collections.abc import Iterator
-from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cached_property
 from ipaddress import IPv4Address, IPv6Address
@@ -18,15 +17,14 @@ from math import gcd
 from ve import lock
 from ve.addresses import Address, Network, Wish, network
 from ve.errors import SPENT, BrokenConfig, Exists, InvalidValue, NotFound, nearest
-from ve.model import check_name
-from ve.state import DEFAULT_DIR, DEFAULT_RUN_DIR
+from ve.netdir import directory
 from ve.tomlfile import Broken, refuse_unknown, table
+from ve.veid import check_name
 from ve.wholefile import create_whole, read_regular, remove_all_asides, sync, writing
 
 VERSION = 1
 _KEYS = ("networks", "nat", "hosts")
 _SIZE_MAX = 1 << 20  # bytes
-_ELSEWHERE: ContextVar[str] = ContextVar("the directory of networks", default="")
 PATIENCE = 10.0  # seconds to wait for who has the claims locked, and may be waiting for a disk
 _HINT = "run as root, or set VE_NETWORK_DIR to another directory, the same one for every state dir of this host"
 
@@ -84,27 +82,6 @@ def _usable(network: Network) -> range:
 
 
 # --- the pools of this host ---------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def elsewhere(path: str) -> Iterator[None]:
-    """Have them all in this directory, for what the calling thread does meanwhile: in a host of its own making."""
-    token = _ELSEWHERE.set(path)
-    try:
-        yield
-    finally:
-        _ELSEWHERE.reset(token)
-
-
-def directory() -> str:
-    given = _ELSEWHERE.get() or os.environ.get("VE_NETWORK_DIR")
-    return os.path.abspath(given) if given else os.path.join(DEFAULT_DIR, "network")
-
-
-def run_directory() -> str:
-    """Where facts of this boot about networks are."""
-    given = _ELSEWHERE.get() or os.environ.get("VE_NETWORK_DIR")
-    return os.path.join(os.path.abspath(given), "run") if given else os.path.join(DEFAULT_RUN_DIR, "network")
 
 
 def pools() -> list[Pool]:

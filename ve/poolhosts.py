@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from ipaddress import ip_address
 
-from ve import lock, pool
+from ve import lock, netdir, pool
 from ve.addresses import Address
 from ve.wholefile import read_small, write_whole, writing
 
@@ -26,7 +26,7 @@ _HINT = "it is in the run directory: is that on a read-only file system?"
 
 def directory(name: str) -> str:
     """Of the pool of this name, for VEs to see; made if it is missing."""
-    path = os.path.join(pool.run_directory(), NAME, name)
+    path = os.path.join(netdir.run_directory(), NAME, name)
     with writing(path, _HINT):
         os.makedirs(path, 0o755, exist_ok=True)
         os.chmod(path, 0o755)  # a VE's users are none of ours
@@ -53,8 +53,8 @@ def forget(address: Address, is_leased: Callable[[Address], object] = lambda add
     Where no pool has names that is one look at a directory.
     """
     with suppress(FileNotFoundError):
-        for name in os.listdir(os.path.join(pool.run_directory(), NAME)):
-            if f"\n{address}\t".encode() in read_small(os.path.join(pool.run_directory(), NAME, name, NAME)):
+        for name in os.listdir(os.path.join(netdir.run_directory(), NAME)):
+            if f"\n{address}\t".encode() in read_small(os.path.join(netdir.run_directory(), NAME, name, NAME)):
                 with _changing(name) as known:
                     if not is_leased(address):
                         known.pop(str(address), None)
@@ -62,7 +62,7 @@ def forget(address: Address, is_leased: Callable[[Address], object] = lambda add
 
 def clear(name: str) -> None:
     """Of a pool that is no more: a VE that was in it sees localhost still, and another pool of this name begins so."""
-    if os.path.exists(os.path.join(pool.run_directory(), NAME, name)):
+    if os.path.exists(os.path.join(netdir.run_directory(), NAME, name)):
         with _changing(name) as known:
             known.clear()
 

@@ -10,7 +10,7 @@ from ve.errors import InvalidValue
 
 PROTOCOLS = {"tcp": 6, "udp": 17}  # the kernel's numbers
 NO_ADDRESS = '--ip ADDRESS gives it one, --publish "" takes its ports away'  # the cure for who has ports alone
-_NUMBER = re.compile("[0-9]{1,9}")  # [0-9], as int() takes every script's digits
+_NUMBER = "[0-9]{1,9}"  # [0-9], as int() takes every script's digits
 _EXAMPLE = "8080:80 or 8080:80/udp"
 
 
@@ -47,7 +47,7 @@ def port(text: str) -> Port:
 
 
 def _number(text: str, digits: str, whose: str) -> int:
-    if not _NUMBER.fullmatch(digits):
+    if not re.fullmatch(_NUMBER, digits):
         what = f"the {whose} port {digits!r} is not a number" if digits else f"the {whose} port is missing"
         ranged = re.fullmatch("[0-9]+-[0-9]+", digits)
         hint = "a range is published port by port" if ranged else _EXAMPLE

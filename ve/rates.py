@@ -19,7 +19,7 @@ _BYTES: dict[str, float] = {
 }
 _BYTES |= {f"{prefix}bit": 1024**power / 8 for power, prefix in enumerate("kmg", 1)} | {"": 1, "b": 1}
 _SECONDS = {"": 1e-6, "us": 1e-6, "usec": 1e-6, "ms": 1e-3, "msec": 1e-3, "s": 1.0, "sec": 1.0}
-_WORD = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?)([a-z%]*)")
+_WORD = r"([0-9]{1,15}(?:\.[0-9]{1,9})?)([a-z%]*)"
 _LEAST, _MOST = 125, 10**12 // 8  # bytes a second: 1kbit, 1tbit
 PACKET = 1600  # bytes, with which each packet of an Ethernet passes
 _BURST_MOST = 1 << 30
@@ -70,7 +70,7 @@ def loss(text: str) -> float:
 
 
 def _quantity(text: str, word: str, units: dict[str, float], what: str, example: str) -> float:
-    found = _WORD.fullmatch(word)
+    found = re.fullmatch(_WORD, word)
     if found is None:
         why = "it is negative" if word.startswith("-") else "it is not a number with a unit"
         raise InvalidValue(f"cannot use {what} {text!r}: {why if word else 'a number is missing'}", example)

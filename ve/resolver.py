@@ -18,7 +18,7 @@ MAXNS = 3  # resolv.conf(5): who asks looks at no more
 OF_HOST = "/etc/resolv.conf"
 OF_RESOLVED = "/run/systemd/resolve/resolv.conf"  # systemd-resolved(8): whom the stub asks in turn
 _STUB = "127.0.0.53"
-_DOMAIN = re.compile(r"\.|(?!-)[A-Za-z0-9_-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9_-]{1,63}(?<!-))*\.?")
+_DOMAIN = r"\.|(?!-)[A-Za-z0-9_-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9_-]{1,63}(?<!-))*\.?"
 _NOTE = "# Written by ve when this VE was started.\n"
 _NOBODY = "# The host has no nameserver but at its own loopback, which a VE cannot reach: ve set --nameserver.\n"
 
@@ -57,7 +57,7 @@ def check(nameservers: Sequence[str], searchdomains: Sequence[str]) -> None:
         if word != INHERIT and _has_no_meaning(plain(word, "nameserver")):
             raise InvalidValue(f"cannot use nameserver {word!r}: nobody can be asked there")
     for word in searchdomains:
-        if not _DOMAIN.fullmatch(word):
+        if not re.fullmatch(_DOMAIN, word):
             raise InvalidValue(f"cannot use searchdomain {word!r}: it is not a domain, such as example.org")
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ve.errors import InvalidValue
 
@@ -25,8 +25,7 @@ CAPABILITIES = (
 ANNOUNCED = ("sys_module", "sys_rawio", "sys_time", "net_admin", "sys_nice")
 
 
-@dataclass(frozen=True)
-class Refusal:
+class Refusal(NamedTuple):
     """System calls that a VE is refused, and why.
 
     The error is ENOSYS where programs know to do without, else one that the kernel itself does not give there, so that
@@ -83,8 +82,7 @@ REFUSALS = (
 SYSCTLS_OF_IPC = ("shmmax", "shmall", "shmmni", "msgmax", "msgmnb", "msgmni", "sem")  # sysvipc(7)
 
 
-@dataclass(frozen=True)
-class Profile:
+class Profile(NamedTuple):
     """A row of PROFILES: what it changes."""
 
     name: str
@@ -162,8 +160,7 @@ _CONTRADICTIONS: tuple[tuple[Callable[[Profile], bool], Callable[[Profile], bool
 )
 
 
-@dataclass(frozen=True)
-class Rights:
+class Rights(NamedTuple):
     """What one VE got."""
 
     profiles: tuple[str, ...]

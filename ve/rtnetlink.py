@@ -4,23 +4,29 @@ pyroute2 knows how each looks.  Its package imports all of itself, 200 ms, at th
 its messages alone it is 30.
 """
 
-import ipaddress
+from __future__ import annotations
+
 import os
 import socket
 import struct
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
-from typing import Any
 
 from ve import netlink
-from ve.addresses import Address, Network
-from ve.errand import inside
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from typing import Any, TypeAlias
+
+    from ve.addresses import Address, Network
+
+    Attributes: TypeAlias = Sequence[tuple[str, Any]]
 
 # <linux/rtnetlink.h>, <linux/netlink.h>, <linux/if.h>, <linux/if_link.h>, <linux/neighbour.h>
 NEWLINK, DELLINK, GETLINK = 16, 17, 18
@@ -37,13 +43,10 @@ IFLA_INFO_KIND = 1
 # How a message about a link, a route and a neighbour begins.
 IFINFOMSG, RTMSG, NDMSG = struct.Struct("=BxHiII"), struct.Struct("=8BI"), struct.Struct("=BxxxiHBB")
 FAMILIES = {4: int(socket.AF_INET), 6: int(socket.AF_INET6)}
-DEFAULT: dict[int, Network] = {4: ipaddress.ip_network("0.0.0.0/0"), 6: ipaddress.ip_network("::/0")}
 _RTPROT_STATIC, _RTN_UNICAST = 4, 1
 _SCOPE_UNIVERSE, _SCOPE_LINK = 0, 253
 _IFA_F_NODAD = 0x02
 _ADDR_GEN_NONE = 1  # IN6_ADDR_GEN_MODE_NONE: no address but those that we give it
-
-Attributes = Sequence[tuple[str, Any]]
 
 
 # --- links --------------------------------------------------------------------------------------------------------
@@ -112,6 +115,13 @@ def _info(attributes: Attributes) -> tuple[str, Any]:
 # --- addresses, routes --------------------------------------------------------------------------------------------
 
 
+def default(version: int) -> Network:
+    """All of a family, to which the way out leads."""
+    from ipaddress import ip_network
+
+    return ip_network("0.0.0.0/0" if version == 4 else "::/0")
+
+
 def address(kind: int, index: int, given: Address, length: int | None = None, *, local: bool = False) -> bytes:
     """NEWADDR or DELADDR of an interface; local: to talk to who is on the same link, and no further.
 
@@ -149,7 +159,9 @@ def route(kind: int, index: int, to: Network, gateway: Address | None = None, *,
 
 def host_route(kind: int, index: int, to: Address) -> bytes:
     """The same to one address: a lease, which the kernel gives to one interface and takes back with it."""
-    return route(kind, index, ipaddress.ip_network(to), local=True)
+    from ipaddress import ip_network
+
+    return route(kind, index, ip_network(to), local=True)
 
 
 # --- pyroute2 -------------------------------------------------------------------------------------------------------
@@ -203,11 +215,15 @@ def ask(*messages: bytes) -> None:
 
 def index_there(fd: int, name: str) -> int:
     """The number of this interface in another network namespace, by a descriptor of that or a pidfd of who is there."""
+    from ve.errand import inside
+
     return inside(fd, lambda: socket.if_nametoindex(name))
 
 
 def ask_there(fd: int, *messages: bytes) -> None:
     """The same as ask() there.  The messages are made here, as a thread of our own would import all of pyroute2."""
+    from ve.errand import inside
+
     inside(fd, lambda: ask(*messages))
 
 

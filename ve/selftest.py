@@ -18,17 +18,17 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ve import (
-    describe,
+    addressed,
     devices,
     execgroup,
     farside,
     interfaces,
     interpreter,
+    led,
     mountinfo,
     mounts,
-    network,
+    netdir,
     outfit,
-    pool,
     procfs,
     protections,
     rights,
@@ -116,17 +116,17 @@ def _routed(host: Host) -> str:
             file.write("0")  # the kernel's own look at sources; ours must do without
     addresses = _ADDRESSES if os.path.isdir("/proc/sys/net/ipv6") else _ADDRESSES[:1]
     with contextlib.ExitStack() as held:
-        held.enter_context(pool.elsewhere(f"/proc/self/fd/{_own_file_system(held)}"))
+        held.enter_context(netdir.elsewhere(f"/proc/self/fd/{_own_file_system(held)}"))
         environment = held.enter_context(ephemeral(host, addresses))
         facts, pidfd = held.enter_context(environment.running("examine"))
         return _sent_as_another(environment, facts, pidfd)
 
 
 def _sent_as_another(environment: Environment, facts: Facts, pidfd: int) -> str:
-    given = network.given(facts)
+    given = addressed.given(facts)
     if not given.interface:
         return ""
-    network.refuse_elsewhere(environment.state, environment.veid)
+    led.refuse_elsewhere(environment.state, environment.veid)
     mac = interfaces.mac(environment.state.tag, environment.veid)
     return spoofing.passed(pidfd, given.interface, mac, given.held())
 
@@ -135,7 +135,7 @@ class Subject:
     """The VE that is examined."""
 
     def __init__(self, environment: Environment, facts: Facts, target: Target) -> None:
-        begun = describe.begun_with(facts, environment.config)
+        begun = outfit.begun_with(facts, environment.config)
         self.rights = rights.resolve(begun["profiles"], begun["capabilities"])
         self.given = begun["devices"]  # by --device
         self.network = begun.get("network", "")

@@ -7,13 +7,16 @@ from dataclasses import replace
 from typing import Any
 
 from ve import (
+    addressed,
     addresses,
     attachment,
     claims,
     describe,
     enforce,
     files,
+    granting,
     hardware,
+    led,
     limits,
     looparea,
     mounts,
@@ -25,6 +28,7 @@ from ve import (
     quota,
     sharedmemory,
 )
+from ve.addressed import Given
 from ve.amounts import UNLIMITED
 from ve.beancounter import BY_NAME
 from ve.errors import Error, InUse, InvalidValue, NotSupported
@@ -56,7 +60,7 @@ def change(
         if lost:
             asked = asked | {"limits": {name: text for name, text in asked["limits"].items() if name not in lost}}
         before, facts = instance.config, init[0] if init else None
-        begun = describe.begun_with(facts, before)
+        begun = outfit.begun_with(facts, before)
         known = _known(before, begun, facts)
         words, asked = asked, _with_lists(instance.veid, asked, vars(before), known)
         wanted = _changed(before, asked)
@@ -65,7 +69,7 @@ def change(
         if save and "addresses" not in asked and not wanted.addresses and live.addresses:
             _refuse_unsaved(wanted, live, network)
         attachment.check(wanted if save else live, network)
-        begun = begun if facts else describe.begun_with(None, wanted)
+        begun = begun if facts else outfit.begun_with(None, wanted)
         is_live = {begun["network"], wanted.network} <= {"", "routed"}  # what is not routed waits for the next start
         _refuse_lost(instance.veid, _waiting(asked, facts is not None, is_live), save)
         _check_host(wanted, asked)
@@ -91,7 +95,7 @@ def change(
 def _known(before: Config, begun: Mapping[str, Any], facts: Facts | None) -> dict[str, set[str]]:
     """What words may be taken from each list: what is kept there, and what the running VE has."""
     known = {name: {*vars(before)[name], *begun[name]} for name in _LISTS}
-    known["addresses"] |= {word for word, _ in network.given(facts).addresses}
+    known["addresses"] |= {word for word, _ in addressed.given(facts).addresses}
     return known
 
 
@@ -151,31 +155,31 @@ def _reconnect(
     """
     state, veid = instance.state, instance.veid
     if init:
-        network.refuse_elsewhere(state, veid)
+        led.refuse_elsewhere(state, veid)
     lists = _with_lists(veid, words, now, known)
     asked = tuple(dict.fromkeys(lists.get("addresses", now["addresses"]))) if init else ()
     addresses.check(asked)
     if not instance.ephemeral and "addresses" in lists:
         undo.callback(claims.claim, state, veid, claims.Claimant(state, veid).claims())
-        network.claim(state, veid, list(dict.fromkeys([*kept.addresses, *asked])), known["addresses"])
+        granting.claim(state, veid, list(dict.fromkeys([*kept.addresses, *asked])), known["addresses"])
     if not init:
         return now, None
     facts, pidfd = init
     wanted = now | {name: lists[name] for name in _LIVE_OF_NETWORK if name in lists} | {"addresses": asked}
     wanted["publish"] = list(dict.fromkeys(wanted["publish"]))
     ports.check(wanted["publish"])
-    if asked or network.given(facts).held():
+    if asked or addressed.given(facts).held():
         network.have_rules()
-    had = network.as_it_is(network.given(facts), pidfd)
-    given = network.widen(state, veid, had, facts.pid, pidfd, asked, undo, ephemeral=instance.ephemeral)
+    had = granting.as_it_is(addressed.given(facts), pidfd)
+    given = granting.widen(state, veid, had, facts.pid, pidfd, asked, undo, ephemeral=instance.ephemeral)
     _lead(instance, had, given, now, wanted, undo)
     return wanted | {name: list(wanted[name]) for name in (*_LISTS, *_NAMES)}, _with(facts, given)
 
 
 def _lead(
     instance: Instance,
-    had: network.Given,
-    given: network.Given,
+    had: Given,
+    given: Given,
     now: Mapping[str, Any],
     wanted: Mapping[str, Any],
     undo: Undo,
@@ -184,21 +188,21 @@ def _lead(
     veid, asked, called = instance.veid, wanted["addresses"], [now["hostname"], instance.config.name]
     undo.callback(names.tell_others, now["addresses"], had.held(), called)
     names.tell_others(asked, given.only(asked).held(), called)
-    led = now["publish"] if had.held() else []
-    undo.callback(network.publish, veid, had, led, wanted["publish"])
-    network.publish(veid, given.only(asked), wanted["publish"], led)
+    before = now["publish"] if had.held() else []
+    undo.callback(network.publish, veid, had, before, wanted["publish"])
+    network.publish(veid, given.only(asked), wanted["publish"], before)
     slow = now if given.interface == had.interface else {}  # a new interface is as fast as it comes
     undo.callback(network.limit, veid, given, slow, wanted)
     network.limit(veid, given, wanted, slow)
 
 
-def _with(facts: Facts, given: network.Given) -> Facts:
+def _with(facts: Facts, given: Given) -> Facts:
     """Those of a VE that has these addresses."""
-    return replace(facts, extra=facts.extra | given.noted())
+    return facts._replace(extra={**facts.extra, **given.noted()})
 
 
 def _told(facts: Facts, begun: Mapping[str, Any]) -> names.Told:
-    held = network.given(facts).only(begun["addresses"]).held()
+    held = addressed.given(facts).only(begun["addresses"]).held()
     return names.Told(held, begun["hostname"], *(begun[name] for name in _NAMES))
 
 
@@ -215,10 +219,10 @@ def _tell(veid: int, pidfd: int, before: names.Told, now: names.Told) -> list[st
 
 def _let_go(instance: Instance, facts: Facts, pidfd: int, now: dict[str, Any]) -> None:
     """Take from a running VE what it has and is not to have any more: a killed one's facts say all that it had."""
-    has = network.given(facts)
+    has = addressed.given(facts)
     kept = has.only(now["addresses"])
     if kept != has:
-        network.narrow(has, kept, pidfd)
+        granting.narrow(has, kept, pidfd)
         _note(instance, _with(facts, kept), now)
 
 
@@ -267,7 +271,7 @@ def _take(
         describe.set_hostname(instance.veid, facts.pid, now["hostname"])
         undo.callback(describe.set_hostname, instance.veid, facts.pid, begun["hostname"])
         if begun["network"] in ("", "routed") and names.shared_by(begun["addresses"]):
-            network.refuse_elsewhere(instance.state, instance.veid)
+            led.refuse_elsewhere(instance.state, instance.veid)
             wishes, held = begun["addresses"], _told(facts, begun).addresses
             undo.callback(names.tell_others, wishes, held, [begun["hostname"], before.name])
             names.tell_others(wishes, held, [now["hostname"], before.name])
@@ -346,5 +350,5 @@ def _note(instance: Instance, facts: Facts, now: dict[str, Any]) -> None:
     """That the running VE has it."""
     import json  # only who changes a running VE pays for it
 
-    noted = replace(facts, extra=facts.extra | {"asked": json.dumps(now)})
+    noted = facts._replace(extra={**facts.extra, "asked": json.dumps(now)})
     instance.state.write_facts(instance.veid, noted)

@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ve.errors import InvalidValue, nearest
 
-_NEVER = re.compile("[/:\\s\0-\x1f\x7f-\x9f\ud800-\udfff]")
+_NEVER = "[/:\\s\0-\x1f\x7f-\x9f\ud800-\udfff]"
 
 
 def _is_veid(text: str) -> bool:
@@ -26,7 +26,7 @@ def _is_veid(text: str) -> bool:
 
 def is_interface(text: str) -> bool:
     """Whether an interface can have this name: dev_valid_name in the kernel's net/core/dev.c."""
-    return text not in ("", ".", "..") and len(text.encode(errors="replace")) < 16 and not _NEVER.search(text)
+    return text not in ("", ".", "..") and len(text.encode(errors="replace")) < 16 and not re.search(_NEVER, text)
 
 
 # kind -> what comes after the colon, as it is shown and as it must be; nothing for ""
@@ -51,8 +51,7 @@ def with_veid(text: str, resolve: Callable[[str], int]) -> str:
     return f"ve:{resolve(key)}" if kind == "ve" and (key[:1].isalpha() or key[:1] == "_") else text
 
 
-@dataclass(frozen=True)
-class Shape:
+class Shape(NamedTuple):
     """One of KINDS, and the bridge, interface or VEID that it is about."""
 
     kind: str

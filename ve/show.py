@@ -74,11 +74,6 @@ def main(pidfd: int, channel: int) -> NoReturn:
     os._exit(0)
 
 
-def is_shown(point: str) -> bool:
-    """Is anything mounted at point, in this process's mount namespace?"""
-    return any(line.point == point for line in mountinfo.lines())
-
-
 def is_clone(point: str) -> bool:
     """Is what is mounted at point what running() put there, whose VE may have ended since?"""
     return ["ro" in line.options for line in mountinfo.lines() if line.point == point][-1:] == [True]

@@ -18,7 +18,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from ve import lock
 from ve.errors import Exists, InvalidValue, Locked, NotFound
 from ve.facts import Facts, boot_id, check_facts, dump_facts, parse_facts
-from ve.model import check_name, check_veid, veid_named
+from ve.veid import check_name, check_veid, veid_named
 from ve.wholefile import create_whole, read_small, remove_asides, sync, write_whole, writing
 
 ACTIONS = ("premount", "mount", "start", "stop", "umount", "postumount")

@@ -9,22 +9,26 @@ template/ itself, held for moments, orders those who claim or clear names in it;
 who begins to use that version and exclusive to who removes it.
 """
 
-import builtins
+from __future__ import annotations
+
 import fcntl
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ve import archive, rootfs
-from ve.distributions import BUILDERS
 from ve.errors import BrokenConfig, Error, InUse, InvalidValue, TemplateNotFound, require_root
-from ve.model import check_name
-from ve.staging import Progress, Staging, full_disk_named, shown
 from ve.tomlfile import Broken, table
+from ve.veid import check_name
 from ve.wholefile import read_regular, sync
+
+if TYPE_CHECKING:  # how one is made, only add and build need
+    import builtins
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from ve import archive
+    from ve.staging import Progress, Staging
 
 VERSION = 1  # of what is said of one
 _SIZE_MAX = 16 << 20  # bytes of it; an image may have a long environment
@@ -215,6 +219,9 @@ class Templates(Store):
 
         progress(done, total, unit) is called now and then while people wait.  On any error nothing has changed.
         """
+        from ve import archive
+        from ve.staging import shown
+
         check_name(name, "template name")
         source = os.fspath(source)
         with self._staging(f"cannot add template {name} from {shown(source)}", progress) as staging:
@@ -231,12 +238,15 @@ class Templates(Store):
         progress: Progress | None = None,
     ) -> Template:
         """A new version, of a kind in distributions.BUILDERS, called as its kind if no name is given."""
+        from ve.archive import Start
+        from ve.distributions import BUILDERS
+
         name = check_name(name or kind, "template name")
         if kind not in BUILDERS:
             raise InvalidValue(f"cannot build template {kind}: it is none of {', '.join(BUILDERS)}")
         with self._staging(f"cannot build template {name}", progress) as staging:
             source = BUILDERS[kind](staging, suite, include)
-            return self._publish(staging, name, source, archive.Start())
+            return self._publish(staging, name, source, Start())
 
     def remove(self, ref: str) -> None:
         """Remove a version, or all of a name's; InUse names the VEs that use one, and then none is removed."""
@@ -268,6 +278,8 @@ class Templates(Store):
         """A locked, empty staging directory that is gone at the end; a full disk becomes DiskFull."""
         import tempfile
 
+        from ve.staging import Staging, full_disk_named
+
         require_root(what)
         with full_disk_named(what, self.path), ExitStack() as undo:
             os.makedirs(os.path.dirname(self.path), mode=0o711, exist_ok=True)
@@ -284,6 +296,8 @@ class Templates(Store):
     def _publish(self, staging: Staging, name: str, source: str, start: archive.Start) -> Template:
         """Check the tree, make it durable, and give it the next number: from here on it exists, or not at all."""
         import tomli_w
+
+        from ve import rootfs
 
         init = rootfs.settle(staging)
         created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

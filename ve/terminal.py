@@ -15,7 +15,6 @@ import termios
 import threading
 import tty
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
 
 from ve._linux import ioctls
 
@@ -101,7 +100,6 @@ def _ignore(_: bytes) -> None:
     pass
 
 
-@dataclass(eq=False)
 class Route:
     """Bytes from one descriptor to another, until the source ends or the destination breaks; then done() is called.
 
@@ -109,13 +107,17 @@ class Route:
     With `output`, what the source still holds when all has ended is copied as well.  heard() is called with each piece.
     """
 
-    source: int
-    destination: int
-    output: bool = False
-    done: Callable[[], None] = _nothing
-    heard: Callable[[bytes], None] = _ignore
-    over: bool = False
-    _pending: bytes = field(default=b"", repr=False)
+    def __init__(
+        self,
+        source: int,
+        destination: int,
+        output: bool = False,
+        done: Callable[[], None] = _nothing,
+        heard: Callable[[bytes], None] = _ignore,
+    ) -> None:
+        self.source, self.destination = source, destination
+        self.output, self.done, self.heard = output, done, heard
+        self.over, self._pending = False, b""
 
     def interest(self) -> dict[int, int]:
         """What poll(2) should look for; a destination that breaks is told in any case."""
@@ -195,12 +197,12 @@ def pump(routes: Iterable[Route], ended: int, last: Route | None = None) -> None
             route.drain()
 
 
-@dataclass
 class Escape:
     """Calls action for each time that Ctrl-] comes three times in a row; what comes, keys or not, may be in pieces."""
 
-    action: Callable[[], None]
-    _count: int = 0
+    def __init__(self, action: Callable[[], None]) -> None:
+        self.action = action
+        self._count = 0
 
     def __call__(self, keys: bytes) -> None:
         for key in keys:

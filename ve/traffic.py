@@ -12,27 +12,28 @@ from __future__ import annotations
 
 import contextlib
 import os
-from typing import TYPE_CHECKING
 
-from ve import firewall, network
+from ve import addressed
 from ve.errors import UPGRADE, BrokenConfig, newer
-from ve.firewall import Traffic
-from ve.pool import run_directory
+from ve.netdir import run_directory
 from ve.wholefile import read_small, remove_asides, sync, write_whole
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ve.facts import Facts
+    from ve.firewall import Traffic
     from ve.state import State
 
 VERSION = 1
-NOTHING = Traffic(0, 0, 0, 0)
 MANY = 64  # interfaces that are no more; the sets hold a million, and count nobody else when they are full
 
 
 def total(state: State, veid: int, facts: Facts | None) -> Traffic:
     """Of a VE, running or not; facts: of the running one.  BrokenConfig if a newer ve has counted it."""
+    from ve import firewall
+
     before, last = _noted(state, veid)
-    interface = network.given(facts).interface
+    interface = addressed.given(facts).interface
     return before if interface in ("", last) else _sum(before, firewall.of_one(interface))
 
 
@@ -41,9 +42,11 @@ def note_end(state: State, veid: int, facts: Facts | None, *, ephemeral: bool) -
 
     What a newer ve has counted stays as it is.
     """
-    interface = network.given(facts).interface
+    interface = addressed.given(facts).interface
     if not interface:
         return
+    from ve import firewall
+
     with contextlib.suppress(BrokenConfig):
         before, last = _noted(state, veid)
         if not ephemeral and interface != last:
@@ -60,6 +63,8 @@ def sweep() -> None:
     """Let the kernel forget what is noted."""
     with contextlib.suppress(FileNotFoundError):  # another one is sweeping
         if names := os.listdir(_counted()):
+            from ve import firewall
+
             firewall.fold(names)
             for name in names:
                 with contextlib.suppress(FileNotFoundError):
@@ -76,16 +81,17 @@ def remove(state: State, veid: int) -> None:
 
 def _noted(state: State, veid: int) -> tuple[Traffic, str]:
     """What it had, and up to which interface; nothing where that cannot be read.  BrokenConfig: of a newer ve."""
-    if not (data := read_small(_path(state, veid))):
-        return NOTHING, ""
-    import json  # only a VE with a network pays for it
+    import json
 
+    from ve.firewall import Traffic
+
+    data = read_small(_path(state, veid))
     with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         table = json.loads(data)
         if why := newer(table.get("version", 1), VERSION):
             raise BrokenConfig(f"cannot read {_path(state, veid)}: {why}", UPGRADE)
         return Traffic(*map(int, table["traffic"])), str(table["last"])
-    return NOTHING, ""
+    return Traffic(0, 0, 0, 0), ""
 
 
 def _note(state: State, veid: int, traffic: Traffic, interface: str) -> None:
@@ -98,6 +104,8 @@ def _note(state: State, veid: int, traffic: Traffic, interface: str) -> None:
 
 
 def _sum(one: Traffic, other: Traffic) -> Traffic:
+    from ve.firewall import Traffic
+
     return Traffic(*map(sum, zip(one, other, strict=True)))
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ve import amounts, limits
 from ve.amounts import UNLIMITED
@@ -23,8 +23,7 @@ SHARES = range(1, 1001)  # percent
 _HINT = "log, freeze, raise:20% or run:/path/to/program"
 
 
-@dataclass(frozen=True)
-class Action:
+class Action(NamedTuple):
     """What to do; share: percent to raise by, path: the program to run."""
 
     verb: str

@@ -49,13 +49,6 @@ def connect(pidfd: int, netns: int, tag: str, veid: int, state_dir: str) -> str:
     return name
 
 
-def disconnect(tag: str, veid: int) -> None:
-    """Remove the pair of a VE, and with it its leases, if it has one; and what its packets were held in."""
-    own = linknames.alternative_name(tag, veid)
-    with contextlib.suppress(OSError):
-        rtnetlink.ask(*map(rtnetlink.delete_named, (own, own + linknames.QUEUES)))
-
-
 def cut(name: str) -> None:
     """Remove the pair of a VE that has ended, by the name on the host, which no later start has."""
     with contextlib.suppress(OSError):
@@ -88,7 +81,7 @@ def add(pidfd: int, name: str, wishes: Iterable[Wish]) -> None:
         if version == 4:
             gateway = ipaddress.ip_network(GATEWAYS[version])
             messages.append(rtnetlink.route(rtnetlink.NEWROUTE, index, gateway, local=True))
-        messages.append(rtnetlink.route(rtnetlink.NEWROUTE, index, rtnetlink.DEFAULT[version], GATEWAYS[version]))
+        messages.append(rtnetlink.route(rtnetlink.NEWROUTE, index, rtnetlink.default(version), GATEWAYS[version]))
     with _refused():
         inside(pidfd, lambda: _ask_anew(*messages))
 

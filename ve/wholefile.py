@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 
 from ve.errors import FULL, SPENT, BrokenConfig, DiskFull, NotSupported
 
-_ASIDE = re.compile(r"\..+\.([1-9][0-9]*)")
+_ASIDE = r"\..+\.([1-9][0-9]*)"
 _UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ELOOP)
 
 
@@ -52,7 +52,7 @@ def remove_all_asides(directory: str) -> None:
 def _asides(directory: str) -> list[tuple[str, str]]:
     """What is half written, or was: its path and the number of its writer."""
     try:
-        found = {name: _ASIDE.fullmatch(name) for name in sorted(os.listdir(directory)) if name.startswith(".")}
+        found = {name: re.fullmatch(_ASIDE, name) for name in sorted(os.listdir(directory)) if name.startswith(".")}
     except (FileNotFoundError, NotADirectoryError):
         return []
     return [(os.path.join(directory, name), written[1]) for name, written in found.items() if written]

@@ -8,7 +8,6 @@ import io
 import re
 import subprocess
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -158,7 +157,7 @@ def test_a_broken_file_is_told_by_whoever_looks(file: str, place: Path, monkeypa
     Path(state.make_dir(state.run_dir))
     cat = subprocess.Popen(["cat"], stdin=subprocess.PIPE)
     pid = cat.pid
-    lives = dump_facts(replace(FACTS, pid=pid, start_time=process_start_time(pid) or 0))
+    lives = dump_facts(FACTS._replace(pid=pid, start_time=process_start_time(pid) or 0))
     path = Path(ROWS[file].path(state))
     samples = (lives,) if file == "facts" else ROWS[file].samples
 

@@ -16,8 +16,8 @@ from ve import (
     config,
     facts,
     firewall,
+    led,
     ledger,
-    network,
     pool,
     poolhosts,
     presets,
@@ -164,8 +164,8 @@ ROWS = {
         (b"venet101 02:00:00:00:00:01 10.9.0.5 fd00:9::5\n",),
     ),
     "leading": Row(
-        lambda state: network._leading(state, VEID),
-        lambda state, path: network._led(state, VEID),
+        lambda state: led._leading(state, VEID),
+        lambda state, path: led._led(state, VEID),
         (f"{facts.boot_id()}\nnet:[4026531840] 1\nvenet101\n10.9.0.5\nfd00:9::5".encode(),),
     ),
     "hosts of a pool": Row(

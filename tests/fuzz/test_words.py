@@ -10,10 +10,12 @@ from hypothesis import strategies as st
 from tests.fuzz.mutations import bounded, words
 from ve import (
     _options,
+    _session,
     addresses,
     amounts,
     limits,
     model,
+    options,
     ports,
     presets,
     rates,
@@ -22,6 +24,7 @@ from ve import (
     shapes,
     template,
     triggers,
+    veid,
 )
 from ve.errors import Error, InvalidValue, printable
 from ve.options import parsed
@@ -29,8 +32,8 @@ from ve.options import parsed
 AMOUNTS = ("512M", "1.5G", "unlimited", "100:200", "10p:1gib", "007", "0")
 # Who takes it, and words that are near to what it takes.
 TAKERS: dict[str, tuple[Callable[[str], object], tuple[str, ...]]] = {
-    "veid": (_options.veid, ("101", "2147483644", "0101", "\u0661\u0660\u0661")),
-    "name": (model.check_name, ("web-1.example_x", "101", "_")),
+    "veid": (_session.veid, ("101", "2147483644", "0101", "\u0661\u0660\u0661")),
+    "name": (veid.check_name, ("web-1.example_x", "101", "_")),
     "hostname": (model.check_hostname, ("web-1.example.org",)),
     "template": (model.check_template, ("busybox:1",)),
     "template of a store": (template._parse, ("busybox:1", "busybox")),
@@ -71,7 +74,7 @@ TAKERS: dict[str, tuple[Callable[[str], object], tuple[str, ...]]] = {
     "limit": (lambda word: limits.resolve({word: "1"}), ("memory", "numproc", "cpus", "oom-guard")),
     **{
         f"limit {name}": ((lambda word, name=name: limits.resolve({name: word})), (*AMOUNTS, "0-3,5", "0.5", "50%"))  # type: ignore[misc]
-        for name in limits.Words.__annotations__
+        for name in options.Words.__annotations__
     },
 }
 

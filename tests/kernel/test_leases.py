@@ -16,7 +16,7 @@ import pytest
 from tests.conftest import SETTLE
 from tests.hostnet import HostNet
 from tests.kernel.lessees import Lessee, nursery
-from ve import claims, errors, facts, netlink, network, pool
+from ve import addressed, claims, errors, facts, granting, netlink, pool
 from ve.state import State
 
 pytestmark = pytest.mark.long  # what takes the emulated CPU minutes
@@ -218,14 +218,14 @@ class Many:
 
     def __init__(self, hostnet: HostNet, lessee: Lessee, state: State) -> None:
         lessee.ask("192.0.2.77")
-        self.hostnet, self.state, self.before = hostnet, state, network.Given(lessee.answer()["interface"])
+        self.hostnet, self.state, self.before = hostnet, state, addressed.Given(lessee.answer()["interface"])
         self.pidfd = os.pidfd_open(lessee.init)
         self.messages, self.dumps = 0, 0
 
     def lease(self, veid: int) -> tuple[str, int]:
         """An address, and how many messages that took."""
         self.messages = 0
-        given = self.hostnet.call(network.add, self.state, veid, self.before, ["auto"], self.pidfd, ephemeral=True)
+        given = self.hostnet.call(granting.add, self.state, veid, self.before, ["auto"], self.pidfd, ephemeral=True)
         return str(given.all()[0]), self.messages
 
 

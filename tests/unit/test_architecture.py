@@ -19,15 +19,15 @@ LEVELS = (
         "ve._linux.ioctls",
     ),
     (
-        "ve.errors ve.wholefile ve.tomlfile ve.rights ve.amounts ve.beancounter ve.limits ve.triggers ve.addresses "
-        "ve.shapes ve.resolver ve.ports ve.rates ve.model",
+        "ve.errors ve.veid ve.wholefile ve.tomlfile ve.rights ve.amounts ve.beancounter ve.limits ve.triggers "
+        "ve.addresses ve.shapes ve.resolver ve.ports ve.rates ve.model",
         "ve.mountinfo",
         "ve.procfs",
         "ve.caller",
     ),
     (
         "ve.namespaces",
-        "ve.cgroups ve.enforce ve.blockdevice ve.load ve.watch",
+        "ve.hostunit ve.cgroups ve.enforce ve.blockdevice ve.load ve.watch",
         "ve.btrfs ve.quota",
         "ve.looparea",
         "ve.oom",
@@ -52,14 +52,14 @@ LEVELS = (
         "ve.config",
         "ve.consistency ve.hardware ve.plan",
         "ve.presets",
-        "ve.facts ve.lock ve.state ve.ids ve.pool ve.claims ve.poolhosts",
+        "ve.facts ve.lock ve.state ve.ids ve.netdir ve.pool ve.claims ve.poolhosts",
         "ve.beneath ve.tree ve.accounts",
         "ve.staging ve.rootfs ve.archive ve.distributions ve.template",
     ),
     ("ve.facilities ve.ground ve.probes ve.check", "ve.firewall ve.publishing ve.bridgeports"),
     (
         "ve.steps ve.actions ve.outfit ve.insidefile ve.protections ve.nested ve.names ve.init ve.setup ve.order "
-        "ve.leasing ve.network ve.attachment ve.launch",
+        "ve.addressed ve.led ve.leasing ve.granting ve.network ve.attachment ve.launch",
         "ve.command ve.enter ve.trials ve.execgroup ve.request ve.outcome ve.process",
         "ve.stall ve.inside ve.files",
         "ve.stopped",
@@ -68,14 +68,14 @@ LEVELS = (
         "ve.shutdown",
     ),
     (
-        "ve.journal ve.ledger ve.traffic ve.instance ve.describe ve.options ve.settings ve.places ve.answers "
+        "ve.journal ve.ledger ve.traffic ve.ending ve.instance ve.describe ve.options ve.settings ve.places ve.answers "
         "ve.explain ve.victim ve.selftest ve.account ve.react ve.events ve.foreground ve.doctor ve.networks "
-        "ve.connection ve.environment ve.ephemeral ve.host",
+        "ve.connection ve.environment ve.making ve.ephemeral ve.host",
     ),
     ("ve",),
     (
-        "ve._examples ve._output ve._completion ve._limit_options ve._network_options ve._options ve._session ve._app "
-        "ve._ubc ve._top ve._plan ve._template ve._network cli",
+        "ve._examples ve._output ve._failures ve._session ve._ubc ve._verbs ve._completion ve._limit_options "
+        "ve._network_options ve._options ve._app ve._top ve._plan ve._template ve._network cli ve._main",
     ),
 )
 # name -> (level, line, place on the line)
@@ -92,7 +92,7 @@ HOMES = {
     "pyseccomp": {"ve.seccomp"},
     "pyroute2": {"ve.rtnetlink"},
     "tomli_w": {"ve.config", "ve.pool", "ve.template"},
-    "typer": {"ve._app", "ve._limit_options", "ve._network_options", "ve._completion", "ve._options", "ve._output"},
+    "typer": {"ve._app", "ve._limit_options", "ve._network_options", "ve._completion", "ve._options", "ve._failures"},
     "rich": {"ve._output", "ve._top"},
     "textual": {"ve._top"},
 }

@@ -14,8 +14,7 @@ import typer
 
 import cli
 import ve
-from ve import _app, _examples, _session, errors
-from ve import _output as out
+from ve import _app, _examples, _failures, _session, errors
 
 VE = str(Path(sys.executable).with_name("ve"))
 
@@ -298,7 +297,7 @@ def test_what_is_familiar_exists_here_in_other_words() -> None:
         for group in _app.groups
     }
     places |= {f"ve {name}": set() for name in VERBS} | {"": set()}
-    for where, words, ours in out.FAMILIAR:
+    for where, words, ours in _failures.FAMILIAR:
         assert not places[where] & {*words.split()}
         if ours.startswith("ve -") or not ours.startswith("ve "):
             continue

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from ve import config
 from ve.errors import BrokenConfig, Error, NotFound
-from ve.model import VEID_MAX, Config, Mount
+from ve.model import Config, Mount
 from ve.tomlfile import Broken
+from ve.veid import VEID_MAX
 
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=20)
 LINE = st.text(st.characters(codec="utf-8", exclude_categories=["Cc"]), max_size=20)

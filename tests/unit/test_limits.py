@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from ve import beancounter, config, limits
+from ve import beancounter, config, limits, options
 from ve.amounts import BYTES, ITEMS, PAGE, PAGES, UNLIMITED
 from ve.errors import BrokenConfig, InvalidValue
 from ve.limits import Limits, resolve
@@ -53,7 +53,7 @@ def test_each_source_that_is_a_file_has_a_descriptor() -> None:
 
 
 def test_the_words_for_a_type_checker_are_all() -> None:
-    assert set(limits.Words.__annotations__) == set(limits.NAMES)
+    assert set(options.Words.__annotations__) == set(limits.NAMES)
 
 
 def files(**asked: str) -> dict[str, int | str]:

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ve.errors import InvalidValue
-from ve.model import VEID_MAX, Config, Mount, check_hostname, check_name, check_template, check_veid, veid_named
+from ve.model import Config, Mount, check_hostname, check_template
 from ve.options import parsed
+from ve.veid import VEID_MAX, check_name, check_veid, veid_named
 
 
 @pytest.mark.parametrize("veid", [0, -1, VEID_MAX + 1, 2**64])

@@ -4,7 +4,6 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator
-from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -36,7 +35,7 @@ def of(process: "subprocess.Popen[bytes]") -> Facts:
 
 
 def test_the_tables_hold_every_field() -> None:
-    assert {*module._NUMBERS, *module._WORDS, "extra"} == {field.name for field in fields(Facts)}
+    assert {*module._NUMBERS, *module._WORDS, "extra"} == {*Facts._fields}
 
 
 @given(ANY)
@@ -83,13 +82,13 @@ def test_facts_are_read_by_veid_until_removed(tmp_path: Path, sleeper: "subproce
 
 def test_facts_of_another_boot_are_none(tmp_path: Path, sleeper: "subprocess.Popen[bytes]") -> None:
     here = State(tmp_path)
-    here.write_facts(101, replace(of(sleeper), boot_id="00000000-0000-4000-8000-000000000000"))
+    here.write_facts(101, of(sleeper)._replace(boot_id="00000000-0000-4000-8000-000000000000"))
     assert here.read_facts(101) is None
 
 
 def test_facts_of_a_copied_state_dir_are_the_original_s(tmp_path: Path, sleeper: "subprocess.Popen[bytes]") -> None:
     original = State(tmp_path / "original")
-    original.write_facts(101, replace(of(sleeper), extra={"tag": original.tag}))
+    original.write_facts(101, of(sleeper)._replace(extra={"tag": original.tag}))
     shutil.copytree(original.path, tmp_path / "copy")
     assert State(tmp_path / "copy").read_facts(101) is None
     os.rename(original.path, tmp_path / "moved")
@@ -113,7 +112,7 @@ def test_a_pidfd_of_the_process_that_was_meant(sleeper: "subprocess.Popen[bytes]
 
 def test_a_pid_that_another_process_has_now(sleeper: "subprocess.Popen[bytes]") -> None:
     facts = of(sleeper)
-    assert init_pidfd(replace(facts, start_time=facts.start_time - 1)) is None
+    assert init_pidfd(facts._replace(start_time=facts.start_time - 1)) is None
 
 
 def test_a_zombie_is_dead() -> None:

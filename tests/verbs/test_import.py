@@ -104,7 +104,7 @@ def test_the_host_brings_in_nothing_dear(tmp_path: Path) -> None:
 def test_a_name_brings_in_its_own_room(name: str) -> None:
     names = {each for each in modules_after(f"import ve; ve.{name}") if each.startswith("ve.")}
     checks = {"ve.rights", "ve.amounts", "ve.beancounter", "ve.limits", "ve.triggers"}  # what a Config is checked by
-    checks |= {"ve.addresses", "ve.ports", "ve.rates", "ve.resolver", "ve.shapes"}
+    checks |= {"ve.addresses", "ve.ports", "ve.rates", "ve.resolver", "ve.shapes", "ve.veid"}
     assert names <= {"ve.errors", "ve.model"} | checks
 
 

@@ -20,7 +20,7 @@ import ve
 from tests import conftest
 from tests.verbs import commandline, witness
 from tests.verbs.conftest import Make
-from ve import ids
+from ve import ending, ids
 
 pytestmark = pytest.mark.any_kernel  # seen on 6.1 and 6.12; what is ours in it is the same on every kernel
 
@@ -549,15 +549,15 @@ def test_a_restart_of_an_ephemeral_one_is_refused_first(host: "ve.Host") -> None
 def test_a_restart_lets_nobody_in_between(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     env = make()
     env.start()
-    stop = env._stop
+    stop = ending.stop
 
-    def stop_and_try(timeout: float, fast: bool) -> bool:
-        gone = stop(0, True)
+    def stop_and_try(env: "ve.Environment", timeout: float, fast: bool) -> bool:
+        gone = stop(env, 0, True)
         with pytest.raises(ve.Error, match="another thread of this process works on it"), env.state.lock(env.veid, 0):
             pass
         return gone
 
-    monkeypatch.setattr(env, "_stop", stop_and_try)
+    monkeypatch.setattr(ending, "stop", stop_and_try)
     env.restart()
     assert env.status == "running"
 

@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -64,9 +63,9 @@ def test_a_pid_that_somebody_else_has_now_is_not_its_init(host_dir: Path, make: 
     facts = parse_facts(whole)
     assert facts and facts.pid == witness.init(host_dir, env.veid)
     for wrong in (
-        dump_facts(replace(facts, pid=os.getpid())),
-        dump_facts(replace(facts, start_time=facts.start_time + 1)),
-        dump_facts(replace(facts, boot_id=f"0{facts.boot_id}")),
+        dump_facts(facts._replace(pid=os.getpid())),
+        dump_facts(facts._replace(start_time=facts.start_time + 1)),
+        dump_facts(facts._replace(boot_id=f"0{facts.boot_id}")),
         whole.replace(b"base=", b"base=1"),
         whole[: len(whole) // 2],
         b"",

@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -143,7 +142,7 @@ def test_the_pid_of_a_dead_init_is_another_s(host_dir: Path, make: Make) -> None
         path = host_dir / f"run/{env.veid}"
         facts = parse_facts(path.read_bytes())
         assert facts
-        path.write_bytes(dump_facts(replace(facts, pid=bystander.pid)))
+        path.write_bytes(dump_facts(facts._replace(pid=bystander.pid)))
         assert env.pid is None and env.status == "stopped"
         for verb in ("stop", "exec"):
             words = ["exec", env.veid, "true"] if verb == "exec" else [verb, "--fast", env.veid]

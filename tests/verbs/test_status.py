@@ -2,7 +2,6 @@
 
 import json
 import os
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +82,7 @@ def test_of_one_that_an_older_ve_started(host_dir: Path, make: Make) -> None:
     facts = parse_facts(path.read_bytes())
     assert facts
     older = {key: word for key, word in facts.extra.items() if key != "asked"}
-    path.write_bytes(dump_facts(replace(facts, extra=older)))
+    path.write_bytes(dump_facts(facts._replace(extra=older)))
     shown = status(host_dir, env.veid)
     assert (shown["hostname"], shown["pending"], shown["env"]) == ("red", {}, {})
     assert env.set(env={"A": "b"}, save=True) == ["env"]
