@@ -105,10 +105,11 @@ def refuse_beyond(limits: Limits) -> None:
         if (limit := limits.limit(name)) < least:
             why = f"no VE does with less than {_text(name, least)}"
             raise InvalidValue(f"cannot limit {limits.word(name)} to {_text(name, limit)}: {why}", _text(name, least))
-    for name in _MOST:
+    for name in (each for each in _MOST if each in limits.bounds or each in limits.others):
         for asked in limits.bounds.get(name, (limits.others.get(name, 0),)):
             _refuse(limits, name, asked, most(name))
-    if beyond := cpu_numbers(limits.others.get("cpuset", "")) - cpus():
+    cpuset = cpu_numbers(limits.others.get("cpuset", ""))
+    if cpuset and (beyond := cpuset - cpus()):
         raise InvalidValue(f"cannot use cpuset {limits.others['cpuset']}: this host has no CPU {min(beyond)}")
 
 

@@ -34,11 +34,12 @@ class FarSide(subprocess.Popen[Any]):
     """subprocess.Popen of a process of ours, a child of this one, that calls main(*fds) of a module and nothing else.
 
     Each descriptor in fds and passed has the same number there, and no other of ours is open but the standard ones,
-    which options give as subprocess has them.  It leads a session of its own, in /.  Error if it cannot be made.
+    which options give as subprocess has them.  It leads a session of its own, in /; with CLONE_NEWPID in flags it is
+    PID 1 of a new namespace.  Error if it cannot be made.
     """
 
-    def __init__(self, module: str, *fds: int, passed: Iterable[int] = (), **options: Any) -> None:
-        self._begins = module, fds, passed
+    def __init__(self, module: str, *fds: int, passed: Iterable[int] = (), flags: int = 0, **options: Any) -> None:
+        self._begins = module, fds, passed, flags
         super().__init__([module], **options)
 
     def _execute_child(self, *arguments: Any) -> None:
@@ -47,12 +48,13 @@ class FarSide(subprocess.Popen[Any]):
         Of its parameters 10 to 15 are the two ends of each pipe, since Python 3.2; -1 is for what is given on.
         """
         pipes = arguments[10:16]
-        module, fds, passed = self._begins
+        module, fds, passed, flags = self._begins
+        sys.audit("subprocess.Popen", module, arguments[0], None, None)
         given = {fd: fd for fd in (*_open_stdio(), *fds, *passed)}
         given |= {number: fd for number, fd in enumerate((pipes[0], pipes[3], pipes[5])) if fd >= 0}
         try:
             itself = caller.is_the_command and len(os.listdir("/proc/self/task")) == 1
-            self.pid = (_cloned if itself else _launched)(module, fds, given)
+            self.pid = (_cloned if itself else _launched)(module, fds, given, flags)
             self._child_created = True
         finally:
             self._close_pipe_fds(*pipes)  # type: ignore[attr-defined]
@@ -120,8 +122,8 @@ def _directory_of(name: str) -> str:
 # --- clones of this process itself --------------------------------------------------------------------------------
 
 
-def _cloned(module: str, fds: tuple[int, ...], given: dict[int, int]) -> int:
-    pid = syscalls.clone3(0, signal.SIGCHLD)
+def _cloned(module: str, fds: tuple[int, ...], given: dict[int, int], flags: int) -> int:
+    pid = syscalls.clone3(flags, signal.SIGCHLD)
     if pid == 0:
         farside.begin_signals()
         kept = environment()
@@ -137,7 +139,7 @@ _launcher: "_Launcher | None" = None
 _lock = threading.Lock()
 
 
-def _launched(module: str, fds: tuple[int, ...], given: dict[int, int]) -> int:
+def _launched(module: str, fds: tuple[int, ...], given: dict[int, int], flags: int) -> int:
     """By this process's launcher, or by a new one if that was killed, or began where things were otherwise."""
     global _launcher
     with _lock:
@@ -147,7 +149,7 @@ def _launched(module: str, fds: tuple[int, ...], given: dict[int, int]) -> int:
                 _end()
             _launcher = _launcher or _Launcher(surroundings)
             try:
-                return _launcher.clone(module, fds, given)
+                return _launcher.clone(module, fds, given, flags)
             except ConnectionError:
                 _end()
     raise Error(f"cannot start {module}: its launcher was killed", "was there too little memory?  See dmesg")
@@ -165,9 +167,9 @@ class _Launcher:
             options: Any = {"stdin": null, "stdout": null, "stderr": null, "start_new_session": True, "cwd": "/"}
             self.process = subprocess.Popen(command("ve.launcher", fd), pass_fds=[fd], env=environment(), **options)
 
-    def clone(self, module: str, fds: tuple[int, ...], given: dict[int, int]) -> int:
+    def clone(self, module: str, fds: tuple[int, ...], given: dict[int, int], flags: int) -> int:
         """Its pid.  ConnectionError if the launcher has ended, OSError if the kernel refused."""
-        message = marshal.dumps((module, fds, tuple(given)))
+        message = marshal.dumps((module, fds, tuple(given), flags))
         socket.send_fds(self.channel, [message], [*given.values()])
         answer = self.channel.recv(64)
         if not answer:

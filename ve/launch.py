@@ -36,6 +36,7 @@ from ve import (
     sharedmemory,
     steps,
 )
+from ve._linux import syscalls
 from ve.amounts import UNLIMITED
 from ve.errors import FULL, DiskFull, Error, InvalidValue, NotSupported, StartFailed
 from ve.facilities import require
@@ -228,7 +229,8 @@ def setup_process(launch: Launch) -> None:
         ours.callback(os.close, memory)
         fds = [interpreter.above_stdio(fd, ours) for fd in (memory, near.fileno(), line.fileno())]
         null, passed = subprocess.DEVNULL, (*request["fds"], *request["leaked"])
-        launch.setup = interpreter.FarSide("ve.setup", *fds, passed=passed, stdin=null, stdout=null)
+        flags = syscalls.CLONE_NEWPID if launch.ephemeral else 0
+        launch.setup = interpreter.FarSide("ve.setup", *fds, passed=passed, flags=flags, stdin=null, stdout=null)
     launch.undo.callback(launch.setup.wait)
     launch.undo.callback(launch.near.close)  # first, since setup may be waiting for us
 

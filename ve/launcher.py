@@ -50,9 +50,9 @@ def main(near: int) -> NoReturn:
         if not data:
             os._exit(0)
         here = [fd for _, _, each in ancillary for (fd,) in struct.iter_unpack("i", each)]
-        module, fds, numbers = marshal.loads(data)
+        module, fds, numbers, flags = marshal.loads(data)
         try:
-            pid = syscalls.clone3(syscalls.CLONE_PARENT, 0)
+            pid = syscalls.clone3(syscalls.CLONE_PARENT | flags, 0)
         except OSError as error:
             channel.send(marshal.dumps((0, error.errno)))
         else:

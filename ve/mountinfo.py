@@ -27,10 +27,17 @@ class Line:
 def lines(pid: int | str = "self", kind: str = "") -> Iterator[Line]:
     """All mounts, or those of one file system type, in the order in which they were made."""
     mark = b" - " + os.fsencode(f"{kind} " if kind else "")  # no field before it is a hyphen alone
+    for each in _with(mark, pid):
+        if kind in ("", each.kind):
+            yield each
+
+
+def _with(mark: bytes, pid: int | str = "self") -> Iterator[Line]:
+    """Those whose text has it somewhere: to take a line apart costs more than to read it."""
     with open(f"/proc/{pid}/mountinfo", "rb") as file:
         for line in file:
-            if mark in line and (each := Line(line)).kind == (kind or each.kind):
-                yield each
+            if mark in line:
+                yield Line(line)
 
 
 def holding(path: str) -> Line:
@@ -41,12 +48,18 @@ def holding(path: str) -> Line:
 
 def is_point(path: str) -> bool:
     """Is anything mounted at path?"""
-    return any(line.point == path for line in lines())
+    return any(line.point == path for line in _with(_written(path)))
 
 
 def below(path: str) -> list[str]:
     """The mount points at path and below."""
-    return [line.point for line in lines() if line.point == path or line.point.startswith(f"{path}/")]
+    found = [line.point for line in _with(_written(path))]
+    return [point for point in found if point == path or point.startswith(f"{path}/")]
+
+
+def _written(path: str) -> bytes:
+    """As the kernel writes it."""
+    return b"".join(b"\\%03o" % byte if byte in b" \t\n\\" else b"%c" % byte for byte in os.fsencode(path))
 
 
 def _plain(word: bytes) -> str:

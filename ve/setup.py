@@ -55,8 +55,6 @@ def main(request_fd: int, near: int, line: int) -> NoReturn:
         request: Request = marshal.load(file)
     for fd in (near, line, *request["fds"]):
         os.set_inheritable(fd, False)
-    if request["ephemeral"]:
-        _be_init_in_between()
     launch = Launch(request, near, line)
     if request["area"]:
         from ve import looparea  # noqa: F401 - few have one, and later it could not be found
@@ -252,17 +250,6 @@ SETUP = (
 
 
 # --- their parts
-
-
-def _be_init_in_between() -> None:
-    """Go on as PID 1 of a new PID namespace, so that all we start dies with us; our parent only waits."""
-    syscalls.unshare(syscalls.CLONE_NEWPID)
-    pid = os.fork()
-    if pid:
-        os.closerange(3, 65536)  # or the other ends would not see init's end close
-        os.waitpid(pid, 0)
-        os._exit(0)
-    farside.die_with_parent()
 
 
 def _first(*fds: int) -> set[int]:

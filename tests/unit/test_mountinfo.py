@@ -22,6 +22,7 @@ def test_a_mount_point(written: bytes, point: str) -> None:
     line = mountinfo.Line(b"36 35 98:0 /mnt1 " + written + b" ro,noatime master:1 - ext3 /dev/root rw\n")
     assert (line.point, line.kind, line.options) == (point, "ext3", frozenset({"ro", "noatime"}))
     assert line.source == "/dev/root"
+    assert mountinfo._written(point) == written  # by which the lines of a path are found
 
 
 def test_a_mount_of_nothing() -> None:
