@@ -48,6 +48,7 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def test_it_is_our_child_and_begins_with_nothing_of_ours(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    interpreter._end()  # that of an earlier test
     monkeypatch.setenv("SECRET", "1")
     monkeypatch.setenv("LC_ALL", "C.UTF-8")
     kept = signal.signal(signal.SIGHUP, signal.SIG_IGN)
