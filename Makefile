@@ -17,9 +17,13 @@ PACKAGES := python3 python3-venv python3-dev gcc libc6-dev libcap-dev libseccomp
 	busybox-static catatonit mmdebstrap skopeo umoci libarchive-tools nftables
 # What the tests make archives and file systems with, and look from outside with.
 TEST_PACKAGES := tar gzip xz-utils zstd bzip2 attr acl e2fsprogs qemu-utils util-linux libcap2-bin openssl \
-	openssh-client iproute2 iptables procps quota xfsprogs btrfs-progs iperf3 curl iputils-ping tcpdump
+	openssh-client iproute2 iptables procps quota xfsprogs btrfs-progs iperf3 curl iputils-ping tcpdump strace
 # file tells virtme-ng a kernel's version; busybox-static and zstd make its initramfs.
 VM_PACKAGES := qemu-system-x86 kmod udev busybox-static zstd file debian-archive-keyring
+
+# Whom ve is measured beside, and what that takes.
+BENCH_PACKAGES := crun runc lxc podman util-linux bubblewrap systemd-container iproute2 procps
+QUICK_PACKAGES := util-linux iproute2 strace valgrind
 
 # Installs those of $(1) that are missing.
 install = have=" $$(dpkg-query -W -f='$${db:Status-Status}:$${Package} ' $(1) 2>/dev/null || true)"; missing=; \
@@ -113,9 +117,26 @@ test-long: setup-vm ## what takes so long that make test leaves it out: some on 
 	@KERNEL=$(KERNEL) $(BIN)/python -m pytest tests/vm -s $(PYTEST_ARGS)
 
 .PHONY: bench
-bench: setup ## how long a look at the beancounters of 200 VEs takes here, and what an address costs a start
-	@$(BIN)/python bench/ubc.py
-	@$(BIN)/python bench/network.py
+bench: setup bench-packages $(VENV)/.setup-bench ## the table of docs/speed.md anew, peers included; ROWS="exec life" prints some
+	@$(BIN)/python -m bench $(ROWS) $(BENCH_ARGS) $(if $(ROWS),,--results bench/results.json)
+	@$(if $(ROWS),,$(BIN)/python -m bench.report bench/results.json)
+
+.PHONY: bench-quick
+bench-quick: setup quick-packages ## system calls of each operation, which noise does not move; OTHERS="10 100 1000" VEs beside
+	@$(BIN)/python -m bench --quick --others $(or $(OTHERS),10 100)
+
+.PHONY: bench-packages
+bench-packages:
+	@$(call install,$(BENCH_PACKAGES))
+
+.PHONY: quick-packages
+quick-packages:
+	@$(call install,$(QUICK_PACKAGES))
+
+$(VENV)/.setup-bench: $(VENV)/.setup
+	@echo "==> installing matplotlib into $(VENV)"
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -e '.[bench]'
+	@touch $@
 
 .PHONY: clean
 clean: ## remove what make made here, downloaded kernels included

@@ -1,0 +1,8 @@
+/* What an idle container has as its init: one process that waits for its end. */
+#include <unistd.h>
+
+int main(void)
+{
+	for (;;)
+		pause();
+}
