@@ -12,6 +12,7 @@
  *	down	its end
  *	show	as lo, but its init is /bin/sh -c with what FLOOR_SHOWS says, and our standard output: for the test that
  *		compares what it sees with what a VE sees
+ *	look	the same of veth
  *
  * FILTERS is a directory with what ve compiled: device.bpf, pass.bpf and refuse.bpf.  What ve does besides a container,
  * its locks, leases, notes and hooks, is not here; what makes the container is, namespace by namespace and mount by
@@ -489,7 +490,8 @@ static void operate(const char *word, unsigned serial)
 	} else if (!strcmp(word, "veth")) {
 		life.veth = true;
 		whole(&life);
-	} else if (!strcmp(word, "show")) {
+	} else if (!strcmp(word, "show") || !strcmp(word, "look")) {
+		life.veth = !strcmp(word, "look");
 		life.argv = probe;
 		life.shown = true;
 		whole(&life);

@@ -23,7 +23,7 @@ struct batch {
 	int count;
 };
 
-static const unsigned char mac[] = { 0x02, 0x76, 0x65, 0, 0, 2 };
+static const unsigned char mac[] = { 0x02, 0x76, 0x65, 0, 0, 1 };
 
 static void *begin(struct batch *batch, int type, int flags, size_t size)
 {

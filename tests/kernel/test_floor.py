@@ -7,13 +7,14 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 import ve
 from bench import floor
+from tests.hostnet import HostNet
 from ve import cgroups
 
 PROBE = """
@@ -25,9 +26,9 @@ PROBE = """
     echo = namespaces; cat /proc/sys/user/max_*_namespaces
     echo = devices; ls -ln /dev | grep -v ^s | tr -s ' ' | cut -d' ' -f1-6,10-
     echo = interfaces; ip -o address
-    echo = uptime; cut -c1-2 /proc/uptime
     echo = environment; env | grep -E '^(PATH|HOME|USER|container)=' | sort
 """
+LINKS = "ip -o link; ip -o address; ip route show table all; ping -c1 -W5 192.0.2.1 | grep transmitted"
 OWN = "for each in /proc/self/ns/*; do readlink $each; done"
 
 
@@ -53,9 +54,9 @@ def made(host: ve.Host, programs: Path, state_dir: Path, its_cgroup: Path) -> fl
     return floor.Floor(state_dir, programs, str(tree), its_cgroup)
 
 
-def seen_from_inside(made: floor.Floor, script: str) -> str:
-    environment = os.environ | {"FLOOR_SHOWS": script}
-    done = subprocess.run(made.command, input="show\n", env=environment, capture_output=True, text=True)
+def seen_from_inside(made: floor.Floor, script: str, operation: str = "show", before: Sequence[str] = ()) -> str:
+    environment, command = os.environ | {"FLOOR_SHOWS": script}, [*before, *made.command]
+    done = subprocess.run(command, input=f"{operation}\n", env=environment, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout.rpartition("\n")[0].rpartition("\n")[0]  # the last line is how long it took
 
@@ -63,6 +64,7 @@ def seen_from_inside(made: floor.Floor, script: str) -> str:
 def alike(text: str) -> list[str]:
     """Without what each container has another of: host ids, peer groups, and where its layers are."""
     text = re.sub(r"(shared|master):\d+", r"\1", text)
+    text = re.sub(r"@if\d+|^\d+: |10\.\d+\.\d+\.\d+|[0-9a-f:]{11}:\d\d:\d\d", "", text, flags=re.M)
     text = re.sub(r"(uid|gid)=\d+", r"\1", text)
     text = re.sub(r"^( +0) +\d+( +65536)$", r"\1\2", text, flags=re.M)
     return re.sub(r",xino=auto", "", text).splitlines()
@@ -72,6 +74,18 @@ def test_it_is_what_a_ve_is(made: floor.Floor, env: ve.Environment) -> None:
     of_ve = env.run(["sh", "-c", PROBE], capture_output=True, text=True, check=True).stdout
     assert len(of_ve.splitlines()) > 60
     assert alike(seen_from_inside(made, PROBE)) == alike(of_ve)
+
+
+def test_its_network_is_what_a_ve_has(
+    made: floor.Floor, hostnet: HostNet, host: ve.Host, host_dir: Path, veid: int
+) -> None:
+    env = host.create(veid, template="busybox", addresses=["10.9.0.5"])
+    hostnet.call(env.start)
+    of_ve = env.run(["sh", "-c", LINKS], capture_output=True, text=True, check=True).stdout
+    seen = seen_from_inside(made, LINKS, "look", hostnet.words)
+    assert "venet0" in seen and "1 packets received" in seen
+    assert alike(seen) == alike(of_ve)
+    hostnet.call(env.stop, fast=True)
 
 
 def test_every_namespace_is_its_own(made: floor.Floor) -> None:
