@@ -17,14 +17,14 @@ from pathlib import Path
 
 from bench import floor, place
 from bench.crowd import of_ve
-from bench.ours import COMMAND, IDLE, INIT, Ours, address, stopped
+from bench.ours import COMMAND, IDLE, Ours, address, stopped
 
 VEID = 101
 _MORE = 4  # times that a warm operation is repeated: what once more takes is the quotient
 # what -> lines for bench/worker.py, each time anew, or a command
 WARM = {
-    "library: Host.ephemeral(), its end": f"life {INIT}",
-    "the same with an address": f"life {INIT} {address(0)}",
+    "library: Host.ephemeral(), its end": f"throw_away {IDLE}",
+    "the same with an address": f"throw_away {IDLE} {address(0)}",
     "library: Host.create(), env.destroy()": f"create {VEID + 2} {IDLE}\ndestroy {VEID + 2}",
     'library: env.run(["true"])': f"run {VEID} true",
     "library: env.start(), env.stop()": f"start {VEID + 1}\nstop {VEID + 1}",
@@ -102,7 +102,6 @@ def main(options: argparse.Namespace) -> int:
 @contextlib.contextmanager
 def _beside(ours: Ours) -> Iterator[None]:
     """The VEs that the operations are of: one that runs, and one that does not."""
-    ours.init  # noqa: B018
     ours.idle  # noqa: B018
     with ours.created(VEID, IDLE) as running, ours.created(VEID + 1, IDLE):
         running.start()

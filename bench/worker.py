@@ -20,9 +20,9 @@ def life(host: ve.Host, template: str, *addresses: str) -> None:
         raise SystemExit(f"bench: init ended with {code}")
 
 
-def throw_away(host: ve.Host, template: str, *command: str) -> None:
-    """The same under the small init."""
-    with host.ephemeral(template, command=command) as env:
+def throw_away(host: ve.Host, template: str, *addresses: str) -> None:
+    """The same, but `true` runs under the small init."""
+    with host.ephemeral(template, command=("true",), addresses=addresses) as env:
         env.wait()
 
 

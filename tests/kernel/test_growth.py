@@ -19,7 +19,7 @@ OPERATIONS = {
     "start and stop": "start 201\nstop 201",
     "exec": "run 202 true",
     "create and destroy": "create 203 busybox\ndestroy 203",
-    "a throw-away VE": "throw_away busybox true",
+    "a throw-away VE": "throw_away busybox",
 }
 LISTING = "ve list"
 
