@@ -1,4 +1,4 @@
-"""The C floor as a contender: bench/programs/floor.c, with the filters that ve compiles."""
+"""The C floor as a contender: bench/programs/, with the filters that ve compiles."""
 
 import contextlib
 import subprocess
@@ -11,7 +11,7 @@ from ve import devices, outfit, seccomp
 
 PROGRAMS = Path(__file__).resolve().parent / "programs"
 SOURCES = {
-    "floor": ("floor.c", "mounts.c", "link.c"),
+    "floor": ("floor.c", "cgroup.c", "sides.c", "mounts.c", "link.c"),
     "true": ("true.c",),
     "pause": ("pause.c",),
     "memlock.so": ("memlock.c",),

@@ -1,4 +1,4 @@
-"""The benchmark's floor (bench/programs/floor.c) is the life of a VE, or ratios to it would mean nothing.
+"""The benchmark's floor (bench/programs/) is the life of a VE, or ratios to it would mean nothing.
 
 The same probe looks around as init of the floor's container, and as a command in a VE: both see the same.
 """
