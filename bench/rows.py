@@ -47,7 +47,7 @@ ROWS = (
         "the same with a routed address",
         2.5,
         turns(
-            lambda on: on.ours.lives("Host.ephemeral(addresses=...)", ROUTED),
+            lambda on: on.ours.lives("Host.ephemeral(...)", ROUTED),
             lambda on: on.floor.way("veth"),
         ),
     ),
