@@ -1,7 +1,8 @@
 """No verb does work that is proportional to the number of other VEs, but for those that list them.
 
-What is counted is system calls, by strace, of our process and all that it starts.  Whoever waits asks a few times more
-or less, so the least of several counts is taken; work for each of the others would be at least one call each.
+What is counted is system calls, by strace, of our process and all that it starts, to the VE's init, which does nothing.
+Whoever waits asks a few times more or less, so the least of several counts is taken; work for each of the others would
+be at least one call each.
 `make bench-quick` shows the same numbers, with up to 1,000 others.
 """
 
@@ -12,14 +13,14 @@ from pathlib import Path
 import pytest
 
 from bench import floor, quick
-from bench.ours import Ours, stopped
+from bench.ours import IDLE, Ours, stopped
 
 FEW, MANY, COUNTS = 2, 32, 3
 OPERATIONS = {
     "start and stop": "start 201\nstop 201",
     "exec": "run 202 true",
-    "create and destroy": "create 203 busybox\ndestroy 203",
-    "a throw-away VE": "throw_away busybox",
+    "create and destroy": f"create 203 {IDLE}\ndestroy 203",
+    "a throw-away VE": f"throw_away {IDLE}",
 }
 LISTING = "ve list"
 
@@ -36,14 +37,14 @@ def counted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, list
 
 
 def _counted(ours: Ours, counter: quick.Counter, held: contextlib.ExitStack) -> dict[str, list[int]]:
-    assert Path(ours.busybox).is_dir()
+    assert Path(ours.idle).is_dir()
     for veid in (201, 202):
-        held.enter_context(ours.created(veid, "busybox"))
+        held.enter_context(ours.created(veid, IDLE))
     ours.host.get(202).start()
     found: dict[str, list[int]] = {name: [] for name in (*OPERATIONS, LISTING)}
     for size in (FEW, MANY):
         while len(ours.host.list()) < 2 + size:
-            env = held.enter_context(ours.created(301 + len(ours.host.list()), "busybox"))
+            env = held.enter_context(ours.created(301 + len(ours.host.list()), IDLE))
             env.start()
             held.callback(stopped, env)
         for name, operation in OPERATIONS.items():
