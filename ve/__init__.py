@@ -13,6 +13,8 @@
 Every name below is imported when it is first used, so that importing this package costs next to nothing.
 """
 
+import sys
+
 TYPE_CHECKING = False  # as typing has it, whose import would be most of the cost of ours
 if TYPE_CHECKING:
     from ve import errors
@@ -112,9 +114,9 @@ _ROOMS = {
 def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module 've' has no attribute {name!r}")
-    from importlib import import_module
-
-    room = import_module(f"ve.{_ROOMS.get(name, name)}")
+    path = f"ve.{_ROOMS.get(name, name)}"
+    __import__(path)  # not by importlib, which costs as much as one of our rooms
+    room = sys.modules[path]
     value: object = getattr(room, name) if name in _ROOMS else room  # errors is a room itself
     globals()[name] = value
     return value

@@ -4,15 +4,19 @@ Those of "mount" at a start run where the VE's root is already seen, in the midd
 starts (ve/events.py) is a program of the administrator's too, that nobody waits for.
 """
 
+from __future__ import annotations
+
 import contextlib
 import os
 import signal
-import subprocess
-from collections.abc import Mapping
 
-from ve import patience, steps
 from ve.errors import ActionFailed
-from ve.state import State
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ve.state import State
 
 _ENDING = ("stop", "umount", "postumount")  # these stand between a VE and its end, which always comes
 _PATIENCE, _KILLED = 60.0, 5.0  # seconds
@@ -21,8 +25,14 @@ _CURE = "mend it, or chmod -x it"
 
 def run(state: State, veid: int, name: str, root: str) -> None:
     """Run those of this name; ActionFailed if one says no, or takes a minute where a VE is to end: it is killed."""
+    if not (found := scripts(state, veid, name)):
+        return
+    import subprocess  # few VEs have any
+
+    from ve import patience, steps
+
     cannot, seconds = f"cannot complete the {name} script of {veid}", _PATIENCE if name in _ENDING else None
-    for path in scripts(state, veid, name):
+    for path in found:
         environment = os.environ | {"VEID": str(veid), "VE_ROOT": root}
         try:
             process = subprocess.Popen([path], env=environment, stdin=subprocess.DEVNULL, stdout=2)
@@ -43,6 +53,8 @@ def scripts(state: State, veid: int, name: str) -> list[str]:
 
 def begin(path: str, veid: int, variables: Mapping[str, str]) -> int:
     """Start a program with these in its environment, in a session of its own; its pid, for ended().  ActionFailed."""
+    from ve import steps
+
     environment = os.environ | {"VEID": str(veid), **variables}
     files = [(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0), (os.POSIX_SPAWN_DUP2, 2, 1)]
     try:  # not by subprocess, whose objects cannot be let go of before their process ends

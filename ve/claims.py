@@ -7,26 +7,28 @@ As with host ids (ve/ids.py) a claim is a symlink, the VE's while the two name e
 making; any other is nobody's.  What only a running VE has is no claim but a lease, of the kernel's: ve/leases.py.
 """
 
+from __future__ import annotations
+
 import contextlib
 import os
-from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
-from ipaddress import ip_address
+from typing import TYPE_CHECKING, NamedTuple
 
-from ve.addresses import Address
 from ve.errors import InUse
 from ve.facts import lives
 from ve.netdir import directory
-from ve.pool import alone
 from ve.state import State
 from ve.veid import veid_named
 from ve.wholefile import sync
 
+if TYPE_CHECKING:  # each VE that goes asks what it has claimed, which mostly is nothing
+    from collections.abc import Collection, Iterable, Iterator
+
+    from ve.addresses import Address
+
 HINT = "`ve network show POOL` says who has which; choose another address"
 
 
-@dataclass(frozen=True)
-class Claimant:
+class Claimant(NamedTuple):
     """A VE that has a claim, or wants one."""
 
     state: State
@@ -45,8 +47,12 @@ class Claimant:
 
     def claims(self) -> list[Address]:
         """What its record says; nothing where that says anything but addresses."""
+        if not (words := (_text(self.record) or "").split()):
+            return []
+        from ipaddress import ip_address
+
         try:
-            return [ip_address(word) for word in (_text(self.record) or "").split()]
+            return [ip_address(word) for word in words]
         except ValueError:
             return []
 
@@ -75,6 +81,8 @@ def claim(state: State, veid: int, addresses: Iterable[Address]) -> None:
     claimant, wanted = Claimant(state, veid), sorted(set(addresses), key=_order)
     if claimant.claims() == wanted and all(map(claimant.has, wanted)):
         return
+    from ve.pool import alone
+
     with alone(make=True):
         for address in wanted:
             refuse_claimed(claimant, address)
@@ -93,6 +101,8 @@ def release(state: State, veid: int) -> None:
     """Give them all back.  Under the lock of veid."""
     claimant = Claimant(state, veid)
     if _text(claimant.record) is not None:
+        from ve.pool import alone
+
         with alone():
             _drop(claimant)
 
@@ -126,6 +136,8 @@ def stray(state: State) -> list[tuple[int, str]]:
 
 def remove_stray(state: State, path: str) -> None:
     """Remove one of these, if it still is."""
+    from ve.pool import alone
+
     with alone():
         if path in (link for _, link in stray(state)):
             os.unlink(path)
@@ -133,6 +145,8 @@ def remove_stray(state: State, path: str) -> None:
 
 def _links() -> Iterator[tuple[Address, Claimant]]:
     """Each address that is claimed, and the VE that its link names, be the claim its own or not."""
+    from ipaddress import ip_address
+
     with contextlib.suppress(FileNotFoundError):
         for name in sorted(os.listdir(os.path.join(directory(), "address"))):
             with contextlib.suppress(ValueError):  # one in the making

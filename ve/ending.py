@@ -5,9 +5,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-import subprocess
 
-from ve import actions, addressed, attachment, cgroups, insidefile, led, ledger, outfit, patience, shutdown, traffic
+from ve import actions, addressed, attachment, cgroups, insidefile, led, outfit, shutdown, traffic
 from ve.errors import ActionFailed, Locked
 from ve.wholefile import sync
 
@@ -44,6 +43,10 @@ def stop(env: Environment, timeout: float, fast: bool) -> bool:
 
 def _halt(env: Environment, command: tuple[str, ...]) -> None:
     """Execute it in the VE; TimeoutExpired.  One that hangs in the kernel ends with the VE: nobody waits for it."""
+    import subprocess
+
+    from ve import patience
+
     null = subprocess.DEVNULL
     process = env.popen(command, stdin=null, stdout=null, stderr=null, enter_timeout=_HALTING)
     patience.wait(process, _HALTING, _HALTING)
@@ -73,6 +76,8 @@ def clear(instance: Instance) -> None:
     attachment.look_after(state, veid)
     traffic.note_end(state, veid, facts, ephemeral=instance.ephemeral)
     if not instance.ephemeral:
+        from ve import ledger
+
         ledger.note_end(state, veid, instance.cgroup, outfit.barriers(facts))
     cgroups.remove(state.tag, veid)
     insidefile.remove(state, veid)
@@ -112,6 +117,8 @@ def remove_remains(instance: Instance) -> None:
     ids.release(state, veid)
     claims.release(state, veid)
     if not instance.ephemeral:
+        from ve import ledger
+
         with ledger.held(state):
             ledger.remove(state, veid)
     traffic.remove(state, veid)

@@ -7,9 +7,8 @@ we do not know either: it fails with ENOSYS, as on an older kernel, and programs
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
-import tempfile
+import zlib
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +25,8 @@ _INT = 0xFFFFFFFF  # the kernel looks at no more of an int argument
 
 def name(refusals: tuple[Refusal, ...] = REFUSALS) -> str:
     """What compile()'s answer can be kept under: made of all that it is made of."""
-    return hashlib.sha256(repr((refusals, os.uname().machine)).encode()).hexdigest()[:16]
+    text = repr((refusals, os.uname().machine)).encode()
+    return f"{zlib.crc32(text):08x}{zlib.adler32(text):08x}"  # as hashlib would bring OpenSSL to each start
 
 
 def compile(refusals: tuple[Refusal, ...] = REFUSALS) -> tuple[bytes, bytes]:
@@ -100,6 +100,8 @@ def _known(pyseccomp: Any, architecture: int) -> set[str]:
 
 
 def _program(rules: pyseccomp.SyscallFilter) -> bytes:
+    import tempfile
+
     with tempfile.TemporaryFile() as file:
         rules.export_bpf(file)
         file.seek(0)

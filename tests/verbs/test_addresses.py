@@ -395,7 +395,7 @@ def set_killed(forwarding: HostNet, host_dir: Path, veid: int, point: str, turn:
     program = f"""
 import itertools, os, signal
 import ve
-from ve import network, rtnetlink, settings, venet
+from ve import granting, rtnetlink, settings, venet, wire
 work, turns = {point}, itertools.count(1)
 def killed(*words, **options):
     if next(turns) == {turn}:
@@ -409,7 +409,7 @@ ve.Host({str(host_dir)!r}).get({veid}).set(**{asked!r})
 
 
 @pytest.mark.any_kernel
-@pytest.mark.parametrize("point", ["rtnetlink.no_own_address", "network.add", "settings._note"])
+@pytest.mark.parametrize("point", ["rtnetlink.no_own_address", "granting.add", "settings._note"])
 def test_a_first_address_that_was_killed_is_given_anew(
     forwarding: HostNet, host: "ve.Host", host_dir: Path, veid: int, point: str
 ) -> None:
@@ -462,7 +462,7 @@ def test_an_address_that_was_taken_by_half_is_answered_for_no_more(
     forwarding: HostNet, host_dir: Path, web: int
 ) -> None:
     forwarding.output(host_dir, "set", web, "--ip-add", "192.0.2.77")
-    set_killed(forwarding, host_dir, web, "network.wire.unproxy", remove_addresses=["192.0.2.77"])
+    set_killed(forwarding, host_dir, web, "wire.unproxy", remove_addresses=["192.0.2.77"])
     assert "192.0.2.77" in forwarding.run("ip", "neighbour", "show", "proxy").stdout
     forwarding.output(host_dir, "set", web, "--ip-add", "10.9.0.6")
     assert forwarding.run("ip", "neighbour", "show", "proxy").stdout == ""

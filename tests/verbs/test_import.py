@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.verbs.conftest import Make
+
 pytestmark = pytest.mark.any_kernel
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -69,6 +71,32 @@ WRONG = {
 }  # fmt: skip
 
 
+# What command lines must not import, as each module of this costs a cold `ve` some tenths of a millisecond: a package
+# stands for all that is in it.
+NEVER = {"typer", "rich", "click", "textual", "pyroute2", "asyncio", "email", "urllib", "logging", "argparse", "shlex"}
+NO_NETWORK = {
+    *("ipaddress", "ve.addresses", "ve.bridgeports", "ve.claims", "ve.firewall", "ve.granting", "ve.interfaces"),
+    *("ve.leases", "ve.leasing", "ve.nftables", "ve.pool", "ve.poolhosts", "ve.publishing", "ve.ruleset", "ve.venet"),
+}
+NO_START = {"tempfile", "prctl", "ve.ids", "ve.init", "ve.launch", "ve.making", "ve.order", "ve.setup"}
+LOOKS = NO_NETWORK | NO_START | {"subprocess", "ve.ending", "ve.process", "ve.show"}
+LINES = {
+    "start {}": NO_NETWORK | {"secrets", "hashlib", "tempfile", "ve.archive", "ve.check", "ve.making", "ve.process"},
+    "exec {} true": NO_NETWORK | NO_START | {"tomllib", "ve.config", "ve.ending", "ve.ledger", "ve.limits", "ve.model"},
+    "list": LOOKS | {"socket", "ctypes", "ve.ledger", "ve.account"},
+    "ubc": LOOKS,
+    "stop {}": NO_NETWORK | NO_START | {"tomllib", "subprocess", "ve.config", "ve.model", "ve.process", "ve.quota"},
+    "run busybox -- true": NO_NETWORK - {"ve.claims"} | {"secrets", "hashlib", "tempfile", "ve.archive", "ve.check"},
+}
+COMMAND = """
+import sys
+from ve import _main
+code = _main.main(sys.argv[1:])
+with open("/dev/stderr", "w") as stderr:
+    print(code, *sys.modules, file=stderr)
+"""
+
+
 def modules_after(program: str) -> set[str]:
     """What a fresh interpreter has imported after a program, but not before it."""
     script = f"import sys; before = set(sys.modules)\n{program}\nprint(*sorted(set(sys.modules) - before))"
@@ -123,6 +151,19 @@ def test_what_the_far_sides_import() -> None:
     for room in ("enter", "init", "inside"):
         names = {name.partition(".")[0] for name in modules_after(f"import ve.{room}")}
         assert names & (DEAR | {"dataclasses", "typing", "pathlib", "tomllib", "threading"}) == set(), room
+
+
+def test_what_the_hot_verbs_do_not_import(make: Make, host_dir: Path) -> None:
+    """In this order, so that each has a VE to work on."""
+    env = make()
+    env.start()  # the first start compiles the filter of system calls
+    env.stop(fast=True)
+    for line, without in LINES.items():
+        command = [sys.executable, "-c", COMMAND, "--state-dir", str(host_dir), *line.format(env.veid).split()]
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True)
+        code, *names = done.stderr.splitlines()[-1].split()
+        unwanted = {name for name in names if {name, name.partition(".")[0]} & (NEVER | without)}
+        assert (code, unwanted) == ("0", set()), line
 
 
 def test_no_warning_and_no_assertion_is_needed() -> None:
