@@ -337,10 +337,12 @@ def go(launch: Launch) -> None:
         launch.fail("execute", "init has ended")
     if answer := launch._receive(launch.line):
         launch.fail(*answer[1:])
-    if launch.boots and not os.path.exists(f"/proc/{launch.pid}/exe"):  # an end by a kill loses that before the line
+    tells_its_end = launch.stay or launch.ephemeral
+    # What is killed loses its program before the line.
+    if launch.boots and not tells_its_end and not os.path.exists(f"/proc/{launch.pid}/exe"):
         launch.fail("execute", "init has ended", f"what it said: ve logs {launch.config.veid}")
     launch.line.close()
-    if not launch.stay and not launch.ephemeral:
+    if not tells_its_end:
         launch.setup.wait()
         launch.near.close()
 

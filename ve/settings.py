@@ -65,10 +65,9 @@ def change(
         words, asked = asked, _with_lists(instance.veid, asked, vars(before), known)
         wanted = _changed(before, asked)
         wanted.refuse_idle()
-        live = _with_live(wanted, begun) if facts else wanted
-        if save and "addresses" not in asked and not wanted.addresses and live.addresses:
-            _refuse_unsaved(wanted, live, network)
-        attachment.check(wanted if save else live, network)
+        if facts and save and begun["addresses"] and not wanted.addresses and "addresses" not in asked:
+            _refuse_unsaved(wanted, _with_live(wanted, begun), network)
+        attachment.check(wanted if save or not facts else _with_live(wanted, begun), network)
         begun = begun if facts else outfit.begun_with(None, wanted)
         is_live = {begun["network"], wanted.network} <= {"", "routed"}  # what is not routed waits for the next start
         _refuse_lost(instance.veid, _waiting(asked, facts is not None, is_live), save)
