@@ -294,7 +294,7 @@ class Host:
         for path in asides(self.state.run_dir):
             with contextlib.suppress(OSError):
                 os.unlink(path)
-        for veid in self.state.veids():
+        for veid in self.state.ephemeral_veids():
             environment = Environment(self.state, veid)
             if environment.is_left():
                 # Locked: it is being made.  What cannot be removed now is no reason to fail who wants another VE.

@@ -148,6 +148,10 @@ class State:
         found = [*_entries(os.path.join(self.path, "conf")), *_entries(self.run_dir)]
         return sorted({veid for name in found if (veid := veid_named(name, ".toml"))})
 
+    def ephemeral_veids(self) -> list[int]:
+        """Those of ephemeral VEs, in order, without a look at any other."""
+        return sorted(veid for name in _entries(self.run_dir) if (veid := veid_named(name, ".toml")))
+
     def conf_of(self, veid: int) -> str | None:
         """The VE's conf file, wherever it is; None when there is no such VE."""
         return next(filter(os.path.lexists, (self.conf(veid), self.conf(veid, ephemeral=True))), None)
