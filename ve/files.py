@@ -141,7 +141,10 @@ class Hand:
         self.hangs = False
         self.channel, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with far, contextlib.ExitStack() as held:
-            given = {**place.descriptors(), "data": data}
+            given = {**place.descriptors(), "here": -1, "data": data}
+            if place == HOST:  # a path may begin where we are
+                given["here"] = os.open(".", os.O_PATH | os.O_CLOEXEC)
+                held.callback(os.close, given["here"])
             given = {name: interpreter.above_stdio(fd, held) for name, fd in given.items()}
             memory = interpreter.request({"patience": _PATIENCE, **request, **given})
             held.callback(os.close, memory)

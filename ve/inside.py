@@ -89,6 +89,7 @@ def _enter(request: Request, channel: _socket.socket) -> Root:
     """Go to a running VE's root, or a stopped one's; or stay on the host, whose files have all the time they want."""
     pidfd, root = request["pidfd"], request["root"]
     if pidfd < 0 and root < 0:
+        os.fchdir(request["here"])
         return Root()
     farside.forget_imports()
     if pidfd >= 0:
@@ -109,7 +110,6 @@ def _enter(request: Request, channel: _socket.socket) -> Root:
 
 def send(request: Request, root: Root, channel: _socket.socket) -> None:
     """Send what is at the path; one that ends in / or . is the directory that it leads to."""
-    farside.die_with_parent()  # once files is gone nobody wants the rest
     path = request["path"]
     directory, name = _source(root, path)
     about = os.stat(name, dir_fd=directory, follow_symlinks=False) if name else os.fstat(directory)
