@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 
-from ve import cgroups, farside, log, mountinfo
+from ve import cgroups, log, mountinfo
 from ve.errors import BrokenConfig, Error, NotFound, NotMounted, NotRunning, NotSupported, Running
 from ve.facts import ended, home, init_pidfd, process_start_time
 from ve.wholefile import read_small
@@ -292,4 +292,6 @@ class Instance:
 
 def _waits(pid: int) -> bool:
     """Is it an init that waits for the end of its launch?"""
+    from ve import farside
+
     return read_small(f"/proc/{pid}/comm").rstrip() == farside.WAITING
