@@ -126,11 +126,18 @@ def _cloned(module: str, fds: tuple[int, ...], given: dict[int, int], flags: int
     pid = syscalls.clone3(flags, signal.SIGCHLD)
     if pid == 0:
         farside.begin_signals()
-        kept = environment()
-        os.environb.clear()
-        os.environb.update(kept)
+        _forget_environment()
         launcher.begin(module, fds, given)
     return pid
+
+
+def _forget_environment() -> None:
+    """As environment() has it for an interpreter; so does who looks at it from the host, where it began as our own."""
+    kept = environment()
+    os.environb.clear()
+    os.environb.update(kept)
+    numbers = procfs.contents("/proc/self/stat", None).rpartition(b")")[2].split()
+    syscalls.overwrite(int(numbers[47]), int(numbers[48]))  # env_start and env_end of proc_pid_stat(5)
 
 
 # --- clones of its launcher ---------------------------------------------------------------------------------------
@@ -176,7 +183,7 @@ class _Launcher:
             raise ConnectionResetError
         pid, number = marshal.loads(answer)
         if number:
-            raise OSError(number, os.strerror(number))
+            raise syscalls.SyscallError(number, "clone3")
         return int(pid)
 
 

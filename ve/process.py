@@ -29,6 +29,7 @@ from collections.abc import Mapping
 from typing import Any, NoReturn, Unpack, cast
 
 from ve import execgroup, farside, interpreter, request, terminal
+from ve._linux import syscalls
 from ve.cgroups import Cgroup
 from ve.errors import CannotExecute, Error, InvalidValue, NotRunning, NotSupported
 from ve.execgroup import sweep
@@ -85,7 +86,10 @@ class Popen(interpreter.FarSide):
             memory = interpreter.request(data)
             stack.callback(os.close, memory)
             fds = [interpreter.above_stdio(fd, stack) for fd in (memory, far.fileno(), self.target.pidfd)]
-            super().__init__("ve.enter", *fds, **streams)
+            try:
+                super().__init__("ve.enter", *fds, **streams)
+            except syscalls.SyscallError as error:
+                raise _refused(self.target, f"{error.syscall}: {error.strerror}", error.errno or 0) from error
             self._spawned = True
 
     def _begin(self, timeout: float | None) -> None:

@@ -5,8 +5,8 @@ import os
 import stat
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, TypeAlias, TypedDict
+from types import MappingProxyType
+from typing import Any, NamedTuple, TypeAlias, TypedDict
 
 from ve import terminal
 
@@ -14,8 +14,7 @@ Word: TypeAlias = str | bytes | os.PathLike[Any]
 Arguments: TypeAlias = Word | Sequence[Word]
 
 
-@dataclass(frozen=True)
-class Target:
+class Target(NamedTuple):
     """The running VE that a command shall enter; pidfd must stay open until the command runs, and no longer."""
 
     pidfd: int  # of its init
@@ -24,7 +23,7 @@ class Target:
     env: Mapping[str, str]  # what a command has in its environment if nobody says otherwise
     veid: int
     filters: tuple[bytes, ...]  # of system calls, for seccomp(2)
-    rlimits: Mapping[str, int] = field(default_factory=dict)  # that it was given at its start, by name
+    rlimits: Mapping[str, int] = MappingProxyType({})  # that it was given at its start, by name
     memory: str = "physpages"  # the beancounter whose limit its memory has
 
 
@@ -70,8 +69,7 @@ _REFUSED = {  # argument of subprocess.Popen that has no meaning here, and its d
 }
 
 
-@dataclass(frozen=True)
-class Request:
+class Request(NamedTuple):
     """What goes to the far side, what goes to subprocess, and what the caller called things, for error messages."""
 
     data: dict[str, Any]

@@ -64,7 +64,7 @@ def by_exec(env: "ve.Environment", host_dir: Path) -> None:
 def test_who_enters_cannot_be_traced_or_read(
     box: "ve.Environment", host_dir: Path, way: Callable[["ve.Environment", Path], None]
 ) -> None:
-    with background(box, "/entering", "catch", "python") as catcher:
+    with background(box, "/entering", "catch", "ve" if way == by_exec else "python") as catcher:  # whose clone it is
         for _ in range(TRIES):
             if catcher.poll() is not None:
                 break

@@ -235,6 +235,11 @@ def capset(capabilities: int) -> None:
         _fail("capset")
 
 
+def overwrite(start: int, end: int) -> None:
+    """Memory of our own, with zeros."""
+    ctypes.memset(start, 0, end - start)
+
+
 def by_number(number: int, *arguments: int | bytes | None) -> int:
     """Any system call, for who wants to see what the kernel says to it; bytes are a pointer to them."""
     given = [ctypes.c_long(each) if isinstance(each, int) else ctypes.c_char_p(each) for each in arguments]
