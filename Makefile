@@ -113,6 +113,7 @@ fuzz: setup-test ## bad input by the thousand: each file and word we read, archi
 test-long: setup-vm ## what takes so long that make test leaves it out: some on this kernel, the rest on the stock one
 	@VE_TEST_ROUNDS=1000 $(BIN)/python -m pytest tests/kernel/test_leases.py -k rounds -s
 	@$(BIN)/python -m tests.vm $(KERNEL) tests/limits tests/kernel -m long $(PYTEST_ARGS)
+	@VE_TEST_OPERATIONS=100 $(BIN)/python -m tests.vm $(KERNEL) tests/faults/test_at_once.py -s $(PYTEST_ARGS)
 	@$(BIN)/python -m tests.vm $(KERNEL) tests/verbs tests/attacks -m "not any_kernel and not long" $(PYTEST_ARGS)
 	@KERNEL=$(KERNEL) $(BIN)/python -m pytest tests/vm -s $(PYTEST_ARGS)
 

@@ -35,8 +35,9 @@ def boot(
 
     devices: further options of QEMU's, whose disks come after the guest's own, /dev/vda.
 
-    The exit code is the command's; 255 is a guest that died, 124 one that was ended for taking too long.  VE_TEST_DIR
-    is on the disk, which keeps it for the next boot.  Whatever happens, nothing of the guest outlives this call.
+    Our VE_TEST_* variables are there, too, but for VE_TEST_DIR, which is on the disk: that keeps it for the next boot.
+    The exit code is the command's; 255 is a guest that died, 124 one that was ended for taking too long.  Whatever
+    happens, nothing of the guest outlives this call.
     """
     for part in ("ve", "tests", "cli.py"):  # the guest can keep nothing that it compiles
         subprocess.run([sys.executable, "-m", "compileall", "-q", ROOT / part], check=True)
@@ -67,7 +68,8 @@ def boot(
 
 
 def _line(image: Path, disk: Path, command: list[str], more: tuple[str, ...]) -> list[str]:
-    inside = ["env", f"VE_TESTS_MUST_RUN={os.environ.get('VE_TESTS_MUST_RUN', '1')}"]
+    asked = [f"{name}={value}" for name, value in os.environ.items() if name.startswith("VE_TEST_")]
+    inside = ["env", *asked, f"VE_TESTS_MUST_RUN={os.environ.get('VE_TESTS_MUST_RUN', '1')}"]
     inside += ["timeout", "-k", "10", str(LIMIT), "bash", str(SCRIPT), str(ROOT), *command]
     # A second, caching export of the same root: without a cache each exec and import in the guest asks the host again.
     devices = f"-drive file={disk},if=virtio,format=raw,cache=unsafe"
