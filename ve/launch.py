@@ -24,6 +24,7 @@ from ve import (
     init,
     insidefile,
     interpreter,
+    led,
     mounts,
     names,
     network,
@@ -37,6 +38,7 @@ from ve import (
     steps,
 )
 from ve._linux import syscalls
+from ve.addressed import Given
 from ve.amounts import UNLIMITED
 from ve.errors import FULL, DiskFull, Error, InvalidValue, NotSupported, StartFailed
 from ve.facilities import require
@@ -84,7 +86,7 @@ class Launch:
     pid: int = 0  # of init, and
     start_time: int = 0  # with it one process for ever
     terminal: int = -1  # the master of the console's pty
-    given: network.Given = field(default_factory=network.Given)
+    given: Given = field(default_factory=Given)
     without: protections.Without = field(init=False)  # what the tests of selftest take out
 
     def __post_init__(self) -> None:
@@ -249,7 +251,7 @@ def rules(launch: Launch) -> None:
 def interface(launch: Launch) -> None:
     """its interface, and its addresses: leased for as long as it runs"""
     config = launch.config
-    launch.undo.callback(network.disconnect, launch.state, config.veid, lambda: launch.given)
+    launch.undo.callback(led.disconnect, launch.state, config.veid, lambda: launch.given)
     pidfd = os.pidfd_open(launch.pid)
     try:
         who = (launch.state, config.veid)

@@ -9,14 +9,14 @@ from __future__ import annotations
 import contextlib
 from types import MappingProxyType
 
-from ve.addressed import Given as Given  # ve/launch.py has these two from here
 from ve.errors import InvalidValue
-from ve.led import disconnect as disconnect
+from ve.led import disconnect
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from ve.addressed import Given
     from ve.state import State
 
 _SPEED = ("rate", "delay", "loss")
