@@ -374,3 +374,7 @@ def cp(ctx: Context, source: opt.Source, target: opt.Target, archive: opt.Archiv
 def diff(ctx: Context, key: opt.VE, as_json: opt.Json = False) -> None:
     """Show what a VE added (A), changed (C) and deleted (D)."""
     print(out.render(out.DIFF, ctx.obj.get(key).diff(), as_json, header=False), end="")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
