@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from ve.explain import Explanation
     from ve.foreground import Foreground
     from ve.host import Host
+    from ve.interpreter import end_launcher
     from ve.launch import Step
     from ve.load import Load
     from ve.model import Config, Mount, Status
@@ -74,6 +75,7 @@ __all__ = [
     "Templates",
     "Trouble",
     "Verdict",
+    "end_launcher",
     "errors",
 ]
 
@@ -108,6 +110,7 @@ _ROOMS = {
     "Templates": "template",
     "Trouble": "doctor",
     "Verdict": "selftest",
+    "end_launcher": "interpreter",
 }
 
 

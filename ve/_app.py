@@ -10,6 +10,7 @@ import typer
 from ve import _completion as completion
 from ve import _options as opt
 from ve import _output as out
+from ve import caller
 from ve._examples import examples
 from ve._session import Session, stand_on_firm_ground
 
@@ -73,6 +74,7 @@ def globals_(
 def main(argv: list[str] | None = None) -> int:
     """Run one command line and return its exit code."""
     stand_on_firm_ground()
+    caller.is_the_command = argv is None
     if os.environ.get("_VE_COMPLETE"):
         completion.answer(app)
     here = Session(opt.spelled_out(sys.argv[1:] if argv is None else argv))

@@ -27,9 +27,11 @@ def main(argv: list[str] | None = None) -> int:
         from ve import _cli  # cli.py, with every verb
 
         return _cli.main(argv)
+    from ve import caller
     from ve._session import Session, stand_on_firm_ground
 
     stand_on_firm_ground()
+    caller.is_the_command = argv is None
     here = Session(words, state_dir, verb=line[0])
     return here.run(lambda: call(here))
 

@@ -9,7 +9,7 @@ import sys
 
 import ve
 from ve import _output as out
-from ve import caller, errors, terminal
+from ve import errors, terminal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -94,15 +94,12 @@ class Session:
 
     def run(self, work: Callable[[], int | None]) -> int:
         """Do what the line asks for; its exit code, a failure having been told."""
-        caller.is_the_command = True
         try:
             with interruptible():
                 code = work()
             print(end="", flush=True)
         except (Exception, KeyboardInterrupt) as error:
             code = self.report(error)
-        finally:
-            caller.is_the_command = False
         mute()
         return code or 0
 

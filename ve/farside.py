@@ -10,17 +10,19 @@ from __future__ import annotations
 import _signal  # type: ignore[import-not-found]
 import _socket
 import codecs
+import fcntl
 import marshal
 import os
 import struct
 import sys
+from importlib import import_module
 
 from ve._linux import syscalls
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import Any
+    from typing import Any, NoReturn
 
     Request = dict[str, Any]
 
@@ -30,6 +32,26 @@ _IGNORED = (_signal.SIGPIPE, _signal.SIGXFSZ)
 
 WAITING = b"ve-waits"  # what an init is called that waits for the end of its launch, until its exec
 ENDED = "user.ve.ended"  # of the cgroup of a command that has ended by itself
+
+
+def begin(module: str, fds: tuple[int, ...], given: dict[int, int]) -> NoReturn:
+    """In a clone: be as a fresh interpreter would, but for its imports, and call main(*fds).
+
+    given: each number that is to be open, and the descriptor here that it shall be.
+    """
+    try:
+        os.setsid()  # Ctrl-C is for who asked
+        above = max((2, *given, *given.values())) + 1
+        aside = {number: fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, above) for number, fd in given.items()}
+        for number, fd in aside.items():
+            os.dup2(fd, number)
+        close_all_but(*(number for number in given if number > 2))
+        os.chdir("/")
+        import_module(module).main(*fds)
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    finally:
+        os._exit(1)
 
 
 def send(channel: _socket.socket, *message: Any, fds: tuple[int, ...] = ()) -> bool:

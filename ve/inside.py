@@ -1,6 +1,6 @@
 """The far side of everything that touches the files of a VE; it goes to where they are and keeps no way back.
 
-A fresh interpreter that serves one request.  For a running VE it enters the user and mount namespaces and so has the
+A process of its own that serves one request.  For a running VE it enters the user and mount namespaces and so has the
 rights of the VE's root and no others; nobody in there can see it (it stays out of the PID namespace) or trace it.  For
 a stopped one it changes its root to the union of template and private area.  Paths are opened with openat2 all the
 same, and from then on nothing can be imported, since the VE's files would be what is found.

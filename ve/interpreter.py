@@ -3,8 +3,8 @@ start them.
 
     far = interpreter.FarSide("ve.enter", request, channel, pidfd)      # a subprocess.Popen of main(*fds) in there
 
-Each begins as a clone of something small that is single-threaded and holds no secret: of this process's launcher
-(ve/launcher.py), or of this very process, if it is the ve command, which is nothing else.  What a far side shall do
+Each begins as a clone of something small that is single-threaded: of this process's launcher (ve/launcher.py), which
+holds nobody's secrets, or of this very process, if it is the ve command (ve/caller.py). What a far side shall do
 comes marshalled in a memfd: of any size, and read without the 10 ms that importing json would take; both ends are the
 same Python.
 """
@@ -25,9 +25,9 @@ from functools import cache
 from importlib.util import find_spec
 from typing import Any
 
-from ve import caller, farside, launcher, procfs
+from ve import caller, farside, procfs
 from ve._linux import syscalls
-from ve.errors import Error
+from ve.errors import Error, NotSupported
 
 
 class FarSide(subprocess.Popen[Any]):
@@ -123,21 +123,38 @@ def _directory_of(name: str) -> str:
 
 
 def _cloned(module: str, fds: tuple[int, ...], given: dict[int, int], flags: int) -> int:
-    pid = syscalls.clone3(flags, signal.SIGCHLD)
-    if pid == 0:
-        farside.begin_signals()
-        _forget_environment()
-        launcher.begin(module, fds, given)
+    with _no_signals():  # a handler of ours that runs in the clone would take back what we are doing
+        pid = syscalls.clone3(flags, signal.SIGCHLD)
+        if pid == 0:
+            try:
+                farside.begin_signals()
+                _forget_caller()
+                farside.begin(module, fds, given)
+            finally:
+                os._exit(1)
     return pid
 
 
-def _forget_environment() -> None:
-    """As environment() has it for an interpreter; so does who looks at it from the host, where it began as our own."""
+def _forget_caller() -> None:
+    """The environment as environment() has it; and for who looks from the host or the VE, no command line.
+
+    Both are in the memory where this process began.  What it has read since is guarded by farside.hide() alone.
+    """
     kept = environment()
     os.environb.clear()
     os.environb.update(kept)
     numbers = procfs.contents("/proc/self/stat", None).rpartition(b")")[2].split()
-    syscalls.overwrite(int(numbers[47]), int(numbers[48]))  # env_start and env_end of proc_pid_stat(5)
+    syscalls.overwrite(int(numbers[45]), int(numbers[48]))  # arg_start to env_end of proc_pid_stat(5)
+
+
+@contextlib.contextmanager
+def _no_signals() -> Iterator[None]:
+    """No handler of Python's runs meanwhile, in this thread."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 # --- clones of its launcher ---------------------------------------------------------------------------------------
@@ -149,17 +166,21 @@ _lock = threading.Lock()
 def _launched(module: str, fds: tuple[int, ...], given: dict[int, int], flags: int) -> int:
     """By this process's launcher, or by a new one if that was killed, or began where things were otherwise."""
     global _launcher
-    with _lock:
+    with _no_signals(), _lock:
         surroundings = _surroundings()
-        for _ in range(2):
-            if _launcher and _launcher.surroundings != surroundings:
-                _end()
-            _launcher = _launcher or _Launcher(surroundings)
-            try:
-                return _launcher.clone(module, fds, given, flags)
-            except ConnectionError:
-                _end()
-    raise Error(f"cannot start {module}: its launcher was killed", "was there too little memory?  See dmesg")
+        if _launcher and (_launcher.surroundings != surroundings or _launcher.process.poll() is not None):
+            _end()
+        _launcher = _launcher or _Launcher(surroundings)
+        try:
+            return _launcher.clone(module, fds, given, flags)
+        except syscalls.SyscallError:
+            raise
+        except BaseException as error:  # or the next would be given the answer to this
+            _end()
+            if not isinstance(error, ConnectionError):
+                raise
+            why = f"cannot start {module}: its launcher was killed"
+            raise Error(why, "was there too little memory?  See dmesg") from error
 
 
 class _Launcher:
@@ -169,13 +190,16 @@ class _Launcher:
         self.surroundings = surroundings
         self.channel, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with far, ExitStack() as stack:
+            stack.callback(self.channel.close)
+            far.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)  # it learns who asks, from the first time on
             fd = above_stdio(far.fileno(), stack)
             null = subprocess.DEVNULL  # or who reads a pipe of ours to its end would wait for ours
             options: Any = {"stdin": null, "stdout": null, "stderr": null, "start_new_session": True, "cwd": "/"}
             self.process = subprocess.Popen(command("ve.launcher", fd), pass_fds=[fd], env=environment(), **options)
+            stack.pop_all()
 
     def clone(self, module: str, fds: tuple[int, ...], given: dict[int, int], flags: int) -> int:
-        """Its pid.  ConnectionError if the launcher has ended, OSError if the kernel refused."""
+        """Its pid.  ConnectionError if the launcher has ended, SyscallError if the kernel refused."""
         message = marshal.dumps((module, fds, tuple(given), flags))
         socket.send_fds(self.channel, [message], [*given.values()])
         answer = self.channel.recv(64)
@@ -190,10 +214,15 @@ class _Launcher:
 def _surroundings() -> tuple[object, ...]:
     """What a clone of this thread would have of it that its launcher may have otherwise, having begun before.
 
-    Its other attributes (limits, priorities, CPUs) no far side keeps: see ve/rlimits.py.
+    Limits, priorities and CPUs are set anew for what starts or enters a VE (ve/rlimits.py); what copies files or mounts
+    has the launcher's.  NotSupported for who has a new PID namespace and is not in it.
     """
     status = procfs.contents("/proc/thread-self/status", None).splitlines()
-    namespaces = [os.stat(f"/proc/thread-self/ns/{name}").st_ino for name in os.listdir("/proc/thread-self/ns")]
+    try:
+        namespaces = [os.stat(f"/proc/thread-self/ns/{name}").st_ino for name in os.listdir("/proc/thread-self/ns")]
+    except FileNotFoundError as error:
+        why = "cannot start a process: the first one in this PID namespace must be a fork"
+        raise NotSupported(why, "fork after unshare(CLONE_NEWPID), and call ve there") from error
     root = os.stat("/")
     return (
         [line for line in status if line.startswith(_OF_STATUS)],
@@ -206,26 +235,44 @@ def _surroundings() -> tuple[object, ...]:
 _OF_STATUS = (b"Umask", b"Uid", b"Gid", b"Groups", b"Cap", b"NoNewPrivs", b"Seccomp")
 
 
+def end_launcher() -> None:
+    """End this process's launcher, for a program that is about to give up rights which that would keep.
+
+    The next start or command begins another, with the rights that the program has then.
+    """
+    with _no_signals(), _lock:
+        _end()
+
+
 def _end() -> None:
-    """End the launcher."""
     global _launcher
     ended, _launcher = _launcher, None
     if ended:
         with contextlib.suppress(OSError):  # it has ended
             ended.channel.shutdown(socket.SHUT_RDWR)  # for any copy of it, too, that a fork of ours may have
         ended.channel.close()
-        ended.process.wait()
+        ended.process.kill()
+        with contextlib.suppress(subprocess.TimeoutExpired):  # its cgroup is frozen: that ends with the thaw
+            ended.process.wait(_PATIENCE)
+
+
+_PATIENCE = 2.0  # seconds
+
+
+def _end_at_exit() -> None:
+    if _lock.acquire(timeout=_PATIENCE):  # a daemon thread may hold it for ever by now
+        _end()
 
 
 def _forget() -> None:
     """In a fork of this process: the launcher is the parent's, whose children its clones are."""
-    global _launcher, _lock
-    _lock = threading.Lock()
+    global _launcher
     if _launcher:
         _launcher.channel.close()
         _launcher.process.returncode = 0  # not ours to wait for
         _launcher = None
+    _lock.release()
 
 
-os.register_at_fork(after_in_child=_forget)
-atexit.register(_end)
+os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_forget)
+atexit.register(_end_at_exit)

@@ -2,7 +2,8 @@
 
 A fresh interpreter takes 11 ms to begin, and its imports as long again.  A clone of one that has both behind it takes
 less than one; and unlike the process that calls the library, which may be large and may have threads, it is small and
-alone.  A clone is made with CLONE_PARENT, so it is a child of who asked, who waits for it as for any other.
+alone.  A clone is made with CLONE_PARENT, so it is a child of who asked, who waits for it as for any other.  All clones
+of one launcher have the same layout of memory, which those that enter a VE hide from it (farside.hide).
 
     near (ve/interpreter.py)       launcher                       far side
     numbers, descriptors  ------->
@@ -14,13 +15,12 @@ alone.  A clone is made with CLONE_PARENT, so it is a child of who asked, who wa
 from __future__ import annotations
 
 import _socket
-import fcntl
+import errno
 import gc
 import marshal
 import os
 import resource
 import struct
-import sys
 from importlib import import_module
 
 from ve import farside
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 WARM = ("ve.setup", "ve.enter")  # what is imported ahead: what a start and a command need
 DESCRIPTORS = 253  # SCM_MAX_FD of unix(7), in one message
+_INT, _UCRED = struct.Struct("i"), struct.Struct("iII")
+_SPACE = _socket.CMSG_SPACE(DESCRIPTORS * _INT.size) + _socket.CMSG_SPACE(_UCRED.size)
 
 
 def main(near: int) -> NoReturn:
@@ -46,38 +48,28 @@ def main(near: int) -> NoReturn:
     gc.collect()
     gc.freeze()  # or the first collection of each clone would copy every page that has an object on it
     while True:
-        data, ancillary, _, _ = channel.recvmsg(65536, _socket.CMSG_SPACE(4 * DESCRIPTORS), _socket.MSG_CMSG_CLOEXEC)
+        data, ancillary, _, _ = channel.recvmsg(65536, _SPACE, _socket.MSG_CMSG_CLOEXEC)
         if not data:
             os._exit(0)
-        here = [fd for _, _, each in ancillary for (fd,) in struct.iter_unpack("i", each)]
-        module, fds, numbers, flags = marshal.loads(data)
-        try:
-            pid = syscalls.clone3(syscalls.CLONE_PARENT | flags, 0)
-        except OSError as error:
-            channel.send(marshal.dumps((0, error.errno)))
-        else:
-            if pid == 0:
-                begin(module, fds, dict(zip(numbers, here, strict=True)))
-            channel.send(marshal.dumps((pid, 0)))
+        here = [fd for _, kind, each in ancillary if kind == _socket.SCM_RIGHTS for (fd,) in _INT.iter_unpack(each)]
+        who = [_UCRED.unpack(each) for _, kind, each in ancillary if kind == _socket.SCM_CREDENTIALS]
+        channel.send(marshal.dumps(_answer(data, here, who)))
         for fd in here:
             os.close(fd)
 
 
-def begin(module: str, fds: tuple[int, ...], given: dict[int, int]) -> NoReturn:
-    """In a clone: be as a fresh interpreter would, and call main(*fds).
+def _answer(data: bytes, here: list[int], who: list[tuple[int, ...]]) -> tuple[int, int]:
+    """The pid of what was asked for, or 0 and an errno.
 
-    given: each number that is to be open, and the descriptor here that it shall be.
+    Who asks must have the ids that it began us with: a program that has given them up since is not to have them again.
     """
+    if [each[1:] for each in who] != [(os.getuid(), os.getgid())]:
+        return 0, errno.EPERM
+    module, fds, numbers, flags = marshal.loads(data)
     try:
-        os.setsid()  # Ctrl-C is for who asked
-        above = max((2, *given, *given.values())) + 1
-        aside = {number: fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, above) for number, fd in given.items()}
-        for number, fd in aside.items():
-            os.dup2(fd, number)
-        farside.close_all_but(*(number for number in given if number > 2))
-        os.chdir("/")
-        import_module(module).main(*fds)
-    except BaseException:
-        sys.excepthook(*sys.exc_info())
-    finally:
-        os._exit(1)
+        pid = syscalls.clone3(syscalls.CLONE_PARENT | flags, 0)
+    except OSError as error:
+        return 0, error.errno or errno.EINVAL
+    if pid == 0:
+        farside.begin(module, fds, dict(zip(numbers, here, strict=True)))
+    return pid, 0

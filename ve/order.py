@@ -41,6 +41,7 @@ def argv(launch: Launch) -> list[str]:
 def request(launch: Launch, ours: contextlib.ExitStack) -> dict[str, Any]:
     """What setup is asked for; descriptors made for it are closed with ours."""
     config, template, boots = launch.config, launch.template, launch.boots
+    scripts = tuple(actions.scripts(launch.state, config.veid, "mount"))
     streams, netns, maker = stdio(launch, ours), other_network(launch, ours), who_made_it(launch, ours)
     return {
         "veid": config.veid,
@@ -55,7 +56,8 @@ def request(launch: Launch, ours: contextlib.ExitStack) -> dict[str, Any]:
         "cgroup": f"{launch.cgroup.path}/init",
         "hostname": outfit.hostname(config),
         "mounts": tuple((mount.source, mount.target, mount.read_only) for mount in config.mounts),
-        "actions": tuple(actions.scripts(launch.state, config.veid, "mount")),
+        "actions": scripts,
+        "environ": dict(os.environb) if scripts else {},  # ours is nobody else's
         "boots": boots,
         "namespaces": tuple(name for name in namespaces.NAMES if name != "net" or config.shape.kind not in SHARED),
         "netns": netns,
@@ -73,7 +75,6 @@ def request(launch: Launch, ours: contextlib.ExitStack) -> dict[str, Any]:
         "ephemeral": launch.ephemeral,
         "maker": maker,
         "fault": os.environ.get("VE_FAULT", ""),
-        "environ": dict(os.environb),
         "fds": tuple({fd for fd in (maker, netns, *streams) if fd >= 0}),
         **rights(launch),
     }

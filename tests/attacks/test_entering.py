@@ -103,14 +103,24 @@ def test_a_copy_is_seen_by_nobody(box: "ve.Environment", tmp_path: Path) -> None
 
 @pytest.mark.any_kernel
 def test_a_secret_of_the_caller_is_in_no_process_that_enters(box: "ve.Environment", host_dir: Path) -> None:
-    """Its environment: all interpreters of ours that live while a command runs."""
+    """Its environment and command line: all processes of ours that live while a command runs."""
     secret = os.urandom(8).hex()
-    words = ("exec", box.veid, "--", "sh", "-c", "echo ready; cat")
+    words = (
+        "exec",
+        "--env",
+        f"ASKED={secret}",
+        box.veid,
+        "--",
+        "sh",
+        "-c",
+        "unset ASKED; exec sh -c 'echo ready; cat'",
+    )
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with commandline.start(host_dir, *words, **pipes, env=dict(os.environ) | {"SECRET": secret}) as process:
         assert process.stdout and process.stdout.readline() == b"ready\n"
-        environments = {pid: Path(f"/proc/{pid}/environ").read_text() for pid in descendants(process.pid)}
-        assert len(environments) >= 2 and not [pid for pid, each in environments.items() if secret in each]
+        below = descendants(process.pid)
+        told = [Path(f"/proc/{pid}/{what}").read_text() for pid in below for what in ("environ", "cmdline")]
+        assert len(below) >= 2 and not [each for each in told if secret in each]
         assert secret in Path(f"/proc/{process.pid}/environ").read_text()
         process.communicate(b"")
 

@@ -8,14 +8,17 @@ import signal
 import subprocess
 import sys
 import threading
+import traceback
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
 from tests.nest import ROOT
 from ve import caller, interpreter
 from ve._linux import syscalls
+from ve.errors import NotSupported
 
 IGNORED_BY_PYTHON = 1 << signal.SIGPIPE - 1 | 1 << signal.SIGXFSZ - 1
 PROGRAM = """
@@ -145,17 +148,72 @@ def test_a_fork_has_a_launcher_of_its_own() -> None:
     begin()
     assert interpreter._launcher
     ours = interpreter._launcher.process.pid
-    pid = os.fork()
-    if pid == 0:
-        code = 1
-        with contextlib.suppress(BaseException):
-            mine = begin()["parent"] == os.getpid() and interpreter._launcher.process.pid != ours
-            interpreter._end()
-            code = 0 if mine else 2
-        os._exit(code)
-    assert os.waitpid(pid, 0)[1] == 0
+
+    def another() -> None:
+        assert begin()["parent"] == os.getpid()
+        assert interpreter._launcher and interpreter._launcher.process.pid != ours
+
+    in_a_fork(another)
     begin()
     assert interpreter._launcher and interpreter._launcher.process.pid == ours
+
+
+def in_a_fork(work: Callable[[], object]) -> None:
+    """Where it does no harm to who goes on; what it finds wrong is shown."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            work()
+            interpreter.end_launcher()
+            os._exit(0)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(1)
+    assert os.waitpid(pid, 0)[1] == 0
+
+
+def test_who_has_given_up_its_ids_gets_nothing_of_them() -> None:
+    def drop() -> None:
+        begin()
+        surroundings = interpreter._surroundings()
+        os.setgroups([])
+        os.setresgid(65534, 65534, 65534)
+        os.setresuid(65534, 65534, 65534)
+        interpreter._surroundings = lambda: surroundings  # as one who does not ask whether it may
+        with pytest.raises(syscalls.SyscallError, match="not permitted"):
+            begin()
+
+    in_a_fork(drop)
+
+
+def test_a_request_that_is_interrupted_is_answered_to_nobody() -> None:
+    class Enough(Exception):
+        pass
+
+    def enough(*_: object) -> NoReturn:
+        raise Enough
+
+    def interrupt() -> None:
+        begin()
+        signal.signal(signal.SIGALRM, enough)
+        for delay in range(1, 200):
+            with contextlib.suppress(Enough):
+                signal.setitimer(signal.ITIMER_REAL, delay / 50000)
+                begin()
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            begin()  # which sees that its own child ends as it was told
+
+    in_a_fork(interrupt)
+
+
+def test_who_is_to_be_in_a_new_pid_namespace_forks_first() -> None:
+    def unshared() -> None:
+        syscalls.unshare(syscalls.CLONE_NEWPID)
+        with pytest.raises(NotSupported, match="must be a fork"):
+            begin()
+
+    in_a_fork(unshared)
 
 
 @pytest.mark.parametrize("end", ["", "os.kill(os.getpid(), 9)", "os.fork() or sys.stdin.read()"])
