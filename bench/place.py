@@ -49,7 +49,7 @@ _UNSHARE = (
 
 def inside(words: Sequence[str]) -> int:
     """Run `python -m bench` with these words and --inside in a fresh place, and leave nothing of it; its exit code."""
-    with _work_directory() as work, _own_cgroup() as cgroup:
+    with _work_directory() as work, _own_cgroup() as cgroup, _mount_points():
         command = [*_UNSHARE, cgroup, sys.executable, "-m", "bench", *words, "--inside", work]
         process = subprocess.Popen(command, cwd=ROOT)
         while True:
@@ -67,6 +67,20 @@ def _work_directory() -> Iterator[str]:
         yield work
     finally:
         shutil.rmtree(work)
+
+
+@contextlib.contextmanager
+def _mount_points() -> Iterator[None]:
+    """Where there shall be something else inside; those that this machine lacks are there for as long."""
+    made = [path for path in PRIVATE if not os.path.isdir(path)]
+    for path in made:
+        os.mkdir(path)
+    try:
+        yield
+    finally:
+        for path in made:
+            with contextlib.suppress(OSError):  # it is in use by now
+                os.rmdir(path)
 
 
 @contextlib.contextmanager
@@ -108,7 +122,6 @@ def arrange(work: Path) -> None:
     _mount("sysfs", "/sys")
     _mount("cgroup2", "/sys/fs/cgroup")
     for path in PRIVATE:
-        os.makedirs(path, exist_ok=True)
         _mount("tmpfs", path, "-o", "mode=755")
     leaf = Path("/sys/fs/cgroup/ve-bench")  # or the controllers could not be given to others at the root
     leaf.mkdir()

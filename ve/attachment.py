@@ -12,7 +12,7 @@ import contextlib
 import os
 import time
 
-from ve import led
+from ve import leading
 from ve.errors import Error, InUse, InvalidValue
 from ve.facts import boot_id
 from ve.shapes import ATTACHED, Shape
@@ -88,7 +88,7 @@ def attach(
     *,
     lost_ok: bool,
 ) -> Given:
-    """Give a VE that is being started its interface; led.disconnect() and give_back() take it back.
+    """Give a VE that is being started its interface; leading.disconnect() and give_back() take it back.
 
     InvalidValue for an interface that is none, NotSupported for a device that would be lost, InUse for an address that
     another VE has.
@@ -98,14 +98,14 @@ def attach(
     from ve.addresses import Wish
 
     granting.claim(state, veid, words)  # of one that is thrown away too: the kernel keeps no lease of these
-    led.disconnect(state, veid)
+    leading.disconnect(state, veid)
     wishes = tuple(map(Wish.parse, words))
     own = interfaces.mac(state.tag, veid)
     name = linknames.new_name() if shape.kind == "bridge" else ""
     given = Given(name, tuple(zip(words, ((wish,) for wish in wishes), strict=True)))
     with open(f"/proc/{pid}/ns/net") as netns, contextlib.ExitStack() as undo:
         if shape.kind != "macvlan":  # which is all in the VE
-            led.note_led(state, veid, given)
+            leading.note(state, veid, given)
         if shape.kind == "bridge":
             owner = linknames.alternative_name(state.tag, veid)
             undo.callback(bridgeports.release, owner)

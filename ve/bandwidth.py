@@ -4,8 +4,8 @@
     from the VE       the same on an ifb, vi<suffix>, through which its packets are led as they come in (tc-mirred(8))
     both ways         netem (tc-netem(8)) before the bucket, for delays and losses
 
-The ifb is no part of the VE's interface, and does not go with it: led.disconnect() removes both by the names that are
-found from the VEID alone.  Its handles are always the same.
+The ifb is no part of the VE's interface, and does not go with it: leading.disconnect() removes both by the names that
+are found from the VEID alone.  Its handles are always the same.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ import contextlib
 import functools
 import os
 
-from ve import actions, addressed, attachment, cgroups, insidefile, led, outfit, shutdown, traffic
+from ve import actions, addressed, attachment, cgroups, insidefile, leading, outfit, shutdown, traffic
 from ve.errors import ActionFailed, Locked
 from ve.wholefile import sync
 
@@ -22,7 +22,7 @@ def stop(env: Environment, timeout: float, fast: bool) -> bool:
     """As Environment.stop, under the VE's lock."""
     refused: ActionFailed | None = None
     with env.running("stop") as (facts, pidfd):
-        led.refuse_elsewhere(env.state, env.veid)
+        leading.refuse_elsewhere(env.state, env.veid)
         if env.cgroup.frozen():  # before a script that may want to execute something in it
             env.cgroup.freeze(False)
         try:
@@ -69,10 +69,10 @@ def clear(instance: Instance) -> None:
     """
     state, veid = instance.state, instance.veid
     instance.refuse_unknown()
-    led.refuse_elsewhere(state, veid)
+    leading.refuse_elsewhere(state, veid)
     shutdown.end(veid, instance.cgroup)
     facts = state.read_facts(veid)
-    led.disconnect(state, veid, lambda: addressed.given(facts))
+    leading.disconnect(state, veid, lambda: addressed.given(facts))
     attachment.look_after(state, veid)
     traffic.note_end(state, veid, facts, ephemeral=instance.ephemeral)
     if not instance.ephemeral:

@@ -11,7 +11,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from ve import config, ending, hardware, ids, launch, making, outfit, process, unionfs
+from ve import claims, config, ending, hardware, ids, launch, making, outfit, process, quota, removal, unionfs  # noqa: F401  what ends it needs them, and may have no descriptor left by then
 from ve.environment import Environment
 from ve.errors import Locked
 from ve.model import Config

@@ -11,7 +11,7 @@ import contextlib
 import time
 from typing import TYPE_CHECKING
 
-from ve import claims, forwarding, leases, leasing, led, pool, poolhosts, publishing, venet, wire
+from ve import claims, forwarding, leading, leases, leasing, pool, poolhosts, publishing, venet, wire
 from ve.addressed import Given
 from ve.addresses import Address, Wish
 from ve.errors import InUse, InvalidValue
@@ -121,7 +121,7 @@ def add(
                 found.append(wish)
                 neighbours += [(link, address)] if link else []
             now = now._replace(addresses=(*now.addresses, (text, tuple(found))))
-        led.note_led(state, veid, now)
+        leading.note(state, veid, now)
         new = [each for each in now.all() if each not in before.all()]
         undo.callback(venet.remove, pidfd, new)
         venet.add(pidfd, before.interface, new)
@@ -140,7 +140,7 @@ def _answer(link: str, address: Address) -> None:
 
 def _give_back(interface: str, address: Address) -> None:
     venet.give_back(interface, address)
-    led.answer_no_more(address)
+    leading.answer_no_more(address)
 
 
 def as_it_is(known: Given, pidfd: int) -> Given:
@@ -173,8 +173,8 @@ def widen(
     InUse if its root has made something else of its interface.
     """
     if not before.interface and wishes:
-        undo.callback(led.disconnect, state, veid)
-        led.disconnect(state, veid)  # what a killed change has left
+        undo.callback(leading.disconnect, state, veid)
+        leading.disconnect(state, veid)  # what a killed change has left
         before = linked(state, veid, pidfd, pid)
     had = [text for text, _ in before.addresses]
     going = {*before.held()} - {*before.only(wishes).held()}
@@ -206,5 +206,5 @@ def narrow(has: Given, to: Given, pidfd: int) -> None:
 def linked(state: State, veid: int, pidfd: int, pid: int) -> Given:
     with open(f"/proc/{pid}/ns/net") as theirs:
         linked = Given(venet.connect(pidfd, theirs.fileno(), state.tag, veid, state.path))
-    led.note_led(state, veid, linked)
+    leading.note(state, veid, linked)
     return linked

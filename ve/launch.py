@@ -24,7 +24,7 @@ from ve import (
     init,
     insidefile,
     interpreter,
-    led,
+    leading,
     mounts,
     names,
     network,
@@ -251,7 +251,7 @@ def rules(launch: Launch) -> None:
 def interface(launch: Launch) -> None:
     """its interface, and its addresses: leased for as long as it runs"""
     config = launch.config
-    launch.undo.callback(led.disconnect, launch.state, config.veid, lambda: launch.given)
+    launch.undo.callback(leading.disconnect, launch.state, config.veid, lambda: launch.given)
     pidfd = os.pidfd_open(launch.pid)
     try:
         who = (launch.state, config.veid)

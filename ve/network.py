@@ -1,7 +1,7 @@
 """The network of a VE with addresses: what a start gives it.
 
-What changes while it runs is in ve/granting.py, what its end takes back in ve/led.py.  Most VEs have no network, and
-their starts import no more than this.
+What changes while it runs is in ve/granting.py, what its end takes back in ve/leading.py.  Most VEs have no network,
+and their starts import no more than this.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import contextlib
 from types import MappingProxyType
 
 from ve.errors import InvalidValue
-from ve.led import disconnect
+from ve.leading import disconnect
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

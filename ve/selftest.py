@@ -24,7 +24,7 @@ from ve import (
     farside,
     interfaces,
     interpreter,
-    led,
+    leading,
     mountinfo,
     mounts,
     netdir,
@@ -126,7 +126,7 @@ def _sent_as_another(environment: Environment, facts: Facts, pidfd: int) -> str:
     given = addressed.given(facts)
     if not given.interface:
         return ""
-    led.refuse_elsewhere(environment.state, environment.veid)
+    leading.refuse_elsewhere(environment.state, environment.veid)
     mac = interfaces.mac(environment.state.tag, environment.veid)
     return spoofing.passed(pidfd, given.interface, mac, given.held())
 

@@ -16,7 +16,7 @@ from ve import (
     files,
     granting,
     hardware,
-    led,
+    leading,
     limits,
     looparea,
     mounts,
@@ -154,7 +154,7 @@ def _reconnect(
     """
     state, veid = instance.state, instance.veid
     if init:
-        led.refuse_elsewhere(state, veid)
+        leading.refuse_elsewhere(state, veid)
     lists = _with_lists(veid, words, now, known)
     asked = tuple(dict.fromkeys(lists.get("addresses", now["addresses"]))) if init else ()
     addresses.check(asked)
@@ -270,7 +270,7 @@ def _take(
         describe.set_hostname(instance.veid, facts.pid, now["hostname"])
         undo.callback(describe.set_hostname, instance.veid, facts.pid, begun["hostname"])
         if begun["network"] in ("", "routed") and names.shared_by(begun["addresses"]):
-            led.refuse_elsewhere(instance.state, instance.veid)
+            leading.refuse_elsewhere(instance.state, instance.veid)
             wishes, held = begun["addresses"], _told(facts, begun).addresses
             undo.callback(names.tell_others, wishes, held, [begun["hostname"], before.name])
             names.tell_others(wishes, held, [now["hostname"], before.name])

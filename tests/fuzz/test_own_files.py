@@ -16,7 +16,7 @@ from ve import (
     config,
     facts,
     firewall,
-    led,
+    leading,
     ledger,
     pool,
     poolhosts,
@@ -164,8 +164,8 @@ ROWS = {
         (b"venet101 02:00:00:00:00:01 10.9.0.5 fd00:9::5\n",),
     ),
     "leading": Row(
-        lambda state: led._leading(state, VEID),
-        lambda state, path: led._led(state, VEID),
+        lambda state: leading._leading(state, VEID),
+        lambda state, path: leading._noted(state, VEID),
         (f"{facts.boot_id()}\nnet:[4026531840] 1\nvenet101\n10.9.0.5\nfd00:9::5".encode(),),
     ),
     "hosts of a pool": Row(

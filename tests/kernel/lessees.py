@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from ve import led, network, rtnetlink
+from ve import leading, network, rtnetlink
 from ve._linux import syscalls
 from ve.errors import Error
 from ve.state import State
@@ -115,13 +115,13 @@ def _lease(channel: socket.socket, state: State, veid: int) -> None:
             sys.addaudithook(_Killer(die_at))
         try:
             if wishes is None:
-                led.disconnect(state, veid)
+                leading.disconnect(state, veid)
                 answer: dict[str, Any] = {}
             else:
                 given = network.connect(state, veid, wishes, pidfd, init, ephemeral=False)
                 answer = {"interface": given.interface, "addresses": [str(each) for each in given.all()]}
         except Error as error:
-            led.disconnect(state, veid)
+            leading.disconnect(state, veid)
             answer = {"refused": str(error)}
         channel.send(json.dumps(answer).encode())
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from tests.hostnet import HostNet, entering, namespace
-from ve import led, venet
+from ve import leading, venet
 from ve._linux import syscalls
 from ve.addresses import Wish
 from ve.errand import in_a_thread
@@ -73,7 +73,7 @@ def routed(hostnet: HostNet, veid: int, *addresses: str) -> Iterator[StandIn]:
         stand_in = StandIn(pid, name)
         wait_until_ready(hostnet, stand_in, addresses)
         yield stand_in
-        hostnet.call(led.remove_links, "ve-test", veid)
+        hostnet.call(leading.remove_links, "ve-test", veid)
 
 
 def wait_until_ready(hostnet: HostNet, stand_in: StandIn, addresses: tuple[str, ...]) -> None:

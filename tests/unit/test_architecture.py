@@ -59,7 +59,7 @@ LEVELS = (
     ("ve.facilities ve.ground ve.probes ve.check", "ve.firewall ve.publishing ve.bridgeports"),
     (
         "ve.steps ve.actions ve.outfit ve.insidefile ve.protections ve.nested ve.names ve.init ve.setup ve.order "
-        "ve.addressed ve.led ve.leasing ve.granting ve.network ve.attachment ve.launch",
+        "ve.addressed ve.leading ve.leasing ve.granting ve.network ve.attachment ve.launch",
         "ve.command ve.enter ve.trials ve.execgroup ve.request ve.outcome ve.process",
         "ve.stall ve.inside ve.files",
         "ve.stopped",

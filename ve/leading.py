@@ -30,7 +30,7 @@ def disconnect(state: State, veid: int, had: Callable[[], Given] = Given) -> Non
     had: what is known that it had besides.  What leads to its addresses goes first, so that it never leads to another.
     """
     known = had()
-    _, interface, held = _led(state, veid)
+    _, interface, held = _noted(state, veid)
     if not interface:
         interface, held = known.interface, known.held()
     _lead_nowhere(interface, held)
@@ -67,7 +67,7 @@ def refuse_elsewhere(state: State, veid: int) -> None:
 
     From here that cannot be taken back; of one that is gone there is nothing left.
     """
-    name, *_ = _led(state, veid)
+    name, *_ = _noted(state, veid)
     if not name:
         return
     from ve import netns
@@ -78,7 +78,7 @@ def refuse_elsewhere(state: State, veid: int) -> None:
         raise NotSupported(f"cannot reach what {veid} has on its host's network: {why}", hint)
 
 
-def note_led(state: State, veid: int, given: Given) -> None:
+def note(state: State, veid: int, given: Given) -> None:
     """Before anything leads to its addresses that does not go with its interface: facts come late in a start."""
     from ve import netns
 
@@ -89,7 +89,7 @@ def note_led(state: State, veid: int, given: Given) -> None:
         wholefile.write_whole(path, "\n".join(lines).encode(), durable=False)
 
 
-def _led(state: State, veid: int) -> tuple[str, str, list[Address]]:
+def _noted(state: State, veid: int) -> tuple[str, str, list[Address]]:
     """The namespace, its interface there, and the addresses; nothing if there is no such note of this boot."""
     if not (noted := wholefile.read_small(_leading(state, veid))):
         return "", "", []
