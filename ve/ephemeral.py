@@ -11,7 +11,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from ve import claims, config, ending, hardware, ids, launch, making, outfit, process, quota, removal, unionfs  # noqa: F401  what ends it needs them, and may have no descriptor left by then
+from ve import config, ending, hardware, ids, launch, making, outfit, process, unionfs
 from ve.environment import Environment
 from ve.errors import Locked
 from ve.model import Config
@@ -44,6 +44,8 @@ class Ephemeral(Environment):
 
     def begin(self, settings: Config, template: Template, command: tuple[str, ...] | None) -> None:
         """Start it; under the lock of a VEID that nobody has.  Nothing is left if it fails."""
+        from ve import claims, quota, removal  # noqa: F401  undoing needs them, and may have no descriptor left by then
+
         with contextlib.ExitStack() as undo:
             undo.callback(ending.remove_all, self)
             self.state.write_conf(self.veid, config.dump(settings), ephemeral=True, new=True)
