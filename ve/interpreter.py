@@ -52,10 +52,11 @@ class FarSide(subprocess.Popen[Any]):
         sys.audit("subprocess.Popen", module, arguments[0], None, None)
         given = {fd: fd for fd in (*_open_stdio(), *fds, *passed)}
         given |= {number: fd for number, fd in enumerate((pipes[0], pipes[3], pipes[5])) if fd >= 0}
+        itself = caller.is_the_command and len(os.listdir("/proc/self/task")) == 1
         try:
-            itself = caller.is_the_command and len(os.listdir("/proc/self/task")) == 1
-            self.pid = (_cloned if itself else _launched)(module, fds, given, flags)
-            self._child_created = True
+            with contextlib.nullcontext() if itself else _lock, _no_signals():  # until we know whom to wait for
+                self.pid = (_cloned if itself else _launched)(module, fds, given, flags)
+                self._child_created = True
         finally:
             self._close_pipe_fds(*pipes)  # type: ignore[attr-defined]
 
@@ -123,15 +124,15 @@ def _directory_of(name: str) -> str:
 
 
 def _cloned(module: str, fds: tuple[int, ...], given: dict[int, int], flags: int) -> int:
-    with _no_signals():  # a handler of ours that runs in the clone would take back what we are doing
-        pid = syscalls.clone3(flags, signal.SIGCHLD)
-        if pid == 0:
-            try:
-                farside.begin_signals()
-                _forget_caller()
-                farside.begin(module, fds, given)
-            finally:
-                os._exit(1)
+    """With signals blocked: a handler of ours that runs in the clone would take back what we are doing."""
+    pid = syscalls.clone3(flags, signal.SIGCHLD)
+    if pid == 0:
+        try:
+            farside.begin_signals()
+            _forget_caller()
+            farside.begin(module, fds, given)
+        finally:
+            os._exit(1)
     return pid
 
 
@@ -160,27 +161,31 @@ def _no_signals() -> Iterator[None]:
 # --- clones of its launcher ---------------------------------------------------------------------------------------
 
 _launcher: "_Launcher | None" = None
-_lock = threading.Lock()
+_lock = threading.RLock()  # a signal may come between it and _no_signals(), and its handler start something, too
+_PATIENCE = 2.0  # seconds for it to end when it is killed
+_ANSWER = 30.0  # seconds for an answer, with which its own start is waited for
 
 
 def _launched(module: str, fds: tuple[int, ...], given: dict[int, int], flags: int) -> int:
-    """By this process's launcher, or by a new one if that was killed, or began where things were otherwise."""
+    """By this process's launcher, or by a new one if that was killed, or began where things were otherwise.
+
+    Under the lock and with signals blocked.
+    """
     global _launcher
-    with _no_signals(), _lock:
-        surroundings = _surroundings()
-        if _launcher and (_launcher.surroundings != surroundings or _launcher.process.poll() is not None):
-            _end()
-        _launcher = _launcher or _Launcher(surroundings)
-        try:
-            return _launcher.clone(module, fds, given, flags)
-        except syscalls.SyscallError:
+    surroundings = _surroundings()
+    if _launcher and (_launcher.surroundings != surroundings or _launcher.process.poll() is not None):
+        _end()
+    _launcher = _launcher or _Launcher(surroundings)
+    try:
+        return _launcher.clone(module, fds, given, flags)
+    except syscalls.SyscallError:
+        raise
+    except BaseException as error:  # or the next would be given the answer to this
+        _end()
+        if not isinstance(error, (ConnectionError, TimeoutError)):
             raise
-        except BaseException as error:  # or the next would be given the answer to this
-            _end()
-            if not isinstance(error, ConnectionError):
-                raise
-            why = f"cannot start {module}: its launcher was killed"
-            raise Error(why, "was there too little memory?  See dmesg") from error
+        what = "was killed" if isinstance(error, ConnectionError) else "does not answer"
+        raise Error(f"cannot start {module}: its launcher {what}", "is there too little memory?  See dmesg") from error
 
 
 class _Launcher:
@@ -191,6 +196,7 @@ class _Launcher:
         self.channel, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with far, ExitStack() as stack:
             stack.callback(self.channel.close)
+            self.channel.settimeout(_ANSWER)
             far.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)  # it learns who asks, from the first time on
             fd = above_stdio(far.fileno(), stack)
             null = subprocess.DEVNULL  # or who reads a pipe of ours to its end would wait for ours
@@ -199,7 +205,7 @@ class _Launcher:
             stack.pop_all()
 
     def clone(self, module: str, fds: tuple[int, ...], given: dict[int, int], flags: int) -> int:
-        """Its pid.  ConnectionError if the launcher has ended, SyscallError if the kernel refused."""
+        """Its pid.  ConnectionError if the launcher has ended, TimeoutError, SyscallError if the kernel refused."""
         message = marshal.dumps((module, fds, tuple(given), flags))
         socket.send_fds(self.channel, [message], [*given.values()])
         answer = self.channel.recv(64)
@@ -240,7 +246,7 @@ def end_launcher() -> None:
 
     The next start or command begins another, with the rights that the program has then.
     """
-    with _no_signals(), _lock:
+    with _lock, _no_signals():
         _end()
 
 
@@ -251,17 +257,16 @@ def _end() -> None:
         with contextlib.suppress(OSError):  # it has ended
             ended.channel.shutdown(socket.SHUT_RDWR)  # for any copy of it, too, that a fork of ours may have
         ended.channel.close()
-        ended.process.kill()
+        with contextlib.suppress(PermissionError):  # we are not who we were; it ends all the same
+            ended.process.kill()
         with contextlib.suppress(subprocess.TimeoutExpired):  # its cgroup is frozen: that ends with the thaw
             ended.process.wait(_PATIENCE)
-
-
-_PATIENCE = 2.0  # seconds
 
 
 def _end_at_exit() -> None:
     if _lock.acquire(timeout=_PATIENCE):  # a daemon thread may hold it for ever by now
         _end()
+        _lock.release()
 
 
 def _forget() -> None:

@@ -66,7 +66,7 @@ class Popen(interpreter.FarSide):
         self.host_pid = self.inside_pid = 0
         self._names = asked.names
         self._channel: socket.socket | None = None
-        self._spawned = self._killed = False
+        self._killed = False
         self.stopped_by: str | None = None  # once it has ended: see ve/outcome.py
         self.why = ""  # that in words
         self._kills = Kills(target.cgroup, target.memory)
@@ -90,7 +90,6 @@ class Popen(interpreter.FarSide):
                 super().__init__("ve.enter", *fds, **streams)
             except syscalls.SyscallError as error:
                 raise _refused(self.target, f"{error.syscall}: {error.strerror}", error.errno or 0) from error
-            self._spawned = True
 
     def _begin(self, timeout: float | None) -> None:
         """Hear what the far side says until the program runs, or raise why it does not; TimeoutExpired.
@@ -128,7 +127,7 @@ class Popen(interpreter.FarSide):
         """After a failed start: leave no process, descriptor or cgroup."""
         if self._channel:
             self._channel.close()  # the far side ends when it sees that
-        if self._spawned:
+        if self._child_created:
             for stream in (self.stdin, self.stdout, self.stderr):
                 if stream:
                     stream.close()

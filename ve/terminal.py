@@ -5,6 +5,7 @@ Signal handlers and terminal modes are the caller's again on every way out.
 """
 
 import contextlib
+import errno
 import fcntl
 import os
 import select
@@ -67,11 +68,22 @@ def raw(fd: int) -> Iterator[None]:
         return
     before = termios.tcgetattr(fd)
     try:
-        tty.setraw(fd, termios.TCSADRAIN)
+        _set_raw(fd)
         yield
     finally:
         with contextlib.suppress(termios.error):  # the terminal may have gone
             termios.tcsetattr(fd, termios.TCSADRAIN, before)
+
+
+def _set_raw(fd: int) -> None:
+    """Also where a signal came first, as to who begins in the background and is stopped for that."""
+    while True:
+        try:
+            tty.setraw(fd, termios.TCSADRAIN)
+            return
+        except termios.error as error:
+            if error.args[0] != errno.EINTR:
+                raise
 
 
 @contextlib.contextmanager

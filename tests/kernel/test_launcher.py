@@ -1,6 +1,7 @@
 """Far sides: what a process of ours has and is when it begins, and the launcher that they are clones of."""
 
 import contextlib
+import gc
 import marshal
 import os
 import select
@@ -9,8 +10,10 @@ import subprocess
 import sys
 import threading
 import traceback
+import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
@@ -158,6 +161,14 @@ def test_a_fork_has_a_launcher_of_its_own() -> None:
     assert interpreter._launcher and interpreter._launcher.process.pid == ours
 
 
+class Enough(Exception):
+    pass
+
+
+def enough(*_: object) -> NoReturn:
+    raise Enough
+
+
 def in_a_fork(work: Callable[[], object]) -> None:
     """Where it does no harm to who goes on; what it finds wrong is shown."""
     pid = os.fork()
@@ -188,23 +199,60 @@ def test_who_has_given_up_its_ids_gets_nothing_of_them() -> None:
 
 
 def test_a_request_that_is_interrupted_is_answered_to_nobody() -> None:
-    class Enough(Exception):
-        pass
-
-    def enough(*_: object) -> NoReturn:
-        raise Enough
-
     def interrupt() -> None:
         begin()
         signal.signal(signal.SIGALRM, enough)
         for delay in range(1, 200):
             with contextlib.suppress(Enough):
                 signal.setitimer(signal.ITIMER_REAL, delay / 50000)
-                begin()
+                begin(stderr=subprocess.DEVNULL)
             signal.setitimer(signal.ITIMER_REAL, 0)
             begin()  # which sees that its own child ends as it was told
 
     in_a_fork(interrupt)
+
+
+def test_who_is_interrupted_leaves_no_child() -> None:
+    """But for one that Popen itself waits for later, as it does for those of a Popen that nobody has any more."""
+
+    def interrupt() -> None:
+        begin()
+        before = {*children_of_ours()}
+        warnings.simplefilter("ignore", ResourceWarning)  # an error here, which would keep Popen from its list
+        signal.signal(signal.SIGALRM, enough)
+        for delay in range(1, 200):
+            with contextlib.suppress(Enough, EOFError):
+                signal.setitimer(signal.ITIMER_REAL, delay / 50000)
+                begin(stderr=subprocess.DEVNULL)
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        for left in {*children_of_ours()} - before:
+            os.waitid(os.P_PID, int(left), os.WEXITED | os.WNOWAIT)
+        gc.collect()
+        vars(subprocess)["_cleanup"]()  # as the next Popen does
+        assert {*children_of_ours()} == before
+
+    in_a_fork(interrupt)
+
+
+def children_of_ours() -> list[str]:
+    return Path("/proc/thread-self/children").read_text().split()
+
+
+def test_what_runs_after_our_end_is_not_held_up() -> None:
+    program = """
+import atexit, os
+@atexit.register
+def late():
+    from tests.kernel.test_launcher import begin
+    begin()
+    os.fork() or os._exit(0)
+    os.wait()
+    print("late", flush=True)
+from tests.kernel.test_launcher import begin
+begin()
+"""
+    command = [sys.executable, "-c", program]
+    assert subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60).stdout == "late\n"
 
 
 def test_who_is_to_be_in_a_new_pid_namespace_forks_first() -> None:
