@@ -17,6 +17,8 @@ from bench import floor
 from tests.hostnet import HostNet
 from ve import cgroups
 
+pytestmark = pytest.mark.any_kernel
+
 PROBE = """
     echo = status; grep -E '^(Uid|Gid|Groups|Cap...|NoNewPrivs|Seccomp|Seccomp_filters|CoreDumping|THP_enabled):' \
         /proc/self/status

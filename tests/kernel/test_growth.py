@@ -15,6 +15,8 @@ import pytest
 from bench import floor, quick
 from bench.ours import IDLE, Ours, stopped
 
+pytestmark = pytest.mark.any_kernel
+
 FEW, MANY, COUNTS = 2, 32, 3
 OPERATIONS = {
     "start and stop": "start 201\nstop 201",
