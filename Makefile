@@ -9,6 +9,7 @@ KERNEL ?= 6.1
 PYTHON := $(firstword $(wildcard /usr/bin/python3) python3)
 VENV := .venv
 BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check -e
 # Some images set it, and every command that a test runs would be compiled again.  Empty is unset.
 export PYTHONDONTWRITEBYTECODE :=
 
@@ -49,7 +50,7 @@ packages:
 $(VENV)/.setup: pyproject.toml | packages
 	@echo "==> making $(VENV), with the project in it"
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check -e .
+	@$(PIP) .
 	@touch $@
 
 .PHONY: setup-test
@@ -61,7 +62,7 @@ test-packages:
 
 $(VENV)/.setup-test: $(VENV)/.setup
 	@echo "==> installing pytest, mypy and the like into $(VENV)"
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check -e '.[test]'
+	@$(PIP) '.[test]'
 	@touch $@
 
 .PHONY: setup-vm
@@ -73,7 +74,7 @@ vm-packages:
 
 $(VENV)/.setup-vm: $(VENV)/.setup-test
 	@echo "==> installing virtme-ng into $(VENV)"
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check -e '.[test,vm]'
+	@$(PIP) '.[test,vm]'
 	@touch $@
 
 .PHONY: demo
@@ -136,7 +137,7 @@ quick-packages:
 
 $(VENV)/.setup-bench: $(VENV)/.setup
 	@echo "==> installing matplotlib into $(VENV)"
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check -e '.[bench]'
+	@$(PIP) '.[bench]'
 	@touch $@
 
 .PHONY: clean
