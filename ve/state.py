@@ -145,12 +145,11 @@ class State:
 
     def veids(self) -> list[int]:
         """The VEIDs of all VEs, ephemeral ones too, in order."""
-        found = [*_entries(os.path.join(self.path, "conf")), *_entries(self.run_dir)]
-        return sorted({veid for name in found if (veid := veid_named(name, ".toml"))})
+        return sorted({*_configured(os.path.join(self.path, "conf")), *_configured(self.run_dir)})
 
     def ephemeral_veids(self) -> list[int]:
         """Those of ephemeral VEs, in order, without a look at any other."""
-        return sorted(veid for name in _entries(self.run_dir) if (veid := veid_named(name, ".toml")))
+        return sorted(_configured(self.run_dir))
 
     def conf_of(self, veid: int) -> str | None:
         """The VE's conf file, wherever it is; None when there is no such VE."""
@@ -323,6 +322,11 @@ def _entries(directory: str) -> list[str]:
         return os.listdir(directory)
     except FileNotFoundError:
         return []
+
+
+def _configured(directory: str) -> list[int]:
+    """The VEIDs whose conf files are there."""
+    return [veid for name in _entries(directory) if (veid := veid_named(name, ".toml"))]
 
 
 def _target(link: str) -> int | None:
