@@ -210,16 +210,8 @@ def main(request_fd: int, near: int, pidfd: int) -> NoReturn:
     """Read the request and become the middle.  Never returns."""
     farside.hide()  # the joiner and the command inherit it, until exec
     _signal.pthread_sigmask(_signal.SIG_SETMASK, _signal.valid_signals())  # near passes on what the command shall get
-    for fd in (0, 1, 2):
-        try:
-            os.fstat(fd)
-        except OSError:  # the caller had it closed; it must not become the number of something of ours
-            os.set_inheritable(os.open("/dev/null", os.O_RDWR), True)
-    for fd in (near, pidfd):
-        os.set_inheritable(fd, False)
     with open(request_fd, "rb") as file:
         request: Request = marshal.load(file)
-    os.chdir("/")
     farside.forget_imports()
     middle = Middle(request, near, pidfd)
     try:

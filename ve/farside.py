@@ -37,14 +37,15 @@ ENDED = "user.ve.ended"  # of the cgroup of a command that has ended by itself
 def begin(module: str, fds: tuple[int, ...], given: dict[int, int]) -> NoReturn:
     """In a clone: be as a fresh interpreter would, but for its imports, and call main(*fds).
 
-    given: each number that is to be open, and the descriptor here that it shall be.
+    given: each number that is to be open, and the descriptor here that it shall be; no exec hands on but the standard
+    ones, which are open in any case.
     """
     try:
         os.setsid()  # Ctrl-C is for who asked
         above = max((2, *given, *given.values())) + 1
         aside = {number: fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, above) for number, fd in given.items()}
         for number, fd in aside.items():
-            os.dup2(fd, number)
+            os.dup2(fd, number, inheritable=number <= 2)
         close_all_but(*(number for number in given if number > 2))
         os.chdir("/")
         import_module(module).main(*fds)

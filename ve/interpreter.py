@@ -69,6 +69,16 @@ def _open_stdio() -> Iterator[int]:
                 yield fd
 
 
+@contextlib.contextmanager
+def _no_signals() -> Iterator[None]:
+    """No handler of Python's runs meanwhile, in this thread."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def request(data: dict[str, Any]) -> int:
     """A descriptor to read the request from with marshal.load, for the caller to pass on and to close."""
     fd = os.memfd_create("ve-request")
@@ -148,22 +158,13 @@ def _forget_caller() -> None:
     syscalls.overwrite(int(numbers[45]), int(numbers[48]))  # arg_start to env_end of proc_pid_stat(5)
 
 
-@contextlib.contextmanager
-def _no_signals() -> Iterator[None]:
-    """No handler of Python's runs meanwhile, in this thread."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
 # --- clones of its launcher ---------------------------------------------------------------------------------------
 
 _launcher: "_Launcher | None" = None
 _lock = threading.RLock()  # a signal may come between it and _no_signals(), and its handler start something, too
 _PATIENCE = 2.0  # seconds for it to end when it is killed
 _ANSWER = 30.0  # seconds for an answer, with which its own start is waited for
+_OF_STATUS = (b"Umask", b"Uid", b"Gid", b"Groups", b"Cap", b"NoNewPrivs", b"Seccomp")
 
 
 def _launched(module: str, fds: tuple[int, ...], given: dict[int, int], flags: int) -> int:
@@ -236,9 +237,6 @@ def _surroundings() -> tuple[object, ...]:
         (root.st_dev, root.st_ino),
         procfs.contents("/proc/thread-self/cgroup", None),
     )
-
-
-_OF_STATUS = (b"Umask", b"Uid", b"Gid", b"Groups", b"Cap", b"NoNewPrivs", b"Seccomp")
 
 
 def end_launcher() -> None:

@@ -53,8 +53,8 @@ def main(request_fd: int, near: int, line: int) -> NoReturn:
     os.umask(0o022)
     with open(request_fd, "rb") as file:
         request: Request = marshal.load(file)
-    for fd in (near, line, *request["fds"]):
-        os.set_inheritable(fd, False)
+    for fd in request["leaked"]:
+        os.set_inheritable(fd, True)
     launch = Launch(request, near, line)
     if request["area"]:
         from ve import looparea  # noqa: F401 - few have one, and later it could not be found
