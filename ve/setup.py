@@ -216,7 +216,8 @@ def protected_mounts(launch: Launch) -> None:
 
 
 def hand_over(launch: Launch) -> None:
-    """init may go on"""
+    """setup is back in the host's namespaces, and init may go on"""
+    _go_home(launch, 0)
     tell(launch.near, "MOUNTED")
     os.write(launch.go_on, b"x")
     os.close(launch.go_on)
@@ -224,7 +225,6 @@ def hand_over(launch: Launch) -> None:
 
 def stay(launch: Launch) -> None:
     """wait for init and tell how it ended, or for the end of who asked"""
-    _go_home(launch, 0)
     maker = (launch.request["maker"],) if launch.request["ephemeral"] else ()
     if launch.pidfd not in _first(launch.pidfd, launch.near.fileno(), *maker):
         os._exit(0)  # the kernel ends what is in our PID namespace; a foreground VE runs on

@@ -23,7 +23,7 @@ from ve import files
 DEAF = "trap '' TERM INT HUP QUIT USR1 USR2 PWR RTMIN+3\n"
 # What its init does, in the end; what somebody says on the FIFO /told then.
 UNRULY = {
-    "ignores every signal": ("echo deaf >/told; while :; do sleep 1000; done", "deaf\n"),
+    "ignores every signal": ("sleep 1000 & echo deaf >/told; while :; do wait; done", "deaf\n"),
     "forks endlessly": ("/bin/crowd bomb 300 >/told & while :; do sleep 1000; done", "full\n"),
     "has 5000 processes": ("exec /bin/crowd 5000 >/told", "all\n"),
 }
