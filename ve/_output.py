@@ -105,10 +105,13 @@ def render(table: Fields, items: Iterable[Any], as_json: bool = False, header: b
 
 def columns(header: list[str], rows: list[dict[str, Any]]) -> str:
     lines = [[name.upper().replace("_", "") for name in header]] if header else []
-    lines += [[cell(value) for value in row.values()] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    padded = ([text.ljust(width) for text, width in zip(line, widths, strict=True)] for line in lines)
-    return "".join("  ".join(line).rstrip() + "\n" for line in padded)
+    return aligned([*lines, *([cell(value) for value in row.values()] for row in rows)])
+
+
+def aligned(lines: list[list[str]]) -> str:
+    """Each column as wide as its widest text."""
+    padded = "  ".join(f"{{:{max(map(len, column))}}}" for column in zip(*lines, strict=True))
+    return "".join(padded.format(*line).rstrip() + "\n" for line in lines)
 
 
 def version() -> str:

@@ -7,9 +7,9 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ve._output import columns, label, size
+from ve._output import aligned, label, size
 from ve.amounts import ITEMS, PAGE, PAGES, UNLIMITED
-from ve.beancounter import DISK, RESOURCES, Beancounter
+from ve.beancounter import BY_NAME, DISK, RESOURCES, Beancounter
 from ve.errors import InvalidValue
 
 if TYPE_CHECKING:
@@ -76,8 +76,11 @@ def rows(host: ve.Host, veid: int | None, only_near: bool, broken: Callable[[Exc
 
 def remarks(rows: Iterable[Row]) -> Iterator[str]:
     """Of each VE that is shown, what is to be said of its counters as a whole."""
+    runs = {
+        env.veid for env, each in rows if each.held is not None and each.name in BY_NAME
+    }  # the disk is there anyway
     for env, each in {row[0].veid: row for row in rows}.values():
-        if each.looked and env.pid is None:
+        if each.looked and env.veid not in runs and env.pid is None:
             yield f"{label(env)} does not run: this was counted until {_time(each.looked)}"
         if each.gap:
             yield f"{label(env)}: not counted is what came from {_time(each.gap)} on, until the host crashed"
@@ -93,21 +96,21 @@ def is_near(row: Row) -> bool:
 
 def table(rows: Iterable[Row]) -> str:
     """The rows as people read them: sizes with a suffix, ~ before what was only sampled."""
-    lines, shown = [], None
+    lines, shown = [["VEID", "RESOURCE", "HELD", "MAXHELD", "BARRIER", "LIMIT", "FAILCNT"]], None
     for env, each in rows:
         lines.append(
-            {
-                "veid": env.veid if env.veid != shown else " ",
-                "resource": each.name,
-                "held": _amount(each, each.held),
-                "maxheld": ("~" if each.sampled and each.maxheld is not None else "") + _amount(each, each.maxheld),
-                "barrier": _amount(each, each.barrier),
-                "limit": _amount(each, each.limit),
-                "failcnt": "-" if each.failcnt is None else str(each.failcnt),
-            }
+            [
+                str(env.veid) if env.veid != shown else "",
+                each.name,
+                _amount(each, each.held),
+                ("~" if each.sampled and each.maxheld is not None else "") + _amount(each, each.maxheld),
+                _amount(each, each.barrier),
+                _amount(each, each.limit),
+                "-" if each.failcnt is None else str(each.failcnt),
+            ]
         )
         shown = env.veid
-    return columns(["veid", "resource", "held", "maxheld", "barrier", "limit", "failcnt"], lines)
+    return aligned(lines)
 
 
 def again(watch: bool) -> Iterator[Any]:

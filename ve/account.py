@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ve import cgroups, insidefile, ledger, limits, outfit, quota, sample
 from ve.amounts import UNLIMITED, Bound
@@ -67,8 +67,7 @@ def looks(instances: Iterable[Instance], memory: Mapping[int, Ledger]) -> tuple[
     return seen, broken
 
 
-@dataclass(frozen=True)
-class _Look:
+class _Look(NamedTuple):
     """A VE as it is looked at; facts: None if it does not run."""
 
     instance: Instance

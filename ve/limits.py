@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from ve import amounts
 from ve.amounts import PAGE, UNLIMITED, Bound
@@ -105,13 +104,12 @@ _UNASKED = {row.name: Bound(0 if row.guaranteed else UNLIMITED, UNLIMITED) for r
 _NOT_NONE = ("physpages", "privvmpages", "numproc")  # without any of these no init runs
 
 
-@dataclass(frozen=True)
-class Limits:
+class Limits(NamedTuple):
     """What was asked for, checked; what was not is unlimited, or None."""
 
-    bounds: Mapping[str, Bound] = field(default_factory=dict)  # those beancounters that were asked for
-    others: Mapping[str, Any] = field(default_factory=dict)  # of OTHERS likewise
-    said: Mapping[str, str] = field(default_factory=dict, compare=False)  # the words that asked for them
+    bounds: Mapping[str, Bound] = {}  # those beancounters that were asked for
+    others: Mapping[str, Any] = {}  # of OTHERS likewise
+    said: Mapping[str, str] = {}  # the words that asked for them
 
     def word(self, name: str) -> str:
         """What it was asked for by, such as memory for physpages."""
@@ -185,7 +183,7 @@ class Limits:
         others = {
             name: each for name, each in self.others.items() if not Limits({}, {name: each}).controllers & {*missing}
         }
-        return Limits(bounds, others)
+        return Limits(bounds, others, self.said)
 
     @property
     def controllers(self) -> set[str]:

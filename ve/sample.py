@@ -18,8 +18,7 @@ import os
 import re
 import struct
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from ve import netfilter, procfs, ptys, sockets
 from ve._linux import syscalls, visits
@@ -37,8 +36,7 @@ _T = TypeVar("_T")
 _BOTH = syscalls.CLONE_NEWIPC | syscalls.CLONE_NEWNET
 
 
-@dataclass(frozen=True)
-class Subject:
+class Subject(NamedTuple):
     """A VE to look at: the host's pid of its init, the host's uid of its root, and the pids of all its processes."""
 
     pid: int
@@ -68,17 +66,15 @@ def many(subjects: Sequence[Subject]) -> list[dict[str, int]]:
     return in_a_thread(lambda: _tour(subjects))
 
 
-@dataclass
 class _Host:
     """What is known of this kernel: does it count open files, is there an nftables, has anybody else than we a pty.
 
     missing: the kinds of sockets that it turned out to tell nothing of.
     """
 
-    counts_files: bool
-    nftables: bool
-    ptys: bool
-    missing: set[sockets.Kind] = field(default_factory=set)
+    def __init__(self, counts_files: bool, nftables: bool, ptys: bool) -> None:
+        self.counts_files, self.nftables, self.ptys = counts_files, nftables, ptys
+        self.missing = set[sockets.Kind]()
 
 
 class _View:

@@ -10,8 +10,8 @@ import errno
 import os
 import re
 import struct
-from dataclasses import dataclass
 from socket import AF_INET, AF_INET6, AF_NETLINK, AF_PACKET, AF_UNIX, IPPROTO_RAW, IPPROTO_UDP
+from typing import NamedTuple
 
 from ve import netlink, procfs
 
@@ -37,8 +37,7 @@ _IN_USE = re.compile(rb"\n(\S+) +[0-9]+ +([1-9][0-9]*) ")  # of net/protocols: p
 _INET_HEADER, _UNIX_HEADER, _PACKET_HEADER, _NETLINK_HEADER = 72, 16, 16, 28  # bytes of a message before its attributes
 
 
-@dataclass(frozen=True)
-class Kind:
+class Kind(NamedTuple):
     """Sockets of one kind: as net/protocols names them, how to ask for them, and where an answer has their memory."""
 
     names: tuple[str, ...]
@@ -92,8 +91,7 @@ _DATAGRAMS = (
 )
 
 
-@dataclass(frozen=True)
-class Count:
+class Count(NamedTuple):
     """How many sockets: in all, and of each kind that is in use, by its name in net/protocols."""
 
     used: int

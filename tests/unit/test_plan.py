@@ -487,7 +487,7 @@ def test_who_has_no_cap_has_a_weight() -> None:
 
 def test_a_guarantee_is_no_more_than_what_the_ve_may_have() -> None:
     """The higher one of the two counts, as memory.low and memory.min protect the same pages."""
-    sold = replace(SOLD, bounds={**SOLD.bounds, "oomguarpages": Bound(UNLIMITED, UNLIMITED)})
+    sold = SOLD._replace(bounds={**SOLD.bounds, "oomguarpages": Bound(UNLIMITED, UNLIMITED)})
     assert row(GUARANTEED, "memory", (101, sold, {})).total == 600 * PAGE
     sold = asked({"vmguarpages": (UNLIMITED, UNLIMITED)})
     assert row(GUARANTEED, "memory", (101, sold, {})).unlimited == (101,)
