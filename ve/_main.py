@@ -14,8 +14,18 @@ from functools import partial
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import NoReturn
 
     from ve._session import Session
+
+
+def command() -> NoReturn:
+    """Run the command line of this process, and end: what Python would tidy up goes with the process, 5 ms sooner."""
+    code = main()
+    from ve._session import mute
+
+    mute()
+    os._exit(code)
 
 
 def main(argv: list[str] | None = None) -> int:
