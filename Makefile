@@ -103,7 +103,7 @@ test-vm: setup-vm ## what depends on the kernel on a stock one, emulated and slo
 
 .PHONY: test-faults
 test-faults: setup-test ## every verb broken at each of its effects, twenty at once, a thousand cycles: make test takes some
-	@VE_TEST_FAULTS=$${VE_TEST_FAULTS:-all} VE_TEST_OPERATIONS=$${VE_TEST_OPERATIONS:-2000} VE_TEST_CYCLES=1000 \
+	@VE_TEST_FAULTS=$${VE_TEST_FAULTS:-all} VE_TEST_OPERATIONS=$${VE_TEST_OPERATIONS:-5000} VE_TEST_CYCLES=1000 \
 		$(BIN)/python -m pytest tests/faults -s -o timeout=3600 $(PYTEST_ARGS)
 
 .PHONY: fuzz

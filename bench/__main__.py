@@ -10,6 +10,8 @@ from pathlib import Path
 
 from bench import place
 
+PROFILE = "profile"  # what may be asked for beside the rows
+
 
 def main() -> int:
     words = sys.argv[1:]
@@ -23,12 +25,12 @@ def main() -> int:
 
 
 def measured(options: argparse.Namespace) -> int:
-    from bench import machine, report
+    from bench import machine, profile, report
     from bench.ground import Ground
     from bench.rows import ROUTED, ROWS, VEID
 
     wanted = options.rows or [row.name for row in ROWS]
-    if unknown := set(wanted) - {row.name for row in ROWS}:
+    if unknown := set(wanted) - {PROFILE, *(row.name for row in ROWS)}:
         print(f"bench: there is no row {', '.join(unknown)}", file=sys.stderr)
         return 2
     work = Path(options.inside)
@@ -45,14 +47,18 @@ def measured(options: argparse.Namespace) -> int:
                     print(f"bench: {error}", file=sys.stderr)
                     failed.append(row.name)
         selftest = ground.ours.selftest(VEID, ROUTED)
+        profiles = profile.made(ground, VEID, ROUTED) if not options.rows or PROFILE in options.rows else {}
     results = {
         "machine": machine.described(work),
         "load": [*load, machine.load()],
         **{name: getattr(options, name) for name in ("rounds", "few", "many")},
         "selftest": selftest,
         "rows": found,
+        "profile": profiles,
     }
     print(report.table(results))
+    for rows in profiles.values():
+        print(f"\n{profile.table(rows)}")
     print(f"\nve selftest: {selftest}; load {' to '.join(results['load'])}")
     if failed:
         print(f"bench: not measured: {', '.join(failed)}", file=sys.stderr)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench import profile
 from bench.place import ROOT
 from bench.rows import ROWS, Row
 
@@ -112,6 +113,7 @@ def page(results: Results) -> str:
         "ROWS": "\n".join(f"| `{row.name}` | {row.what} | {row.unit} |" for row in ROWS),
         "TABLE": table(results),
         "SELFTEST": results["selftest"],
+        **{name.upper(): profile.table(found) for name, found in results["profile"].items()},
         "ROUNDS": str(results["rounds"]),
         "FEW": str(results["few"]),
         "MANY": str(results["many"]),

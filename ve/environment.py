@@ -284,9 +284,10 @@ class Environment(Contents):
         from ve import outfit, process
 
         with self.running("run a command in") as (facts, pidfd):
-            if self.cgroup.frozen():
+            group = self.cgroup
+            if group.frozen():
                 raise NotRunning(f"cannot run a command in {self.veid}: it is frozen", hint=f"ve thaw {self.veid}")
-            outside, inside = (f"{self.cgroup.path}/{name}" for name in ("exec", "init"))
+            outside, inside = (f"{group.path}/{name}" for name in ("exec", "init"))
             for cgroup in (outside, inside):
                 process.sweep(cgroup)
             filters = outfit.filters(self.state, facts.extra.get("filter", ""))

@@ -12,6 +12,7 @@ same Python.
 import atexit
 import contextlib
 import fcntl
+import gc
 import marshal
 import os
 import signal
@@ -69,10 +70,13 @@ def _open_stdio() -> Iterator[int]:
                 yield fd
 
 
+_EVERY = signal.valid_signals()
+
+
 @contextlib.contextmanager
 def _no_signals() -> Iterator[None]:
     """No handler of Python's runs meanwhile, in this thread."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _EVERY)
     try:
         yield
     finally:
@@ -135,9 +139,11 @@ def _directory_of(name: str) -> str:
 
 def _cloned(module: str, fds: tuple[int, ...], given: dict[int, int], flags: int) -> int:
     """With signals blocked: a handler of ours that runs in the clone would take back what we are doing."""
+    gc.freeze()  # as the launcher does, and for the same reason
     pid = syscalls.clone3(flags, signal.SIGCHLD)
     if pid == 0:
         try:
+            gc.disable()
             farside.begin_signals()
             _forget_caller()
             farside.begin(module, fds, given)
