@@ -13,7 +13,7 @@ from ve import errors, terminal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
     from contextlib import AbstractContextManager
     from typing import Any, NoReturn
 
@@ -212,6 +212,13 @@ class Once:
 
     def __init__(self, env: ve.Environment) -> None:
         self._env = env
+
+    @classmethod
+    def each(cls, seen: Iterable[Once]) -> Iterator[Once]:
+        """These, while what several things are told from is asked once, too."""
+        for once in seen:
+            with once._env.asked_once():
+                yield once
 
     def __getattr__(self, name: str) -> Any:  # of what nobody has asked yet
         value = vars(self)[name] = getattr(self._env, name)

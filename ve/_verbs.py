@@ -54,7 +54,7 @@ def list_(here: Session, output: str = out.LIST_DEFAULT, bare: bool = False, as_
     host = here.host("VEs")
     table = out.choose_fields(output, lambda: _beancounters(here, host))
     envs: list[Any] = [Once(env) for env in host.list()]
-    print(out.render(table, envs, as_json, header=not bare), end="")
+    print(out.render(table, Once.each(envs), as_json, header=not bare), end="")
     for of in ("config", "traffic") if {"sent", "received"} & {*table} else ("config",):
         here.pass_over_all(out.broken(env, of) for env in envs)
     return here.code

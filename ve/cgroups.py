@@ -207,11 +207,24 @@ def _remove_below(fd: int) -> None:
             os.rmdir(name, dir_fd=fd)
 
 
+_known: tuple[str, tuple[int, int]] | None = None  # where cgroup2 was, and which directory that is
+
+
 def mount_point() -> str:
     """Where cgroup2 is mounted; NotSupported if it is nowhere."""
+    global _known
+    with contextlib.suppress(OSError):
+        if _known and _which(_known[0]) == _known[1]:
+            return _known[0]
     for line in mountinfo.lines(kind="cgroup2"):
+        _known = line.point, _which(line.point)
         return line.point
     raise NotSupported("cannot find cgroup2: it is not mounted", hint="mount -t cgroup2 none /sys/fs/cgroup")
+
+
+def _which(path: str) -> tuple[int, int]:
+    about = os.stat(path)
+    return about.st_dev, about.st_ino
 
 
 def controllers(path: str) -> list[str]:

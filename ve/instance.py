@@ -16,6 +16,7 @@ from ve.wholefile import read_small
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import Any
 
     from ve.facts import Facts
     from ve.files import Place
@@ -34,6 +35,7 @@ class Instance:
     def __init__(self, state: State, veid: int) -> None:
         self.state = state
         self.veid = veid
+        self._known: dict[str, Any] | None = None  # in the block of asked_once()
 
     def __repr__(self) -> str:
         return f"<ve.{type(self).__name__} {self.veid} {self.status}>"
@@ -45,10 +47,16 @@ class Instance:
         """What was asked for; BrokenConfig if that cannot be read, NotFound if the VE is no more."""
         from ve import config
 
+        if self._known and "config" in self._known:
+            known: Config = self._known["config"]
+            return known
         path = self.state.conf_of(self.veid)
         if path is None:
             raise self._gone()
-        return config.load(path, self.veid)
+        found = config.load(path, self.veid)
+        if self._known is not None:
+            self._known["config"] = found
+        return found
 
     @property
     def name(self) -> str:
@@ -127,8 +135,26 @@ class Instance:
         return mountinfo.is_point(self.state.root(self.veid))
 
     @contextlib.contextmanager
+    def asked_once(self) -> Iterator[None]:
+        """In the block, what config and init() tell is asked once, by who is alone with this object."""
+        with contextlib.ExitStack() as held:
+            self._known = {"held": held}
+            held.callback(setattr, self, "_known", None)
+            yield
+
+    @contextlib.contextmanager
     def init(self) -> Iterator[tuple[Facts, int] | None]:
         """The facts of the running VE and a pidfd of its init, or None.  Every verb asks, so its log is cut here."""
+        if self._known is None:
+            with self._init() as init:
+                yield init
+            return
+        if "init" not in self._known:
+            self._known["init"] = self._known["held"].enter_context(self._init())
+        yield self._known["init"]
+
+    @contextlib.contextmanager
+    def _init(self) -> Iterator[tuple[Facts, int] | None]:
         self.trim_log()
         facts = self.state.read_facts(self.veid)
         pidfd = init_pidfd(facts) if facts else None

@@ -77,6 +77,7 @@ class World:
             "pid": 7,
             "ephemeral": False,
             "addresses": [],
+            "asked_once": contextlib.nullcontext,
         }
         self.env = Fake("Environment", self, **about, hostname="red", config=config)
         template = SimpleNamespace(name="busybox", ref="busybox:1", created="2000-08-21", init="/sbin/init", source="")

@@ -1,5 +1,6 @@
 """How the command line fails: one line, a hint, the exit code of the table, and never a traceback.  And completion."""
 
+import contextlib
 import errno
 import os
 import re
@@ -374,8 +375,12 @@ def test_a_ve_is_called_by_both_its_names(
     assert capsys.readouterr().err == NAMED[error]
 
 
+ASKED: dict[str, Any] = {"asked_once": contextlib.nullcontext}
+
+
 class WithBrokenConf:
     veid, name, status = 5, "", "stopped"
+    asked_once = ASKED["asked_once"]
 
     @property
     def config(self) -> Any:
@@ -388,6 +393,7 @@ def test_what_a_list_shows_is_asked_once(monkeypatch: pytest.MonkeyPatch, capsys
 
     class Counting:
         veid, name, status = 5, "", "stopped"
+        asked_once = ASKED["asked_once"]
 
         def __getattr__(self, name: str) -> Any:
             asked.append(name)
@@ -402,7 +408,7 @@ def test_what_a_list_shows_is_asked_once(monkeypatch: pytest.MonkeyPatch, capsys
 def test_a_broken_conf_file_hides_no_other_ve(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    good = SimpleNamespace(veid=6, name="", status="stopped", config=SimpleNamespace(template="b:1"))
+    good = SimpleNamespace(**ASKED, veid=6, name="", status="stopped", config=SimpleNamespace(template="b:1"))
     host = SimpleNamespace(list=lambda: [WithBrokenConf(), good])
     monkeypatch.setitem(vars(ve), "Host", lambda state_dir: host)
     assert cli.main(["list", "-H", "-o", "veid,status,template"]) == 14
