@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from ve.model import Config, Mount, Status
     from ve.networks import Lease, Networks
     from ve.outcome import CalledProcessError, CompletedProcess, ExitCode
+    from ve.path import Path
     from ve.plan import Sum
     from ve.pool import Pool
     from ve.process import Popen
@@ -64,6 +65,7 @@ __all__ = [
     "Load",
     "Mount",
     "Networks",
+    "Path",
     "Pool",
     "Popen",
     "Problem",
@@ -99,6 +101,7 @@ _ROOMS = {
     "Load": "load",
     "Mount": "model",
     "Networks": "networks",
+    "Path": "path",
     "Pool": "pool",
     "Popen": "process",
     "Problem": "consistency",

@@ -19,12 +19,16 @@ _TRIES = 1000
 class Root:
     """A directory that absolute paths, absolute links and ".." cannot leave; without one, the caller's own root.
 
-    at is told where something is looked at from then on.
+    at is told where something is looked at from then on.  own is a descriptor of our own /proc/self/fd, which is not
+    to be found in there.
     """
 
-    def __init__(self, fd: int = syscalls.AT_FDCWD, at: Callable[[str], None] = lambda path: None) -> None:
+    def __init__(
+        self, fd: int = syscalls.AT_FDCWD, at: Callable[[str], None] = lambda path: None, own: int = -1
+    ) -> None:
         self.fd = fd
         self.at = at
+        self.own = own
         confined = syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_MAGICLINKS
         self.resolve = 0 if fd == syscalls.AT_FDCWD else confined
 
@@ -38,6 +42,14 @@ class Root:
                 if error.errno != errno.EAGAIN:  # a rename was under way while the kernel followed a ".."
                     raise OSError(error.errno, error.strerror, path) from error  # as FileNotFoundError and the like
         raise OSError(errno.EAGAIN, "something in the VE keeps renaming directories on the way there", path)
+
+    def reopen(self, fd: int, flags: int) -> int:
+        """Open what a descriptor has with O_PATH: just that, whatever its name leads to now."""
+        return os.open(str(fd), flags | os.O_CLOEXEC, dir_fd=self.own)
+
+    def chmod(self, fd: int, mode: int) -> None:
+        """Of what a descriptor has with O_PATH."""
+        os.chmod(str(fd), mode, dir_fd=self.own)
 
     def final(self, path: str) -> tuple[int, str]:
         """Where the file at path is, or would be made: a descriptor of its directory, and its name there.

@@ -10,6 +10,7 @@ from ve.instance import Instance
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ve.diff import Change
+    from ve.path import Path, Segment
 
 
 class Contents(Instance):
@@ -49,6 +50,12 @@ class Contents(Instance):
         self.hide()
         if not running:
             ending.act_unmounted(self)
+
+    def path(self, *segments: Segment) -> Path:
+        """A path in it, running or stopped, as pathlib has them: env.path("/etc/hosts").read_text()."""
+        from ve.path import Path
+
+        return Path(self, *segments)
 
     def copy_in(self, source: str, target: str, archive: bool = False) -> None:
         """Copy a file or tree of the host into the VE, running or stopped; it will belong to the VE's root.

@@ -16,10 +16,11 @@ same, and from then on nothing can be imported, since the VE's files would be wh
     GO                  --------------------------------->  puts it in place
                         <---------------------------------  DONE
 
-What only edits (password, ssh_key, names) says DONE.  Any answer may be ERROR errno why where [hint] instead.  What is
-received is made aside, in a directory beside its place, and renamed: nothing is there by half, and what was there
-before stays until then.  If files has gone, the directory goes too; if we were killed, the next copy to there sees that
-nobody locks it and removes it.  What does not answer is an ERROR too: see ve/stall.py.
+What only edits (password, ssh_key, names) says DONE; what works on one path is in ve/insidepath.py.  Any answer may be
+ERROR errno why where [hint] instead.  What is received is made aside, in a directory beside its place, and renamed:
+nothing is there by half, and what was there before stays until then.  If files has gone, the directory goes too; if we
+were killed, the next copy to there sees that nobody locks it and removes it.  What does not answer is an ERROR too: see
+ve/stall.py.
 """
 
 from __future__ import annotations
@@ -34,21 +35,20 @@ import resource
 import stat
 from contextlib import suppress
 
-from ve import accounts, farside, ownfiles, stall, tree
+from ve import accounts, farside, insidepath, ownfiles, stall, tree
 from ve._linux import syscalls
 from ve.beneath import DIRECTORY, Root, look
 from ve.errors import Error
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from typing import Any, NoReturn
 
     from ve.farside import Request
 
 _STAGING = ".ve-cp-"
 _OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_watch = stall.Watch()  # over the one request that we serve
 
 
 class Gone(Exception):
@@ -65,7 +65,7 @@ def main(request_fd: int, near: int) -> NoReturn:
         _raise_descriptors()
         os.umask(0)
         root = _enter(request, channel)
-        _ACTIONS[request["action"]](request, root, channel)
+        answer += tuple(_ACTIONS[request["action"]](request, root, channel) or ())
     except Gone:
         os._exit(1)
     except OSError as error:
@@ -92,17 +92,17 @@ def _enter(request: Request, channel: _socket.socket) -> Root:
         os.fchdir(request["here"])
         return Root()
     farside.forget_imports()
+    own = os.open("/proc/self/fd", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     if pidfd >= 0:
         farside.hide()
         syscalls.setns(pidfd, syscalls.CLONE_NEWUSER | syscalls.CLONE_NEWNS)
         farside.become(0, 0)
-        os.close(pidfd)
     else:
         os.fchdir(root)
         os.chroot(".")
         os.close(root)
-    _watch.begin(channel, request["patience"])
-    return Root(os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC), _watch.at)
+    stall.watch.begin(channel, request["patience"], pidfd)
+    return Root(os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC), stall.watch.at, own)
 
 
 # --- copying ------------------------------------------------------------------------------------------------------
@@ -115,10 +115,10 @@ def send(request: Request, root: Root, channel: _socket.socket) -> None:
     about = os.stat(name, dir_fd=directory, follow_symlinks=False) if name else os.fstat(directory)
     _say(channel, "FOUND", stat.S_ISDIR(about.st_mode))
     _hear(channel)
-    _watch.step()
-    with io.BufferedWriter(stall.Stream(request["data"], channel, _watch)) as out:
-        sender = tree.Sender(out, request["archive"], request["set_ids"], request["left_out"], _watch.step)
-        _watch.where = sender.where
+    stall.watch.step()
+    with io.BufferedWriter(stall.Stream(request["data"], channel, stall.watch)) as out:
+        sender = tree.Sender(out, request["archive"], request["set_ids"], request["left_out"], stall.watch.step)
+        stall.watch.where = sender.where
         sender.send(directory, name)
 
 
@@ -140,8 +140,8 @@ def receive(request: Request, root: Root, channel: _socket.socket) -> None:
             os.fchdir(staging)
             os.chroot(".")
             farside.forget_imports()
-        with io.BufferedReader(stall.Stream(request["data"], channel, _watch)) as source:
-            tree.Receiver(source, staging, _watch.step).receive()
+        with io.BufferedReader(stall.Stream(request["data"], channel, stall.watch)) as source:
+            tree.Receiver(source, staging, stall.watch.step).receive()
         _hear(channel)
         place(staging, tree.ROOT, at, name, request["archive"])
     except EOFError:
@@ -176,7 +176,7 @@ def place(source: int, name: str, at: int, called: str, archive: bool) -> None:
 
     A directory that was there keeps its owner and mode, unless archive.
     """
-    _watch.step()
+    stall.watch.step()
     here = os.stat(name, dir_fd=source, follow_symlinks=False)
     there = look(at, called) if called else os.fstat(at)
     if there is None:
@@ -251,7 +251,7 @@ def remove(parent: int, name: str) -> None:
     while stack:
         above, directory, fd, names = stack[-1]
         child = next(names, None)
-        _watch.step()
+        stall.watch.step()
         if child is None:
             stack.pop()
             os.close(fd)
@@ -275,11 +275,14 @@ def ssh_key(request: Request, root: Root, channel: _socket.socket) -> None:
 
 
 def names(request: Request, root: Root, channel: _socket.socket) -> None:
-    _watch.at("/etc")
+    stall.watch.at("/etc")
     ownfiles.rewrite(request["wanted"])
 
 
-_ACTIONS = {action.__name__: action for action in (send, receive, password, ssh_key, names)}
+_ACTIONS: dict[str, Callable[[Request, Root, _socket.socket], tuple[Any, ...] | None]] = {
+    **{action.__name__: action for action in (send, receive, password, ssh_key, names)},
+    **insidepath.ACTIONS,
+}
 
 
 def _say(channel: _socket.socket, *message: Any) -> None:
@@ -288,9 +291,9 @@ def _say(channel: _socket.socket, *message: Any) -> None:
 
 
 def _hear(channel: _socket.socket) -> tuple[Any, ...]:
-    _watch.rest()
+    stall.watch.rest()
     message, _ = farside.receive(channel)
-    _watch.step()
+    stall.watch.step()
     if not message:
         raise Gone
     return message[1:]

@@ -292,3 +292,23 @@ def test_what_hangs_in_the_files_of_a_ve_is_named(
     for each in hanging:  # what hung has ended, and done no more
         each.join()
     assert list(here.iterdir()) == []
+
+
+@pytest.mark.parametrize("what", ["read_bytes", "iterdir"])
+def test_a_path_that_hangs_is_named(
+    host_dir: Path,
+    what: str,
+    dead_server: Callable[..., "tuple[ve.Environment, subprocess.Popen[str]]"],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    env, server = dead_server()
+    monkeypatch.setattr(files, "_PATIENCE", 1.0)
+    path = env.path("/mnt/hello" if what == "read_bytes" else "/mnt")
+    with pytest.raises(TimeoutError, match=f"it does not answer: '{env.veid}:{path}'"):
+        getattr(path, what)()
+    assert server.stdout and server.stdout.readline() == "asked\n"
+    hanging = [each for each in threading.enumerate() if each.name == "ve-reaper"]
+    commandline.output(host_dir, "stop", "--fast", env.veid)
+    server.kill()
+    for each in hanging:
+        each.join()
