@@ -18,6 +18,7 @@ import sys
 TYPE_CHECKING = False  # as typing has it, whose import would be most of the cost of ours
 if TYPE_CHECKING:
     from ve import errors
+    from ve.aio import AsyncPopen
     from ve.beancounter import Beancounter
     from ve.check import Facility
     from ve.connection import Connection
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from ve.template import Template, Templates
 
 __all__ = [
+    "AsyncPopen",
     "Beancounter",
     "CalledProcessError",
     "Change",
@@ -82,6 +84,7 @@ __all__ = [
 ]
 
 _ROOMS = {
+    "AsyncPopen": "aio",
     "Beancounter": "beancounter",
     "CalledProcessError": "outcome",
     "Change": "diff",

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from typing import Any, Unpack
 
+    from ve.aio import AsyncPopen
     from ve.beancounter import Beancounter
     from ve.connection import Connection
     from ve.explain import Explanation
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from ve.options import Changes
     from ve.outcome import CompletedProcess, ExitCode
     from ve.process import Popen
-    from ve.request import Arguments, Streams, Target
+    from ve.request import Arguments, Run, Streams, Target
     from ve.selftest import Verdict
 
 
@@ -253,6 +254,22 @@ class Environment(Contents):
 
         with self._target(login) as target:
             return process.Popen(args, target=target, pty=pty, **options)
+
+    async def arun(self, args: Arguments, *, login: bool = False, **options: Unpack[Run]) -> CompletedProcess:
+        """run() for asyncio, which ends the command's whole tree when it is cancelled: see ve/aio.py."""
+        from ve import aio
+
+        with self._target(login) as target:
+            return await aio.run(args, target=target, **options)
+
+    async def apopen(
+        self, args: Arguments, *, login: bool = False, pty: bool = False, **options: Unpack[Streams]
+    ) -> AsyncPopen:
+        """popen() for asyncio, with asyncio's streams, of bytes: see ve/aio.py."""
+        from ve import aio
+
+        with self._target(login) as target:
+            return await aio.begin(args, target=target, pty=pty, **options)
 
     def call(
         self,

@@ -117,6 +117,14 @@ class Host:
         finally:
             environment.end()
 
+    def aephemeral(
+        self, template: str, *, command: Sequence[str] | None = None, **options: Unpack[Common]
+    ) -> contextlib.AbstractAsyncContextManager[Ephemeral]:
+        """ephemeral() for asyncio: it begins and ends in a thread of the loop's, see ve/aio.py."""
+        from ve import aio
+
+        return aio.ephemeral(self.ephemeral(template, command=command, **options))
+
     def run(
         self,
         template: str,

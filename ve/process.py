@@ -47,6 +47,8 @@ class Popen(interpreter.FarSide):
     user or group, NotRunning, and Error for what goes wrong on the way in.
     """
 
+    _patience = execgroup.PATIENCE
+
     def __init__(
         self,
         args: Arguments,
@@ -101,17 +103,23 @@ class Popen(interpreter.FarSide):
         while True:
             if deadline is not None and not _is_readable(self._channel, deadline - time.monotonic()):
                 raise subprocess.TimeoutExpired(self.args, cast(float, timeout))
-            message, fds = farside.receive(self._channel)
-            if fds:
-                self.terminal = fds[0]
-            kind, *values = message or ("FAILED", "begin", 0, "the far side ended")
-            if kind == "STARTED":
-                self.host_pid, self.inside_pid = values
+            if self._hear():
                 return
-            if kind == "FAILED":
-                self._fail(*values)
-            if kind == "TERMINAL" and (self.terminal is None or not terminal.is_master(self.terminal)):
-                raise Error(f"cannot enter {self.target.veid}: what it has as /dev/ptmx is no terminal")
+
+    def _hear(self) -> bool:
+        """The next that the far side says on its way in: does the program run now?"""
+        assert self._channel is not None
+        message, fds = farside.receive(self._channel)
+        if fds:
+            self.terminal = fds[0]
+        kind, *values = message or ("FAILED", "begin", 0, "the far side ended")
+        if kind == "FAILED":
+            self._fail(*values)
+        if kind == "TERMINAL" and (self.terminal is None or not terminal.is_master(self.terminal)):
+            raise Error(f"cannot enter {self.target.veid}: what it has as /dev/ptmx is no terminal")
+        if kind == "STARTED":
+            self.host_pid, self.inside_pid = values
+        return bool(kind == "STARTED")
 
     def _fail(self, step: str, number: int, why: str) -> NoReturn:
         name = self._names.get(step)
@@ -133,10 +141,10 @@ class Popen(interpreter.FarSide):
                     stream.close()
             self.kill()
             with contextlib.suppress(subprocess.TimeoutExpired):  # it hangs in the kernel: sweep() finds it later
-                subprocess.Popen.wait(self, execgroup.PATIENCE)
+                subprocess.Popen.wait(self, self._patience)
         self._close_terminal()
         if self.returncode is not None:
-            self._cgroup.wait_empty(execgroup.PATIENCE)
+            self._cgroup.wait_empty(self._patience)
         with contextlib.suppress(OSError):
             self._cgroup.remove()
 
@@ -206,7 +214,7 @@ class Popen(interpreter.FarSide):
         if channel is not None:
             channel.close()
             if self._killed:
-                self._cgroup.wait_empty(execgroup.PATIENCE)
+                self._cgroup.wait_empty(self._patience)
             else:
                 self.stopped_by, self.why = self._kills.stopped(self.returncode)
             execgroup.set_free(self._cgroup)
@@ -234,14 +242,7 @@ def run(
     **popen_args: Any,
 ) -> CompletedProcess:
     """subprocess.run for a command inside a VE; a timeout or exception ends its whole tree before it is raised."""
-    if input is not None:
-        if popen_args.get("stdin") is not None:
-            raise ValueError("stdin and input arguments may not both be used.")
-        popen_args["stdin"] = subprocess.PIPE
-    if capture_output:
-        if popen_args.get("stdout") is not None or popen_args.get("stderr") is not None:
-            raise ValueError("stdout and stderr arguments may not be used with capture_output.")
-        popen_args["stdout"] = popen_args["stderr"] = subprocess.PIPE
+    popen_args |= piped(input, capture_output, **popen_args)
     begun = time.monotonic()
     with Popen(args, target=target, enter_timeout=timeout, **popen_args) as process:
         left = None if timeout is None else max(0.0, begun + timeout - time.monotonic())
@@ -250,7 +251,23 @@ def run(
         except subprocess.TimeoutExpired as error:
             error.timeout = cast(float, timeout)
             raise
-        code = process.wait()
+        process.wait()
+    return completed(process, stdout, stderr, check)
+
+
+def piped(input: Any, capture_output: bool, stdin: Any = None, stdout: Any = None, stderr: Any = None, **_: Any) -> Any:
+    """The standard descriptors that these two of run's arguments ask for, beside those that are given."""
+    if input is not None and stdin is not None:
+        raise ValueError("stdin and input arguments may not both be used.")
+    if capture_output and not (stdout is stderr is None):
+        raise ValueError("stdout and stderr arguments may not be used with capture_output.")
+    names = ["stdin"] * (input is not None) + ["stdout", "stderr"] * capture_output
+    return dict.fromkeys(names, subprocess.PIPE)
+
+
+def completed(process: Popen, stdout: Any, stderr: Any, check: bool) -> CompletedProcess:
+    """What run returns of one that has ended, or raises."""
+    code = process.returncode
     if check and code:
         raise CalledProcessError(code, process.args, stdout, stderr, process.stopped_by)
     return CompletedProcess(process.args, code, stdout, stderr, process.stopped_by)

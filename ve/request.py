@@ -57,6 +57,15 @@ class Streams(Options, total=False):
     enter_timeout: float | None  # seconds until the command runs; TimeoutExpired
 
 
+class Run(Streams, total=False):
+    """And what subprocess.run has beside."""
+
+    input: Any
+    capture_output: bool
+    timeout: float | None
+    check: bool
+
+
 _OF_STREAMS = {"bufsize", "pipesize", "text", "encoding", "errors", "universal_newlines"}
 _REFUSED = {  # argument of subprocess.Popen that has no meaning here, and its default
     "preexec_fn": None,

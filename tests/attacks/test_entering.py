@@ -1,5 +1,6 @@
 """What enters a VE, or looks into it, against the VE's root: each attack is seen to work where nothing protects."""
 
+import asyncio
 import contextlib
 import os
 import re
@@ -444,6 +445,32 @@ def test_an_init_that_stops_whoever_enters(hostile: Hostile, host_dir: Path) -> 
     assert caught.value.timeout == 1
     commandline.output(host_dir, "stop", "--timeout", "1", env.veid)
     assert not witness.runs(host_dir, env.veid)
+
+
+@pytest.mark.any_kernel
+def test_an_init_that_stops_whoever_enters_does_not_stop_a_loop(hostile: Hostile) -> None:
+    env = hostile("stop")
+
+    async def act() -> None:
+        with pytest.raises(subprocess.TimeoutExpired):
+            while True:
+                await env.arun(["true"], timeout=1)
+        with pytest.raises(subprocess.TimeoutExpired):
+            while True:
+                async with await env.apopen(["true"], enter_timeout=1):
+                    pass
+        tasks: list[asyncio.Task[object]] = []
+        while not (stopped := [task for task in tasks if not task.done()]):  # as above, some may be through
+            tasks = [asyncio.create_task(env.arun(["true"])) for _ in range(3)]
+            await asyncio.wait(tasks, timeout=1)
+        for task in stopped:
+            task.cancel()
+        assert all(
+            isinstance(each, asyncio.CancelledError) for each in await asyncio.gather(*stopped, return_exceptions=True)
+        )
+
+    asyncio.run(act())
+    assert list(Path(env.cgroup.path, "exec").glob("exec.*")) == []
 
 
 @pytest.mark.any_kernel

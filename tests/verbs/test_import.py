@@ -42,6 +42,18 @@ with env.popen(["cat"], stdin=subprocess.PIPE, user="nobody", cwd="/tmp", env={"
     popen: ve.Popen = process
     code: int | None = process.poll()
 exit_code: int = env.call(["true"])
+
+
+async def from_a_loop() -> None:
+    done = await env.arun(["id"], capture_output=True, text=True, check=True, timeout=5, user="nobody")
+    by: str | None = done.stopped_by
+    async with await env.apopen(["cat"], stdin=subprocess.PIPE) as process:
+        started: ve.AsyncPopen = process
+        code: int = await process.wait()
+    async with host.aephemeral("busybox", hostname="red") as thrown_away:
+        ephemeral: ve.Ephemeral = thrown_away
+
+
 changes: list[ve.Change] = env.diff()
 log: Iterator[bytes] = env.log_chunks(follow=True)
 path: str = env.mount()
