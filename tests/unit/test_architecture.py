@@ -72,7 +72,7 @@ LEVELS = (
         "ve.explain ve.victim ve.selftest ve.account ve.react ve.events ve.foreground ve.doctor ve.networks "
         "ve.connection ve.contents ve.environment ve.making ve.ephemeral ve.host",
     ),
-    ("ve",),
+    ("ve", "ve.testinfra ve.testinfra_entry"),
     (
         "ve._examples ve._output ve._failures ve._session ve._ubc ve._verbs ve._completion ve._limit_options "
         "ve._network_options ve._options ve._app ve._top ve._plan ve._template ve._network cli ve._main",
@@ -95,6 +95,7 @@ HOMES = {
     "typer": {"ve._app", "ve._limit_options", "ve._network_options", "ve._completion", "ve._options", "ve._failures"},
     "rich": {"ve._output", "ve._top"},
     "textual": {"ve._top"},
+    "testinfra": {"ve.testinfra"},
 }
 MODULES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
