@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from ve.load import Load
     from ve.model import Config, Mount, Status
     from ve.networks import Lease, Networks
-    from ve.outcome import CalledProcessError, CompletedProcess, ExitCode
+    from ve.outcome import CalledProcessError, CompletedProcess, ExitCode, TimeoutExpired, Usage
     from ve.path import Path
     from ve.plan import Sum
     from ve.pool import Pool
@@ -77,7 +77,9 @@ __all__ = [
     "Sum",
     "Template",
     "Templates",
+    "TimeoutExpired",
     "Trouble",
+    "Usage",
     "Verdict",
     "end_launcher",
     "errors",
@@ -114,7 +116,9 @@ _ROOMS = {
     "Sum": "plan",
     "Template": "template",
     "Templates": "template",
+    "TimeoutExpired": "outcome",
     "Trouble": "doctor",
+    "Usage": "outcome",
     "Verdict": "selftest",
     "end_launcher": "interpreter",
 }

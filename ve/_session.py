@@ -116,9 +116,10 @@ class Session:
             print(text, file=sys.stderr)
 
     def ended(self, code: int) -> int:
-        """The exit code of a command; tell which limit of its VE stopped it, if one did."""
+        """The exit code of a command; tell which limit stopped it, if one did."""
         if isinstance(code, ve.ExitCode) and code.why:
-            self.say(f"ve: {out.label(self.env) if self.env else self.target}: killed by the kernel: {code.why}")
+            how = f"killed by the kernel: {code.why}" if code > 128 else f"ended with {code}: {code.why}"
+            self.say(f"ve: {out.label(self.env) if self.env else self.target}: {how}")
         return code
 
     def report(self, error: BaseException) -> int:

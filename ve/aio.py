@@ -25,7 +25,7 @@ from collections.abc import AsyncIterator, Coroutine
 from typing import Any, TypeVar, cast
 
 from ve import execgroup, process
-from ve.outcome import CompletedProcess
+from ve.outcome import CompletedProcess, TimeoutExpired, Usage
 from ve.request import Arguments, Target
 
 _T = TypeVar("_T")
@@ -37,8 +37,8 @@ class AsyncPopen:
     """A command inside, as ve.Popen, with asyncio's streams; Environment.apopen makes it.
 
     stdin is an asyncio.StreamWriter, stdout and stderr are StreamReaders, where they are PIPE.  pid, host_pid,
-    inside_pid, returncode, stopped_by, why, send_signal(), terminate() and kill() are those of ve.Popen; terminal is
-    our side of the command's terminal with pty=True, which a with block closes in the end.
+    inside_pid, returncode, stopped_by, why, usage, send_signal(), terminate() and kill() are those of ve.Popen;
+    terminal is our side of the command's terminal with pty=True, which a with block closes in the end.
     """
 
     stdin: asyncio.StreamWriter | None = None
@@ -86,6 +86,10 @@ class AsyncPopen:
     @property
     def why(self) -> str:
         return self._popen.why
+
+    @property
+    def usage(self) -> Usage | None:
+        return self._popen.usage
 
     async def wait(self) -> int:
         """Its returncode.  Who is cancelled here ends nothing."""
@@ -214,17 +218,18 @@ async def run(
     text = _Text(**{name: options.pop(name, None) for name in _OF_TEXT})
     data = text.encoded(input)
     got: dict[str, bytearray] = {}
+    begun: AsyncPopen | None = None
+    options |= {"bufsize": 0}
     try:
         async with asyncio.timeout(timeout) as limit:
-            async with await begin(
-                args, target=target, enter_timeout=enter_timeout, **options | {"bufsize": 0}
-            ) as begun:
+            async with await begin(args, target=target, enter_timeout=enter_timeout, **options) as begun:
                 out, err = await begun._communicate(data, got)
     except TimeoutError:
         if not limit.expired():
             raise
-        partial = (bytes(got[name]) if got.get(name) else None for name in ("stdout", "stderr"))
-        raise subprocess.TimeoutExpired(args, cast(float, timeout), *partial) from None
+        out, err = (bytes(got[name]) if got.get(name) else None for name in ("stdout", "stderr"))
+        used = begun.usage if begun else None
+        raise TimeoutExpired(args, cast(float, timeout), out, err, used) from None
     return process.completed(begun._popen, text.decoded(out), text.decoded(err), check)
 
 

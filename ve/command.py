@@ -13,7 +13,7 @@ import select
 import stat
 import struct
 
-from ve import farside, namespaces, passwd
+from ve import farside, namespaces, passwd, usage
 from ve._linux import ioctls, syscalls
 from ve.confinement import confine
 
@@ -98,7 +98,7 @@ def terminal(command: Command) -> None:
         for fd in command.request["pty"]:
             os.dup2(slave, fd)
         os.close(slave)
-    farside.send(command.channel, "INSIDE", os.getpid(), fds=fds)
+    farside.send(command.channel, "INSIDE", os.getpid(), usage.of_self(), fds=fds)
     for fd in fds:
         os.close(fd)
 

@@ -10,12 +10,13 @@ It is single-threaded whatever its caller looks like (ve/interpreter.py).  Three
     near (ve/process.py)           middle                         joiner, command
     request (a memfd)     ------->
                                    <----------------------------  JOINED pid on the host
-                                   <----------------------------  INSIDE pid in the VE [its terminal's master]
+                                   <----------------------------  INSIDE pid in the VE, CPU time [its terminal's master]
     [TERMINAL]            <------  <----------------------------  end of file: exec closed the channel
     STARTED pid, pid      <------
     signal number         ------->                                (pidfd_send_signal)
     end of file, or its   ------->                                (cgroup.kill)
     pidfd says it ended
+    USED                  <------                                 (it has ended: see ve/usage.py)
 
 Instead of the answers there may be FAILED step, errno, why.  The middle ends as the command ended: with its exit code,
 or by its signal.  The VE's files are hostile: before the first of them is looked at, the command has no descriptor of
@@ -35,7 +36,7 @@ import os
 import select
 import stat
 
-from ve import command, confinement, farside, procfs, rlimits
+from ve import command, confinement, farside, procfs, rlimits, usage
 from ve._linux import syscalls
 
 TYPE_CHECKING = False
@@ -61,6 +62,9 @@ class Middle:
         if os.getppid() != request["caller"]:
             os._exit(1)  # gone before we looked, and its number may be somebody else's by now
         self.child = -1  # its pidfd
+        self.entering = self.joiner = 0.0, 0.0  # CPU time that the way in took
+        self.left = 0.0  # seconds of CPU time that the command may use; 0: all it wants
+        self.overran = False
 
     def run(self) -> NoReturn:
         rlimits.reset(self.request["rlimits"])
@@ -75,9 +79,14 @@ class Middle:
         os.close(cgroup)
         _let_go_of_stdio()
         pid = self._listen(ours)
-        os.waitpid(joiner, 0)
+        self.joiner = usage.of(os.wait4(joiner, 0)[2])
+        self.left = self.request["cpu_time"]
         self._until(self.child)
-        status = os.waitpid(pid, 0)[1]
+        _, status, own = os.wait4(pid, 0)
+        if self.overran:
+            self._wait_empty()
+        used = usage.told(self.request["cgroup"], own, self.entering, self.joiner)
+        farside.send(self.near, "USED", self.overran, *used)
         _leave(self.request["cgroup"])
         _end_as(status)
 
@@ -96,7 +105,7 @@ class Middle:
                 [pid] = values
                 self.child = os.pidfd_open(pid)
             if kind == "INSIDE":
-                [inside] = values
+                inside, self.entering = values
             if fds:
                 farside.send(self.near, "TERMINAL", fds=fds)
                 os.close(fds[0])
@@ -111,12 +120,23 @@ class Middle:
         for each in (fd, self.near.fileno(), self.caller):
             poll.register(each, select.POLLIN)
         while True:
-            ready = {each for each, _ in poll.poll()}
+            ready = {each for each, _ in poll.poll(self._patience())}
             if self.caller in ready or (self.near.fileno() in ready and not self._pass_signal()):
                 self._end_tree()
                 os._exit(1)
             if fd in ready:
                 return
+
+    def _patience(self) -> float | None:
+        """Milliseconds in which the command cannot use up its CPU time; one that has is killed, with its tree."""
+        if not self.left:
+            return None
+        used = sum(usage.of_cgroup(self.request["cgroup"])) - sum(self.entering) - sum(self.joiner)
+        if used < self.left:
+            return usage.pause(self.left - used, os.cpu_count() or 1) * 1000
+        self.left, self.overran = 0, True
+        self._kill()
+        return None
 
     def _pass_signal(self) -> bool:
         """Do what the caller says; False if there is no caller any more."""
@@ -135,31 +155,43 @@ class Middle:
 
     def _end_tree(self) -> None:
         """SIGKILL to all in the command's cgroup; returns when it is empty and removed."""
-        cgroup: bytes = self.request["cgroup"]
+        self._kill()
+        try:
+            while True:
+                os.waitpid(-1, 0)
+        except ChildProcessError:
+            pass
+        self._wait_empty()
+        try:
+            os.rmdir(self.request["cgroup"])
+        except OSError:
+            pass  # something runs on in it, and near or sweep() decides about that; or the whole VE was removed
+
+    def _kill(self) -> None:
         if self.child >= 0:
             try:
                 _signal.pidfd_send_signal(self.child, _signal.SIGKILL)  # a login is no longer in that cgroup
             except OSError:
                 pass
         try:
-            with open(cgroup + b"/cgroup.kill", "wb", buffering=0) as file:
+            with open(self.request["cgroup"] + b"/cgroup.kill", "wb", buffering=0) as file:
                 file.write(b"1")
-            events = os.open(cgroup + b"/cgroup.events", os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
-            return  # the whole VE was removed
+            pass  # the whole VE was removed
+
+    def _wait_empty(self) -> None:
         try:
-            while True:
-                os.waitpid(-1, 0)
-        except ChildProcessError:
-            pass
+            events = os.open(self.request["cgroup"] + b"/cgroup.events", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return  # likewise
         poll = select.poll()
         poll.register(events, select.POLLPRI)
-        while b"populated 1" in os.pread(events, 4096, 0) and poll.poll(10000):
-            pass
         try:
-            os.rmdir(cgroup)
+            while b"populated 1" in os.pread(events, 4096, 0) and poll.poll(10000):
+                pass
         except OSError:
-            pass  # something runs on in it: near or sweep() decides about that
+            pass  # likewise
+        os.close(events)
 
 
 def _give_pipes(pid: int) -> None:

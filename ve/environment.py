@@ -230,8 +230,8 @@ class Environment(Contents):
     ) -> CompletedProcess:
         """subprocess.run for a command inside: its arguments, its CompletedProcess, its exceptions.
 
-        stopped_by of the latter two is "physpages" if the kernel killed the command for want of memory, "privvmpages"
-        where that is its limit, else None.
+        These have stopped_by, which is what ended the command (None: itself), and usage, what it used: see
+        ve/outcome.py.  cpu_time bounds what it uses of the CPUs, with all that it starts.
         env, cwd and user mean the VE's; timeout, exception or this process's death end the command's whole tree.
         login gives that up for commands that log in (su -, login) where systemd is the init: see ve/execgroup.py.
         """

@@ -9,7 +9,8 @@ Popen and run take subprocess's arguments, return its types and raise its except
 * pid is that of a process of ours on the host, which ends as the command does; host_pid and inside_pid are the
   command's.  send_signal() and terminate() reach the command, kill() its whole tree, also what left its session.
 * enter_timeout bounds the way in, which a VE can hold up; run() takes it out of its timeout.
-* stopped_by says which limit of the VE ended the command, if one did: see ve/outcome.py.
+* cpu_time bounds what the command, with all that it starts, uses of the CPUs.
+* stopped_by says what ended the command, unless it ended by itself, and usage what it used: see ve/outcome.py.
 * A with block that is left by an exception, a timeout of run(), and our own death end the whole tree.  What a command
   leaves in the background when it ends by itself lives on, as that of a login would.
 
@@ -34,7 +35,7 @@ from ve.cgroups import Cgroup
 from ve.errors import CannotExecute, Error, InvalidValue, NotRunning, NotSupported
 from ve.execgroup import sweep
 from ve.facts import ended
-from ve.outcome import CalledProcessError, CompletedProcess, ExitCode, Kills, no_process
+from ve.outcome import CalledProcessError, CompletedProcess, Counters, ExitCode, TimeoutExpired, Usage, no_process
 from ve.request import Arguments, Options, Target
 
 __all__ = ["Popen", "Target", "call", "run", "shell_code", "sweep"]
@@ -70,8 +71,9 @@ class Popen(interpreter.FarSide):
         self._channel: socket.socket | None = None
         self._killed = False
         self.stopped_by: str | None = None  # once it has ended: see ve/outcome.py
-        self.why = ""  # that in words
-        self._kills = Kills(target.cgroup, target.memory)
+        self.why = ""  # that in words, where a limit did
+        self.usage: Usage | None = None  # likewise; None if nobody could tell
+        self._counters = Counters(target.cgroup, target.memory)
         self._cgroup = _make_cgroup(target)
         try:
             self._spawn(asked.data | {"cgroup": os.fsencode(self._cgroup.path)}, asked.streams)
@@ -212,12 +214,23 @@ class Popen(interpreter.FarSide):
         """After the end: what runs on in the background is the VE's, no longer ours."""
         channel, self._channel = self._channel, None
         if channel is not None:
-            channel.close()
+            with channel:
+                overran = self._hear_usage(channel)
             if self._killed:
                 self._cgroup.wait_empty(self._patience)
-            else:
-                self.stopped_by, self.why = self._kills.stopped(self.returncode)
+            self.stopped_by, self.why = self._counters.stopped(self.returncode, overran, self._killed)
             execgroup.set_free(self._cgroup)
+
+    def _hear_usage(self, channel: socket.socket) -> bool:
+        """What the middle has said at its end; did the command overrun its cpu_time?"""
+        channel.setblocking(False)  # it may have been killed before, and a fork of ours have its end
+        with contextlib.suppress(BlockingIOError):
+            message, _ = farside.receive(channel)
+            if message[:1] == ("USED",):
+                _, overran, *used = message
+                self.usage = Usage(*used)
+                return bool(overran)
+        return False
 
 
 def _refused(target: Target, why: str, number: int) -> Error:
@@ -243,15 +256,16 @@ def run(
 ) -> CompletedProcess:
     """subprocess.run for a command inside a VE; a timeout or exception ends its whole tree before it is raised."""
     popen_args |= piped(input, capture_output, **popen_args)
+    process: Popen | None = None
     begun = time.monotonic()
-    with Popen(args, target=target, enter_timeout=timeout, **popen_args) as process:
-        left = None if timeout is None else max(0.0, begun + timeout - time.monotonic())
-        try:
+    try:
+        with Popen(args, target=target, enter_timeout=timeout, **popen_args) as process:
+            left = None if timeout is None else max(0.0, begun + timeout - time.monotonic())
             stdout, stderr = process.communicate(input, left)  # on an exception the with block ends the tree
-        except subprocess.TimeoutExpired as error:
-            error.timeout = cast(float, timeout)
-            raise
-        process.wait()
+            process.wait()
+    except subprocess.TimeoutExpired as error:
+        used = process.usage if process else None
+        raise TimeoutExpired(error.cmd, cast(float, timeout), error.output, error.stderr, used) from None
     return completed(process, stdout, stderr, check)
 
 
@@ -267,10 +281,10 @@ def piped(input: Any, capture_output: bool, stdin: Any = None, stdout: Any = Non
 
 def completed(process: Popen, stdout: Any, stderr: Any, check: bool) -> CompletedProcess:
     """What run returns of one that has ended, or raises."""
-    code = process.returncode
+    code, end = process.returncode, (process.stopped_by, process.usage)
     if check and code:
-        raise CalledProcessError(code, process.args, stdout, stderr, process.stopped_by)
-    return CompletedProcess(process.args, code, stdout, stderr, process.stopped_by)
+        raise CalledProcessError(code, process.args, stdout, stderr, *end)
+    return CompletedProcess(process.args, code, stdout, stderr, *end)
 
 
 def call(
@@ -306,7 +320,7 @@ def call(
             elif ours:
                 _relay(process)
             code = shell_code(process.wait())
-            return ExitCode.of(code, process.stopped_by, process.why)
+            return ExitCode.of(code, process.stopped_by, process.why, process.usage)
 
 
 class _Signals:

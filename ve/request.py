@@ -39,6 +39,7 @@ class Options(TypedDict, total=False):
     group: str | int | None
     extra_groups: Sequence[str | int] | None
     umask: int
+    cpu_time: float | None  # ours: seconds that the command and all it starts may use of the CPUs; then they are killed
     bufsize: int
     pipesize: int
     text: bool | None
@@ -102,6 +103,7 @@ def make(args: Arguments, target: Target, streams: dict[str, Any], pty: bool, op
         "pid": target.pid,
         "filters": target.filters,
         "rlimits": dict(target.rlimits),
+        "cpu_time": _seconds(options.get("cpu_time")),
     }
     user, group = _who(options.get("user"), options.get("group"))
     data |= {"user": _identity(user), "group": _identity(group)}
@@ -123,6 +125,13 @@ def _check(arguments: dict[str, Any]) -> None:
             raise TypeError(f"Popen() got an unexpected keyword argument {name!r}")
         if value != _REFUSED[name] and value != []:
             raise ValueError(f"{name} has no meaning for a command inside a VE")
+
+
+def _seconds(cpu_time: float | None) -> float:
+    """0.0 if there is no limit."""
+    if cpu_time is not None and not 0 < cpu_time < float("inf"):
+        raise ValueError(f"cpu_time is {cpu_time}, and not a number of seconds above 0")
+    return float(cpu_time or 0)
 
 
 def _refuse_directories(streams: dict[str, Any]) -> None:

@@ -96,12 +96,33 @@ def test_the_result_of_a_command_says_what_stopped_it(limited: Limited) -> None:
         process.wait()
         assert process.stopped_by == "physpages"
     # Not by the kernel: by somebody, by us, or not at all.
-    assert env.run(["sh", "-c", "kill -9 $$"]).stopped_by is None
+    assert env.run(["sh", "-c", "kill -9 $$"]).stopped_by == "SIGKILL"
     with env.popen(["sleep", "1000"]) as process:
         process.kill()
         process.wait()
-        assert process.stopped_by is None
+        assert process.stopped_by == "SIGKILL"
     assert env.run(["false"]).stopped_by is None
+
+
+def test_the_result_of_a_command_says_that_it_was_refused_a_process(limited: Limited) -> None:
+    env = limited(numproc="20")
+    crowd = ["sh", "-c", "for i in $(seq 40); do sleep 1000 & done; wait"]
+    with pytest.raises(ve.CalledProcessError, match=r"Its VE's numproc was used up") as failed:
+        env.run(crowd, capture_output=True, text=True, check=True)
+    assert failed.value.stopped_by == "numproc" and "fork" in failed.value.stderr
+
+
+def test_the_memory_of_a_command_is_counted_for_it_alone(limited: Limited) -> None:
+    """All its processes together, as memory.peak has it, where getrusage(2) would tell of the largest one."""
+    env = limited(memory="256M", swap="0")
+    twice = f"/eat memory {32 * MIB // PAGE} & /eat memory {32 * MIB // PAGE} & wait"
+    with env.popen(["/eat", "memory", str(64 * MIB // PAGE), "hold"], stdin=-1, stdout=-1) as beside:
+        assert beside.stdout and beside.stdout.readline()
+        small = env.run(["true"]).usage
+        assert small and small.max_memory < 32 * MIB
+        beside.kill()
+    both = env.run(["sh", "-c", twice], capture_output=True).usage
+    assert both and 32 * MIB <= both.max_memory < 128 * MIB
 
 
 @pytest.mark.long

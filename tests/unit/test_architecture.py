@@ -60,7 +60,7 @@ LEVELS = (
     (
         "ve.steps ve.actions ve.outfit ve.insidefile ve.protections ve.nested ve.names ve.init ve.setup ve.order "
         "ve.addressed ve.leading ve.leasing ve.granting ve.network ve.attachment ve.launch",
-        "ve.command ve.enter ve.trials ve.execgroup ve.request ve.outcome ve.process ve.aio",
+        "ve.usage ve.command ve.enter ve.trials ve.execgroup ve.request ve.outcome ve.process ve.aio",
         "ve.stall ve.insidepath ve.inside ve.files ve.path",
         "ve.stopped",
         "ve.show",
