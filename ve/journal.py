@@ -4,6 +4,7 @@ The journal's files are the VE's and so hostile: journalctl reads them inside, n
 """
 
 import contextlib
+import math
 import subprocess
 from collections.abc import Iterator
 from typing import Protocol, Unpack
@@ -25,8 +26,10 @@ class Running(Protocol):
     def popen(self, args: Arguments, **options: Unpack[Streams]) -> process.Popen: ...
 
 
-def chunks(path: str, environment: Running, follow: bool) -> Iterator[bytes]:
+def chunks(path: str, environment: Running, follow: bool, until: float = math.inf) -> Iterator[bytes]:
     """The log at path, then the journal; with follow both go on until the VE ends, or at once if it does not run.
+
+    until ends both in any case, by the clock of time.monotonic().
 
     Whoever stops reading closes the iterator: then nothing of it is left.
     """
@@ -35,7 +38,7 @@ def chunks(path: str, environment: Running, follow: bool) -> Iterator[bytes]:
             yield from log.chunks(path)
             return
         with _reader(environment, follow) as pipe:
-            yield from log.chunks(path, follow, stop=init[1], pipe=pipe)
+            yield from log.chunks(path, follow, stop=init[1], pipe=pipe, until=until)
 
 
 @contextlib.contextmanager

@@ -6,9 +6,11 @@ cut it at any time; its name is out of the VE's reach, and what is there must be
 
 import errno
 import fcntl
+import math
 import os
 import select
 import stat
+import time
 from collections.abc import Callable, Iterator
 
 from ve.errors import Error
@@ -16,6 +18,7 @@ from ve.errors import Error
 KEEP = 1 << 20  # bytes
 _CHUNK = 1 << 16
 _ROUNDS = 8  # a trim follows a writer for so long; a VE that writes all the time shall not keep it
+_LONG = 86400.0  # seconds; poll(2) counts milliseconds in an int
 _MEMORY = 4096  # bytes by which a reader finds its place again after a cut
 
 
@@ -66,14 +69,27 @@ def trim(path: str, keep: int = KEEP) -> bool:
         os.close(fd)
 
 
+def size(path: str) -> int:
+    """In bytes; 0 if there is none."""
+    try:
+        return os.lstat(path).st_size
+    except FileNotFoundError:
+        return 0
+
+
 def chunks(
-    path: str, follow: bool = False, stop: int | Callable[[], bool] | None = None, pipe: int = -1
+    path: str,
+    follow: bool = False,
+    stop: int | Callable[[], bool] | None = None,
+    pipe: int = -1,
+    until: float = math.inf,
 ) -> Iterator[bytes]:
     """The log, in pieces; with follow also what comes, and what comes first if there is none yet, until it is removed.
 
     stop ends following: a descriptor once it is readable, such as a pidfd, or a function that is asked at each change.
     What was written before is still given.  After a trim it goes on where it was, after a cut by the VE at the start.
     What comes out of pipe, a descriptor of the caller's, is given as well: after the log, with follow beside it.
+    until ends all that, by the clock of time.monotonic().
     """
     watch = _watch(os.path.dirname(path) or ".") if follow else -1
     reader = _Reader(path)
@@ -81,14 +97,14 @@ def chunks(
         ended = watch < 0
         yield from reader.new()
         while not (ended or reader.is_removed()):
-            ready = _wait(watch, stop, pipe)
-            ended = stop in ready if isinstance(stop, int) else bool(stop and stop())
+            ready = _wait(until, stop, pipe, watch=watch)
+            ended = not ready or (stop in ready if isinstance(stop, int) else bool(stop and stop()))
             if pipe in ready:
                 data = os.read(pipe, _CHUNK)
                 pipe = pipe if data else -1
                 yield data
             yield from reader.new()
-        while pipe >= 0 and (data := os.read(pipe, _CHUNK)):
+        while pipe >= 0 and _wait(until, pipe) and (data := os.read(pipe, _CHUNK)):
             yield data
     finally:
         reader.close()
@@ -112,13 +128,14 @@ def _watch(directory: str) -> int:
     return watch
 
 
-def _wait(watch: int, stop: object, pipe: int) -> list[int]:
-    """Until the directory changes or one of the others has something to say; the descriptors that do."""
+def _wait(until: float, *fds: object, watch: int = -1) -> list[int]:
+    """Until one of the descriptors has something to say, as watch does of its directory; those that do."""
     poll = select.poll()
-    for fd in (watch, stop, pipe):
+    for fd in (watch, *fds):
         if isinstance(fd, int) and fd >= 0:
             poll.register(fd, select.POLLIN)
-    ready = [fd for fd, _ in poll.poll()]
+    left = min(until - time.monotonic(), _LONG)
+    ready = [fd for fd, _ in poll.poll(max(0.0, left) * 1000)]
     if watch in ready:
         os.read(watch, _CHUNK)  # which change it was is of no use: the file says what is in it
     return ready

@@ -6,6 +6,7 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -197,3 +198,17 @@ def test_a_function_can_end_following(path: str, writer: int) -> None:
     assert next(seen) == b"one\n"
     os.write(writer, b"two\n")
     assert list(seen) == [b"two\n"]
+
+
+@pytest.mark.parametrize("follow", [True, False])
+def test_a_time_can_end_all(path: str, writer: int, follow: bool) -> None:
+    """Also the wait for a pipe that somebody keeps open and says nothing more in."""
+    os.write(writer, b"one\n")
+    reading, writing = os.pipe()
+    os.write(writing, b"two\n")
+    try:
+        chunks = log.chunks(path, follow, pipe=reading, until=time.monotonic() + 0.1)
+        assert b"".join(chunks) == b"one\ntwo\n"
+    finally:
+        os.close(reading)
+        os.close(writing)
