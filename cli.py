@@ -44,15 +44,25 @@ def start(
     onboot: opt.AllOnboot = False,
     foreground: opt.Foreground = False,
     dry_run: opt.DryRun = False,
+    wait: opt.Wait = False,
+    ready: opt.Ready = None,
+    timeout: opt.ReadyTimeout = None,
 ) -> int:
     """Start VEs.
 
     A shutdown from inside ends the VE.  So does a reboot from inside, as nothing of ours waits beside a VE, except
     under --foreground, where it starts again.
+
+    --wait returns once systemd has booted, --ready once the VE is ready in another way, or in all that are given:
+    tcp:PORT (somebody accepts connections), log:REGEX (a line since the start), file:PATH (is there), command:LINE
+    (a line for its shell ends with 0), boot.  What is not ready in time goes on running.
     """
+    conditions = opt.awaited(wait, ready, timeout)
     keys = ctx.obj.those(keys, onboot, "--onboot", lambda env: env.config.onboot and env.status == "stopped")
     if not foreground and not dry_run:
-        return verbs.start(ctx.obj, keys)
+        return verbs.start(ctx.obj, keys, conditions, 60.0 if timeout is None else timeout)
+    if conditions is not None:
+        raise errors.InvalidValue(f"cannot start {' '.join(keys)}: --foreground and --dry-run do not wait")
     if len(keys) != 1:
         raise errors.InvalidValue(f"cannot start {' '.join(keys)}: --foreground and --dry-run take one VE")
     env = ctx.obj.get(keys[0])

@@ -109,7 +109,9 @@ def explain(
     code, sentence, hint = _failure(error, cannot, words)
     if called:
         sentence, hint = _renamed(sentence, hint, called)
-    lines = [f"{prefix}: {printable(text)}" for prefix, text in (("ve", sentence), ("hint", hint)) if text]
+    log = error.log.splitlines() if isinstance(error, errors.NotReady) else []
+    told = (("ve", sentence), *(("log", line) for line in log), ("hint", hint))
+    lines = [f"{prefix}: {printable(text)}" for prefix, text in told if text]
     if os.environ.get("VE_DEBUG"):
         import traceback
 

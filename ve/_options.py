@@ -297,6 +297,15 @@ Fast = Annotated[bool, typer.Option("--fast", help="Kill it at once.")]
 AllOnboot = Annotated[bool, typer.Option("--onboot", help="Every stopped VE that was given --onboot.")]
 AllRunning = Annotated[bool, typer.Option("--all", help="Every VE that runs.")]
 Foreground = Annotated[bool, typer.Option("--foreground", help="Be its console, and start it again on a reboot.")]
+Wait = Annotated[bool, typer.Option("--wait", help="Return once it is ready: once systemd, its init, has booted.")]
+Ready = Annotated[
+    Texts,
+    typer.Option("--ready", metavar="CONDITION", help="When it is ready instead; with several, all must be so."),
+]
+ReadyTimeout = Annotated[
+    float | None,
+    typer.Option("--timeout", "-t", metavar="SECONDS", min=0, help="How long to wait; 60 otherwise."),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the steps and do nothing.")]
 Follow = Annotated[bool, typer.Option("--follow", "-f", help="Go on with new text as it comes.")]
 
@@ -334,3 +343,15 @@ ShowCompletion = Annotated[
     typer.Option(metavar="SHELL", help="Print what makes bash, zsh or fish complete."),
 ]
 Version = Annotated[bool, typer.Option("--version", help="Print the version.")]
+
+
+def awaited(wait: bool, ready: list[str] | None, timeout: float | None) -> list[str] | None:
+    """The conditions of `ve start`, none being its own; None if it does not wait.  InvalidValue."""
+    if not wait and not ready:
+        if timeout is not None:
+            raise errors.InvalidValue("cannot start: --timeout is how long to wait", "--wait, or --ready CONDITION")
+        return None
+    from ve import ready as conditions  # only who waits needs it
+
+    conditions.parse(ready or ())
+    return ready or []

@@ -15,8 +15,18 @@ if TYPE_CHECKING:
     from ve._session import Session
 
 
-def start(here: Session, keys: list[str]) -> int:
-    return here.each(keys, "is running; a reboot from inside will end it", lambda env: env.start())
+def start(here: Session, keys: list[str], ready: Sequence[str] | None = None, timeout: float = 60.0) -> int:
+    """ready: what those that were started are waited for until; None is nothing, as none is for wait_ready to say."""
+    started: list[str] = []
+
+    def begin(env: ve.Environment) -> None:
+        env.start()
+        started.append(here.target)
+
+    here.each(keys, "is running; a reboot from inside will end it", begin)
+    if ready is not None and started:
+        here.each(started, "is ready", lambda env: env.wait_ready(*ready, timeout=timeout))
+    return here.code
 
 
 def stop(here: Session, keys: list[str], fast: bool = False, timeout: float = 60.0) -> int:

@@ -115,6 +115,16 @@ class Environment(Contents):
                 self.beancounters()
         return started
 
+    def wait_ready(self, *conditions: str | Sequence[str], timeout: float = 60.0) -> None:
+        """Wait until all of these are so: "boot", "tcp:PORT", "log:REGEX", "file:PATH", "command:LINE", or an argv.
+
+        Without any it is boot: see ve/ready.py.  NotReady, which has its log, timeout seconds later, or once it has
+        ended; what runs goes on.  InvalidValue, NotRunning, also if it is frozen; NotSupported for what never comes.
+        """
+        from ve import ready
+
+        ready.wait(self, conditions, timeout)
+
     def stop(self, timeout: float = 60.0, fast: bool = False) -> bool:
         """Shut it down through its own init, and kill it timeout seconds later, or at once if fast.
 

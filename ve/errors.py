@@ -20,6 +20,7 @@
     ├── DiskFull             no space left to write what was asked for
     ├── BadArchive           a template source that is truncated, hostile or not a root file system
     ├── ActionFailed         an action script said no
+    ├── NotReady             a VE that runs, or did, is not ready; what is missing, and its log, are in there
     ├── StartFailed          a step of a launch failed; which one is in step
     └── StopFailed           processes of the VE outlived even cgroup.kill; which ones is in pids
 
@@ -71,6 +72,7 @@ EXIT_CODES = {
     127: "exec, run, enter: no such command",
     129: "ended by SIGHUP, once what was half made was taken back",
     130: "ended by Ctrl-C, likewise",
+    133: "the VE runs, but is not ready in time, or has ended before",
     141: "nobody reads its stdout any more",
     143: "ended by SIGTERM, likewise",
 }
@@ -211,6 +213,16 @@ class BadArchive(Error):
 
 class ActionFailed(Error):
     exit_code = 79
+
+
+class NotReady(Error):
+    """It was not ready in time, or ended before: missing says what was not so, log has the last lines of its log."""
+
+    exit_code = 133
+
+    def __init__(self, message: str, hint: str = "", missing: tuple[str, ...] = (), log: str = "") -> None:
+        super().__init__(message, hint)
+        self.missing, self.log = missing, log
 
 
 class StartFailed(Error):

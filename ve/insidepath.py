@@ -15,11 +15,14 @@ The others say DONE and what was asked for; list says SOME names before, as ofte
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import select
 import stat
 
 from ve import farside, stall
+from ve._linux import syscalls
 from ve.beneath import DIRECTORY
 
 TYPE_CHECKING = False
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
     from ve.farside import Request
 
 _CHUNK = 1 << 16
+_AGAIN = 250  # milliseconds; of what is mounted on a directory, or is behind a link, inotify(7) does not tell
 _NAMES = 64  # in a message, whose size is limited (ve/farside.py)
 _TRIES = 1000
 _REOPEN = os.O_NONBLOCK | os.O_NOCTTY
@@ -161,4 +165,49 @@ def _writable(root: Root, path: str, how: str) -> int:
     raise OSError(errno.EAGAIN, "something in the VE keeps making and removing it", path)
 
 
-ACTIONS = {action.__name__: action for action in (look, list_names, link, mkdir, unlink, rmdir, chmod, read, write)}
+# --- waiting --------------------------------------------------------------------------------------------------------
+
+
+def appear(request: Request, root: Root, channel: _socket.socket) -> None:
+    """Wait until there is something at the path: a link is what it leads to."""
+    changes = syscalls.inotify_init1(os.O_NONBLOCK)
+    poll = select.poll()
+    for fd, what in ((changes, select.POLLIN), (channel, select.POLLIN | select.POLLRDHUP)):
+        poll.register(fd, what)
+    while not (_is_there(root, request["path"]) or _comes_meanwhile(root, request["path"], changes)):
+        stall.watch.rest()
+        ready = dict(poll.poll(_AGAIN))
+        stall.watch.step()
+        if channel.fileno() in ready:
+            os._exit(1)  # nobody waits any more
+        if changes in ready:
+            os.read(changes, 1 << 16)  # which change it was is of no use: the path says what is there
+
+
+def _is_there(root: Root, path: str) -> bool:
+    try:
+        os.close(root.open(path, os.O_PATH))
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
+def _comes_meanwhile(root: Root, path: str, changes: int) -> bool:
+    """Watch the nearest directory above that is there; is it there by then?"""
+    head = path
+    while True:
+        head = os.path.dirname(head.rstrip("/")) or "/"
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            directory = root.open(head, DIRECTORY)
+            break
+    os.fchdir(directory)
+    os.close(directory)
+    with contextlib.suppress(
+        OSError
+    ):  # it is gone, or this host has no watches left: then it is looked at every now and then
+        syscalls.inotify_add_watch(changes, ".", syscalls.IN_CREATE | syscalls.IN_MOVED_TO | syscalls.IN_ONLYDIR)
+    return _is_there(root, path)
+
+
+_ALL = (look, list_names, link, mkdir, unlink, rmdir, chmod, read, write, appear)
+ACTIONS = {action.__name__: action for action in _ALL}

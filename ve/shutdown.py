@@ -89,12 +89,17 @@ def _halt(pid: int, pidfd: int, deadline: float, run: Run) -> bool:
     return False
 
 
-def _word(pid: int) -> int | tuple[str, ...]:
+def kind(pid: int) -> str:
+    """Which init of HALT this is; empty for another."""
     try:
         path = os.readlink(f"/proc/{pid}/exe").removesuffix(" (deleted)")
     except OSError:
-        return _OTHER
-    return next((halt for end, halt in HALT if path.endswith(f"/{end}")), _OTHER)
+        return ""
+    return next((end for end, _ in HALT if path.endswith(f"/{end}")), "")
+
+
+def _word(pid: int) -> int | tuple[str, ...]:
+    return dict(HALT).get(kind(pid), _OTHER)
 
 
 def _hears(pid: int, number: int) -> bool:

@@ -70,7 +70,7 @@ LEVELS = (
     (
         "ve.journal ve.ledger ve.traffic ve.ending ve.instance ve.describe ve.options ve.settings ve.places ve.answers "
         "ve.explain ve.victim ve.selftest ve.account ve.react ve.events ve.foreground ve.doctor ve.networks "
-        "ve.connection ve.contents ve.environment ve.making ve.ephemeral ve.host",
+        "ve.connection ve.contents ve.ready ve.environment ve.making ve.ephemeral ve.host",
     ),
     ("ve", "ve.testinfra ve.testinfra_entry"),
     (

@@ -161,6 +161,21 @@ CALLS: list[tuple[str, list[tuple[str, tuple[Any, ...], dict[str, Any]]]]] = [
         ],
     ),
     ("start 101 red", [("get", (101,), {}), ("start", (), {}), ("get", ("red",), {}), ("start", (), {})]),
+    (
+        "start --wait 101 red",  # all are started before anybody waits
+        [
+            *(("get", (101,), {}), ("start", (), {}), ("get", ("red",), {}), ("start", (), {})),
+            *(("get", (101,), {}), ("wait_ready", (), {"timeout": 60.0})),
+            *(("get", ("red",), {}), ("wait_ready", (), {"timeout": 60.0})),
+        ],
+    ),
+    (
+        "start --ready tcp:80 --ready log:a -t 2.5 101",
+        [
+            *(("get", (101,), {}), ("start", (), {})),
+            *(("get", (101,), {}), ("wait_ready", ("tcp:80", "log:a"), {"timeout": 2.5})),
+        ],
+    ),
     ("start --dry-run 101", [("get", (101,), {}), ("plan", (), {})]),
     ("start --onboot", [("list", (), {})]),
     ("stop --all", [("list", (), {}), ("get", (101,), {}), ("stop", (60.0,), {"fast": False})]),
@@ -318,6 +333,37 @@ def test_an_ssh_key_may_be_in_a_file(world: World, tmp_path: Path) -> None:
     (tmp_path / "key").write_bytes(b"\xff\0")  # for the library to refuse
     assert cli.main(["set", "101", "--ssh-key", f"@{tmp_path}/key"]) == 0
     assert world.calls[3] == ("add_ssh_key", ("\udcff\0",), {})
+
+
+def test_only_what_has_started_is_waited_for(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    world.answers["start"] = ve.errors.Running("cannot start 101: it is running")
+    assert cli.main(["start", "--wait", "101"]) == 32
+    assert [name for name, _, _ in world.calls] == ["get", "start"]
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ("start --ready tcp:x 101", "cannot wait for 'tcp:x': it is no port, 1 to 65535"),
+        ("start --timeout 5 101", "cannot start: --timeout is how long to wait"),
+        ("start --wait --foreground 101", "cannot start 101: --foreground and --dry-run do not wait"),
+        ("start --ready boot --dry-run 101", "cannot start 101: --foreground and --dry-run do not wait"),
+    ],
+)
+def test_a_start_that_cannot_wait_so_does_nothing(
+    world: World, capsys: pytest.CaptureFixture[str], line: str, why: str
+) -> None:
+    assert cli.main(line.split()) == 20
+    assert capsys.readouterr().err.startswith(f"ve: {why}\n")
+    assert world.calls == []
+
+
+def test_the_log_of_what_is_not_ready_is_told(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    error = ve.errors.NotReady("cannot wait for 101: so", "do", ("tcp:80",), "one\n\x1b[2Jtwo")
+    world.answers["wait_ready"] = error
+    assert cli.main(["start", "--wait", "101"]) == 133
+    told = capsys.readouterr().err.splitlines()[1:]
+    assert told == ["ve: cannot wait for 101: so", "log: one", "log: \\x1b[2Jtwo", "hint: do"]
 
 
 def test_a_reboot_in_the_foreground_starts_again(world: World, capsys: pytest.CaptureFixture[str]) -> None:
