@@ -6,7 +6,7 @@ import errno
 import os
 from contextlib import suppress
 
-from ve import cgroups, mountinfo
+from ve import cgrouproot, mountinfo
 from ve.amounts import UNLIMITED
 from ve.errors import InvalidValue, NotSupported
 from ve.limits import Limits
@@ -55,7 +55,7 @@ def _weight(device: str, weight: int) -> dict[str, int | str]:
 
 
 def _has_iocost(device: str) -> bool:
-    with suppress(FileNotFoundError), open(f"{cgroups.mount_point()}/io.cost.qos", encoding="ascii") as file:
+    with suppress(FileNotFoundError), open(f"{cgrouproot.mount_point()}/io.cost.qos", encoding="ascii") as file:
         return any(line.split()[0] == device and "enable=1" in line.split() for line in file)
     return False
 

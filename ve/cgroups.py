@@ -22,7 +22,7 @@ import time
 from cgroupspy.controllers import Controller
 from cgroupspy.interfaces import DictFile, FlagFile, MultiLineIntegerFile
 
-from ve import hostunit, mountinfo, procfs
+from ve import cgrouproot, hostunit, procfs
 from ve.errors import SPENT, Error, NotSupported
 
 TYPE_CHECKING = False
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     T = TypeVar("T")
 
 PLACES = ("init", "exec")  # what is below a VE's own
-LEAF = "ve-host"  # where the processes go that were in the root of a container
 PATIENCE = 10.0  # seconds for the kernel to stop what it freezes
 _TRIES = 100  # to remove a cgroup that others come into: each does so once
 WAITING = (  # what is to be done about a process that no signal reaches
@@ -207,26 +206,6 @@ def _remove_below(fd: int) -> None:
             os.rmdir(name, dir_fd=fd)
 
 
-_known: tuple[str, tuple[int, int]] | None = None  # where cgroup2 was, and which directory that is
-
-
-def mount_point() -> str:
-    """Where cgroup2 is mounted; NotSupported if it is nowhere."""
-    global _known
-    with contextlib.suppress(OSError):
-        if _known and _which(_known[0]) == _known[1]:
-            return _known[0]
-    for line in mountinfo.lines(kind="cgroup2"):
-        _known = line.point, _which(line.point)
-        return line.point
-    raise NotSupported("cannot find cgroup2: it is not mounted", hint="mount -t cgroup2 none /sys/fs/cgroup")
-
-
-def _which(path: str) -> tuple[int, int]:
-    about = os.stat(path)
-    return about.st_dev, about.st_ino
-
-
 def controllers(path: str) -> list[str]:
     """Those of CONTROLLERS that cgroups below this one can have."""
     with open(f"{path}/cgroup.controllers", encoding="ascii") as file:
@@ -236,7 +215,7 @@ def controllers(path: str) -> list[str]:
 
 def home() -> str:
     """The cgroup that those of all state dirs are in: who has systemd must not divide its cgroups behind its back."""
-    return mount_point() + hostunit.place()
+    return cgrouproot.find() + hostunit.place()
 
 
 def have_home() -> str:
@@ -249,8 +228,8 @@ def have_home() -> str:
 
 def above(group: Cgroup) -> list[str]:
     """The cgroups that it is in, less the root: the nearest first."""
-    root, path, found = mount_point(), os.path.dirname(group.path), list[str]()
-    while path != root:
+    top, path, found = cgrouproot.find(), os.path.dirname(group.path), list[str]()
+    while path != top:
         found.append(path)
         path = os.path.dirname(path)
     return found
@@ -305,14 +284,16 @@ def create(tag: str, veid: int, owner: int) -> Cgroup:
         have_home()
         _make(inner)
         _make(commands)
-        for path in (mount_point(), *reversed(above(outer))):
+        top = cgrouproot.find()
+        _hand_down(top, controllers(top), to_leaf=True)
+        for path in reversed(above(outer)):
             _hand_down(path, controllers(path))
     except OSError as error:
         if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
             raise
         raise NotSupported(
-            f"cannot make a cgroup in {mount_point()}: {error.strerror}",
-            hint="in a container, cgroup2 must be mounted writable: --privileged with --cgroupns=private",
+            f"cannot make a cgroup in {cgrouproot.find()}: {error.strerror}",
+            hint="in a container, cgroup2 must be mounted writable: --privileged",
         ) from error
     for path in (os.path.dirname(outer.path), outer.path, inner, commands):  # whatever the caller's umask
         os.chmod(path, 0o755)  # 6.1 mounts a VE's cgroup2 only for who may search each directory above its root
@@ -339,11 +320,11 @@ def delegate(group: Cgroup) -> None:
     _hand_down(f"{group.path}/{PLACES[1]}", [name for name in names if name == "memory"])
 
 
-def _hand_down(path: str, names: list[str]) -> None:
+def _hand_down(path: str, names: list[str], *, to_leaf: bool = False) -> None:
     """Enable controllers for the cgroups below this one.
 
-    Where processes are in it (EBUSY: cgroup-v2.rst, "No Internal Process Constraint"), as in the root of a container,
-    they are moved to a leaf first.
+    to_leaf: where processes are in it (EBUSY: cgroup-v2.rst, "No Internal Process Constraint"), as in the root of a
+    container, they are moved to a leaf first.
     """
     with open(f"{path}/cgroup.subtree_control", encoding="ascii") as file:
         enabled = file.read().split()
@@ -359,15 +340,22 @@ def _hand_down(path: str, names: list[str]) -> None:
         except OSError as error:
             if error.errno != errno.EBUSY:
                 raise
-        _move_to_leaf(path)
-    raise NotSupported(f"cannot enable {text} in {path}: processes are in it that cannot be moved")
+        if not to_leaf or not _move_to_leaf(path):
+            break
+    raise NotSupported(
+        f"cannot enable {text} in {path}: processes are in it that cannot be moved",
+        hint="those of another PID namespace: in a container, --pid=private; else see its cgroup.procs",
+    )
 
 
-def _move_to_leaf(path: str) -> None:
-    os.makedirs(f"{path}/{LEAF}", exist_ok=True)
-    for pid in Cgroup(path).core.procs:
+def _move_to_leaf(path: str) -> bool:
+    """Those that we see; are there no others?  To write the 0 that stands for these would move ourselves."""
+    os.makedirs(f"{path}/{cgrouproot.LEAF}", exist_ok=True)
+    pids = list(Cgroup(path).core.procs)
+    for pid in filter(None, pids):
         with contextlib.suppress(ProcessLookupError):
-            Cgroup(f"{path}/{LEAF}").take(pid)
+            Cgroup(f"{path}/{cgrouproot.LEAF}").take(pid)
+    return 0 not in pids
 
 
 def remove(tag: str, veid: int) -> None:

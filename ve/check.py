@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ve import cgroups, facilities, ground, interpreter, otherfirewalls, quota, seccomp
+from ve import cgrouproot, facilities, ground, interpreter, otherfirewalls, quota, seccomp
 from ve.errors import NotSupported
 from ve.facilities import EVERY, Row
 from ve.state import State
@@ -104,7 +104,7 @@ def _probe(state: State, cgroup_root: str, names: list[str]) -> dict[str, Missin
 
 def _cgroup_root() -> str:
     try:
-        return cgroups.mount_point()
+        return cgrouproot.find()
     except (NotSupported, OSError):  # or /proc is not there
         return ""
 

@@ -7,9 +7,10 @@ import errno
 import os
 from collections.abc import Iterable, Iterator, Mapping
 
+from ve import cgrouproot
 from ve.amounts import UNLIMITED
 from ve.beancounter import Files
-from ve.cgroups import CONTROLLERS, PLACES, Cgroup, above, controllers, mount_point
+from ve.cgroups import CONTROLLERS, PLACES, Cgroup, above, controllers
 from ve.errors import Error, InvalidValue, NotSupported
 from ve.limits import cpu_numbers
 
@@ -72,7 +73,7 @@ def _guaranteed(path: str, attribute: str) -> Iterator[int]:
 
 def missing(wanted: Iterable[str]) -> list[str]:
     """The controllers among these that VEs cannot have here."""
-    there = controllers(mount_point())
+    there = controllers(cgrouproot.find())
     return [name for name in CONTROLLERS if name in wanted and name not in there]
 
 
@@ -87,7 +88,7 @@ def cure() -> str:
         rows = [line.split() for line in file if not line.startswith("#")]
     if any(hierarchy != "0" for _, hierarchy, *_ in rows):  # cgroups(7): of cgroup v1
         return "boot with systemd.unified_cgroup_hierarchy=1 cgroup_no_v1=all on the kernel command line"
-    return "a service needs Delegate=yes, a container --privileged with --cgroupns=private, a VE the profile nesting"
+    return "a service needs Delegate=yes, a container --privileged, a VE the profile nesting"
 
 
 def _write(group: Cgroup, name: str, value: int | str) -> None:

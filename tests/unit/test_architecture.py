@@ -27,7 +27,7 @@ LEVELS = (
     ),
     (
         "ve.namespaces",
-        "ve.hostunit ve.cgroups ve.enforce ve.blockdevice ve.load ve.watch",
+        "ve.hostunit ve.cgrouproot ve.cgroups ve.enforce ve.blockdevice ve.load ve.watch",
         "ve.btrfs ve.quota",
         "ve.looparea",
         "ve.oom",

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ve import cgroups
+from ve import cgrouproot, cgroups
 from ve.cgroups import Cgroup
 
 
@@ -40,3 +40,32 @@ def test_want_of_descriptors_is_none_that_vanishes(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(os, "open", refuse_a)
     with pytest.raises(OSError, match="Too many open files"):
         Cgroup(str(top)).pids()
+
+
+@pytest.mark.parametrize(
+    ("first", "root", "place"),
+    [
+        ("/", "/", ""),  # a host, or a container with a cgroup namespace of its own
+        ("/init.scope", "/", ""),  # systemd's
+        ("/ve-host", "/", ""),  # moved there by us
+        ("/libpod_parent/libpod-1", "/", "/libpod_parent/libpod-1"),  # podman --cgroupns=host
+        ("/libpod_parent/libpod-1/ve-host", "/", "/libpod_parent/libpod-1"),
+        ("/docker/1/init.scope", "/", "/docker/1"),  # with systemd in it
+        ("/docker/1", "/docker/1", ""),  # of which that alone is mounted
+        ("/docker/1/ve-host", "/docker", "/1"),
+        ("/docker/10", "/docker/1", ""),
+        ("/../../init.scope", "/", ""),  # --pid=host
+        ("/../other", "/", ""),
+        ("/a", "/..", ""),
+    ],
+)
+def test_which_cgroup_is_ours(first: str, root: str, place: str) -> None:
+    assert cgrouproot.below(first, root) == place
+
+
+def test_processes_that_we_cannot_see_are_not_moved(tmp_path: Path) -> None:
+    """The kernel shows 0 for them, and would take that for ourselves."""
+    top = group(tmp_path / "top", 0)
+    group(top / cgrouproot.LEAF)
+    assert not cgroups._move_to_leaf(str(top))
+    assert (top / cgrouproot.LEAF / "cgroup.procs").read_text() == ""

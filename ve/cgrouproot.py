@@ -1,0 +1,63 @@
+"""Where cgroup2 is mounted, and which cgroup of it is ours to divide."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from functools import cache
+
+from ve import mountinfo
+from ve.errors import NotSupported
+
+LEAF = "ve-host"  # where the processes go that were in the root of a container
+
+
+def mount_point() -> str:
+    """Where cgroup2 is mounted; NotSupported if it is nowhere."""
+    if line := _mount():
+        return line.point
+    raise NotSupported("cannot find cgroup2: it is not mounted", hint="mount -t cgroup2 none /sys/fs/cgroup")
+
+
+def find() -> str:
+    """The cgroup that is ours to divide: that of all others, or a container's where it sees those of its host."""
+    line = _mount()
+    return mount_point() if line is None else line.point + below(_of_first(), line.root)
+
+
+_known: tuple[mountinfo.Line, tuple[int, int]] | None = None  # and which directory was there
+
+
+def _mount() -> mountinfo.Line | None:
+    """The first mount of cgroup2: the one that was known, as long as the same directory is there."""
+    global _known
+    with contextlib.suppress(OSError):
+        if _known and _which(_known[0]) == _known[1]:
+            return _known[0]
+    line = next(mountinfo.lines(kind="cgroup2"), None)
+    _known = (line, _which(line)) if line else None
+    return line
+
+
+def _which(line: mountinfo.Line) -> tuple[int, int]:
+    about = os.stat(line.point)
+    return about.st_dev, about.st_ino
+
+
+def below(first: str, root: str) -> str:
+    """Where in a mount of cgroup2, whose top is the cgroup root, that of PID 1 is, less the leaf that it was moved to.
+
+    Nowhere ("") if it is not below, or outside our cgroup namespace ("/.."), as that of a host's own PID 1.
+    """
+    path = re.sub(f"/({LEAF}|init.scope)$", "", first)
+    inside = path.removeprefix(root.rstrip("/"))
+    is_there = path.startswith(f"{root.rstrip('/')}/") and ".." not in path.split("/")
+    return inside.rstrip("/") if is_there else ""
+
+
+@cache
+def _of_first() -> str:
+    """As our cgroup namespace shows it: proc_pid_cgroup(5)."""
+    with open("/proc/1/cgroup", encoding="utf-8", errors="surrogateescape") as file:
+        return next((line[3:].rstrip("\n") for line in file if line.startswith("0::")), "/")
