@@ -7,20 +7,21 @@ left; what is a program, a controller or a device is looked for.
 from __future__ import annotations
 
 import marshal
+import os
 import shutil
 import struct
 import subprocess
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ve import cgrouproot, facilities, ground, interpreter, otherfirewalls, quota, seccomp
+from ve import cgrouproot, facilities, ground, interpreter, mountinfo, otherfirewalls, quota, seccomp, substitute
 from ve.errors import NotSupported
 from ve.facilities import EVERY, Row
 from ve.state import State
 
 _PT_INTERP = 3  # elf(5)
-_PROFILES = ("default",)
+_LAYERS = ("idmapped mounts", "overlayfs")  # what a file system may be unfit for
 _SELINUX, _APPARMOR = "/sys/fs/selinux/enforce", "/proc/self/attr/current"
 
 
@@ -67,6 +68,9 @@ def _looks(state: State, wanted: set[str]) -> list[tuple[tuple[Row, ...], Callab
     root = _cgroup_root()
     names = [row.name for row in facilities.KERNEL if not wanted or row.name in wanted]
     tried = _probe(state, root, names)
+    layers = [name for name in _LAYERS if name in tried]
+    better, instead = _instead(state, root, layers) if _lacks(tried, layers) else ("", {})
+    tried |= instead
     controllers = _read(f"{root}/cgroup.controllers").split() if root else []
     return [
         (facilities.KERNEL, lambda name: tried.get(name, (0, "the process that tries it has failed"))),
@@ -75,8 +79,27 @@ def _looks(state: State, wanted: set[str]) -> list[tuple[tuple[Row, ...], Callab
         (facilities.LIBRARIES, lambda _: _without_libseccomp()),
         (facilities.DEVICES, lambda path: (0, facilities.refused(path))),
         (facilities.PROGRAMS, lambda name: _unless(_has(name), "not installed")),
-        (facilities.NOTES, lambda name: _NOTES[name]()),
+        (facilities.NOTES, lambda name: _NOTES[name](state.path, better)),
     ]
+
+
+def way(state: State) -> str:
+    """Which of substitute.WAYS VEs can be on where the state dir is on what they cannot; "" if none, or no need."""
+    root = _cgroup_root()
+    return _instead(state, root, _LAYERS)[0] if _lacks(_probe(state, root, _LAYERS), _LAYERS) else ""
+
+
+def _instead(state: State, root: str, names: Sequence[str]) -> tuple[str, dict[str, Missing]]:
+    """The first way to have these, and what is said of them then."""
+    for each in substitute.WAYS if substitute.unfit(state.path) else ():
+        tried = _probe(state, root, names, each)
+        if not _lacks(tried, names):
+            return each, tried
+    return "", {}
+
+
+def _lacks(tried: Mapping[str, Missing], names: Sequence[str]) -> bool:
+    return any(tried.get(name, (0, "not tried"))[1] for name in names)
 
 
 def _facility(row: Row, missing: Missing) -> Facility:
@@ -89,10 +112,10 @@ def _unless(present: bool, why: str) -> Missing:
     return 0, "" if present else why
 
 
-def _probe(state: State, cgroup_root: str, names: list[str]) -> dict[str, Missing]:
+def _probe(state: State, cgroup_root: str, names: Sequence[str], way: str = "") -> dict[str, Missing]:
     """What is missing of these; nothing at all if the process that tries has failed."""
     done = subprocess.run(
-        interpreter.command("ve.probes", state.path, state.run_dir, cgroup_root, *names),
+        interpreter.command("ve.probes", state.path, state.run_dir, cgroup_root, way, *names),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -124,14 +147,14 @@ def _without_libseccomp() -> Missing:
     return 0, ""
 
 
-def _security_module() -> Missing:
+def _security_module(path: str, better: str) -> Missing:
     if _read(_SELINUX).strip() == "1":
         return 0, "SELinux is enforcing"
     label = _read(_APPARMOR).strip("\0\n")
     return 0, f"AppArmor confines us: {label}" if label.endswith(("(enforce)", "(kill)")) else ""
 
 
-def _other_firewall() -> Missing:
+def _other_firewall(path: str, better: str) -> Missing:
     found = otherfirewalls.others_drop()
     if not found:
         return 0, ""
@@ -139,7 +162,22 @@ def _other_firewall() -> Missing:
     return 0, f"{chains} drops what VEs send and get", "; ".join(each.cure for each in found)
 
 
-_NOTES = {"no security module": _security_module, "no firewall that drops by default": _other_firewall}
+def _unfit(path: str, better: str) -> Missing:
+    """Whether the state dir is on a file system of its own, or will be."""
+    if there := substitute.present(path):
+        kind = mountinfo.holding(os.path.dirname(os.path.realpath(path))).kind
+        return 0, f"it is on {substitute.told(there, path)}, as nobody can map the ids of {kind}"
+    if not better:
+        return 0, ""
+    later = f"the first template or VE puts it on {substitute.told(better, path)}"
+    return 0, f"nobody can map the ids of {substitute.unfit(path)}; {later}"
+
+
+_NOTES = {
+    "fit state directory": _unfit,
+    "no security module": _security_module,
+    "no firewall that drops by default": _other_firewall,
+}
 
 
 def _has(program: str) -> bool:

@@ -162,6 +162,10 @@ DEVICES = (
 # Not a lack, but what to think of when something is refused, or is less than it seems.
 NOTES = (
     Row(
+        *("fit state directory", (), "a way less to the disk, or memory"),
+        "put it on a volume: podman or docker run -v ve:/var/lib/ve; or on ext4, xfs or btrfs: --state-dir",
+    ),
+    Row(
         *("no security module", (), "certainty: AppArmor or SELinux may refuse what root may do"),
         "in a container: --security-opt apparmor=unconfined --security-opt label=disable; else see its audit log",
     ),

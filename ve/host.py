@@ -43,13 +43,17 @@ class Host:
 
     def __init__(self, state_dir: str | os.PathLike[str] | None = None) -> None:
         self.state = State(state_dir)
+        if os.path.lexists(f"{self.state.path}/area.img") and not os.geteuid():  # not mounted, or it would hide it
+            from ve import statedir
+
+            statedir.again(self.state)
 
     @cached_property
     def templates(self) -> Templates:
         """Its templates."""
         from ve.template import Templates
 
-        return Templates(self.state.template_dir, users=self._users, require=self.state.require)
+        return Templates(self.state.template_dir, users=self._users, require=self.state.require, provide=self._provide)
 
     @cached_property
     def networks(self) -> Networks:
@@ -57,6 +61,14 @@ class Host:
         from ve.networks import Networks
 
         return Networks()
+
+    def _provide(self) -> None:
+        """A file system for the state dir where it needs another: never if it is on a disk's."""
+        if os.path.isdir(self.state.path) and os.major(os.stat(self.state.path).st_dev):
+            return
+        from ve import statedir
+
+        statedir.provide(self.state)
 
     def __repr__(self) -> str:
         return f"<ve.Host {self.state.path}>"
@@ -77,6 +89,7 @@ class Host:
         """
         check_veid(veid)
         require_root(f"cannot create {veid}")
+        self._provide()
         from ve import making
 
         environment = Environment(self.state, veid)
@@ -109,6 +122,7 @@ class Host:
         init in place of the template's own init.
         """
         require_root(f"cannot run {template}")
+        self._provide()
         self.forget_dead()
         with self.templates.hold(template) as found:
             environment = self.begin(found, options, None if command is None else tuple(command))

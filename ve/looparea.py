@@ -14,8 +14,9 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import stat
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from ve._linux import loops, syscalls
 from ve.amounts import UNLIMITED, size_text
@@ -52,7 +53,8 @@ def make(private: str, content: str, size: int, inodes: int = 0) -> None:
         os.fchmod(file.fileno(), 0o600)
         _truncate(file.fileno(), size)
     number = ["-N", str(inodes)] if inodes else []
-    options = ["-q", "-F", "-m", "0", "-E", "root_owner=0:0,nodiscard", *number, "-d", content]
+    extended = "root_owner=0:0,nodiscard,lazy_itable_init=1,lazy_journal_init=1"  # a new file is all zeros already
+    options = ["-q", "-F", "-m", "0", "-E", extended, *number, "-d", content]
     _run(f"cannot make a loop area of {size_text(size)}", "mkfs.ext4", *options, f"{private}/{IMAGE}")
 
 
@@ -157,14 +159,24 @@ def _attach(image: str) -> tuple[str, int] | None:
     try:
         if not _locked(fd):
             return None
-        number = loops.free()
-        device = os.open(f"/dev/loop{number}", os.O_RDWR | os.O_CLOEXEC)
+        path = f"/dev/loop{loops.free()}"
+        if not os.path.exists(path):
+            _make_node(path)
+        device = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         if loops.configure(device, fd):
-            return f"/dev/loop{number}", device
+            return path, device
         os.close(device)
         return None
     finally:
         os.close(fd)
+
+
+def _make_node(path: str) -> None:
+    """A privileged container's /dev has only those that the host had when it began."""
+    with open(f"/sys/block/{os.path.basename(path)}/dev", encoding="ascii") as file:
+        major, minor = map(int, file.read().split(":"))
+    with suppress(FileExistsError):
+        os.mknod(path, stat.S_IFBLK | 0o600, os.makedev(major, minor))
 
 
 def _locked(fd: int) -> bool:

@@ -16,14 +16,15 @@ import signal
 import stat
 import struct
 import sys
+from contextlib import contextmanager
 
-from ve import devices, farside, mounts, namespaces, procfs, rlimits, unionfs
+from ve import devices, farside, mounts, namespaces, procfs, rlimits, substitute, unionfs
 from ve._linux import syscalls
 from ve.ground import NAME, Ground
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 Missing = tuple[int, str]  # errno and text
 
@@ -310,14 +311,30 @@ def _scratch(options: str = "") -> None:
     os.chdir(_POINT)
 
 
-def main(state_dir: str, run_dir: str, cgroup_root: str, *names: str) -> None:
-    """Try these and say what came of it."""
+def main(state_dir: str, run_dir: str, cgroup_root: str, way: str, *names: str) -> None:
+    """Try these and say what came of it; way: in a state dir on one of substitute.WAYS, "" is one as it is."""
     ground = Ground(state_dir, run_dir, cgroup_root)
     try:
-        found = {name: attempt(PROBES[name], ground) for name in names}
+        with _on(way, ground):
+            found = {name: attempt(PROBES[name], ground) for name in names}
     finally:
         ground.clear()
     sys.stdout.buffer.write(marshal.dumps(found))
+
+
+@contextmanager
+def _on(way: str, ground: Ground) -> Iterator[None]:
+    if not way:
+        yield
+        return
+    _own_mounts()
+    fd = substitute.WAYS[way](ground.state(), substitute.TRIAL)
+    syscalls.move_mount(fd, syscalls.AT_FDCWD, ground.state())
+    os.close(fd)
+    try:
+        yield
+    finally:
+        syscalls.umount2(ground.state(), syscalls.MNT_DETACH)
 
 
 def attempt(probe: Callable[[Ground], None], ground: Ground) -> Missing:

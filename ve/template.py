@@ -195,11 +195,15 @@ class Templates(Store):
     """
 
     def __init__(
-        self, path: str, users: Callable[[str], Iterable[int]], require: Callable[[], object] = lambda: None
+        self,
+        path: str,
+        users: Callable[[str], Iterable[int]],
+        require: Callable[[], object] = lambda: None,
+        provide: Callable[[], object] = lambda: None,
     ) -> None:
-        """As for Shelf; add and build make path.  users(ref) gives the VEs that were created from a version."""
+        """As for Shelf; add and build make path, after provide().  users(ref) gives the VEs created from a version."""
         super().__init__(path, require)
-        self._users = users
+        self._users, self._provide = users, provide
 
     def list(self) -> builtins.list[Template]:
         """All versions, by name and number."""
@@ -282,6 +286,7 @@ class Templates(Store):
 
         require_root(what)
         with full_disk_named(what, self.path), ExitStack() as undo:
+            self._provide()
             os.makedirs(os.path.dirname(self.path), mode=0o711, exist_ok=True)
             with suppress(FileExistsError):
                 os.mkdir(self.path, 0o700)

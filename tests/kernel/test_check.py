@@ -67,7 +67,8 @@ TAKEN: dict[str, tuple[str, ...]] = {
     "state directory": lacking.with_mounts("cd STATE; mount -o bind,ro . ."),
     "run directory": lacking.with_mounts("cd STATE; mkdir -p run; mount -o bind,ro run run"),
     "cgroup2": lacking.with_mounts("mount -t tmpfs -o ro none CGROUP"),
-    "idmapped mounts": lacking.with_mounts("mount -t ramfs none STATE"),
+    "idmapped mounts": (sys.executable, lacking.__file__, "mount_setattr=EINVAL", "--"),
+    "fit state directory": lacking.with_mounts("mount -t ramfs none STATE"),
     "namespace limits": lacking.with_mounts("mount -o bind,ro /proc/sys /proc/sys"),
     "idmapped tmpfs": IN_USER_NAMESPACE,
     "project quota": lacking.with_mounts("mount -t tmpfs none STATE"),
@@ -242,18 +243,33 @@ def test_as_nobody(state_dir: Path) -> None:
 
 
 @pytest.mark.any_kernel
+def test_a_state_directory_where_it_cannot_be(state_dir: Path) -> None:
+    ours = found(state_dir / "m", *lacking.with_mounts(f"cd {state_dir}; mkdir m; mount -o bind,ro m m; cd /"))
+    assert not ours["idmapped mounts"] and not ours["overlayfs"]
+    assert ours["mount API"] and ours["cgroup2"]
+
+
+@pytest.mark.any_kernel
 @pytest.mark.parametrize(
     "mount",
     [
         pytest.param("mkdir l u w m; mount -t overlay -o lowerdir=l,upperdir=u,workdir=w none m", id="overlay"),
         pytest.param("mkdir m; mount -t ramfs none m", id="ramfs"),
-        pytest.param("mkdir m; mount -o bind,ro m m", id="read-only"),
     ],
 )
-def test_a_state_directory_where_it_cannot_be(state_dir: Path, mount: str) -> None:
+def test_a_state_directory_that_gets_a_file_system_of_its_own(state_dir: Path, mount: str) -> None:
     ours = found(state_dir / "m", *lacking.with_mounts(f"cd {state_dir}; {mount}; cd /"))
-    assert not ours["idmapped mounts"] and not ours["overlayfs"]
-    assert ours["mount API"] and ours["cgroup2"]
+    assert ours["idmapped mounts"] and ours["overlayfs"] and not ours["fit state directory"]
+    no_way = f"mount --bind /etc/hostname /dev/loop-control; PATH=/usr/bin:/bin; cd {state_dir}; {mount}; cd /"
+    words = (
+        sys.executable,
+        lacking.__file__,
+        "fsopen=ENOSYS",
+        "--",
+        *lacking.with_mounts(no_way.replace("mkdir ", "mkdir -p ")),
+    )
+    ours = found(state_dir / "m", *words)
+    assert not ours["idmapped mounts"] and not ours["overlayfs"] and ours["fit state directory"]
 
 
 @pytest.mark.any_kernel

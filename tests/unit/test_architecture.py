@@ -56,7 +56,10 @@ LEVELS = (
         "ve.beneath ve.tree ve.accounts",
         "ve.staging ve.rootfs ve.archive ve.distributions ve.template",
     ),
-    ("ve.facilities ve.ground ve.probes ve.check", "ve.firewall ve.publishing ve.bridgeports"),
+    (
+        "ve.facilities ve.ground ve.substitute ve.probes ve.check ve.statedir",
+        "ve.firewall ve.publishing ve.bridgeports",
+    ),
     (
         "ve.steps ve.actions ve.outfit ve.insidefile ve.protections ve.nested ve.names ve.init ve.setup ve.order "
         "ve.addressed ve.leading ve.leasing ve.granting ve.network ve.attachment ve.launch",
