@@ -99,6 +99,16 @@ def _answer(listener: int, errors: dict[str, int]) -> None:
         pass  # who asked was killed
 
 
+def cures(name: str) -> set[str]:
+    """All that may be said to cure the lack of a facility, here or in a container."""
+    from ve import engine, facilities  # which what is run under a filter does without
+
+    tables = (facilities.KERNEL, facilities.STORAGE, facilities.LIBRARIES, facilities.DEVICES, facilities.NOTES)
+    row = next(row for rows in tables for row in rows if row.name == name)
+    flags = {engine.cure(name, number, each) for each in engine.ENGINES for number in (0, errno.EPERM)}
+    return {row.cure, *row.cures.values()} | flags - {""}
+
+
 def without(row: str) -> tuple[str, ...]:
     """What stands before a command that shall find this facility missing."""
     return (sys.executable, __file__, REFUSED[row], "--")

@@ -6,6 +6,7 @@ left; what is a program, a controller or a device is looked for.
 
 from __future__ import annotations
 
+import errno
 import marshal
 import os
 import shutil
@@ -15,7 +16,18 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ve import cgrouproot, facilities, ground, interpreter, mountinfo, otherfirewalls, quota, seccomp, substitute
+from ve import (
+    cgrouproot,
+    engine,
+    facilities,
+    ground,
+    interpreter,
+    mountinfo,
+    otherfirewalls,
+    quota,
+    seccomp,
+    substitute,
+)
 from ve.errors import NotSupported
 from ve.facilities import EVERY, Row
 from ve.state import State
@@ -104,7 +116,9 @@ def _lacks(tried: Mapping[str, Missing], names: Sequence[str]) -> bool:
 
 def _facility(row: Row, missing: Missing) -> Facility:
     number, why, *better = missing
-    cure = better[0] if better else row.cures.get(number, row.cure)
+    own = row.cures.get(number, "") if number != errno.EPERM else ""
+    flags = engine.cure(row.name, number, engine.running()) if why else ""
+    cure = next(filter(None, (*better, own, flags, row.cures.get(number), row.cure)), "")
     return Facility(row.name, not why, row.needed_by == EVERY, row.needed_by, row.lost, cure, why)
 
 

@@ -44,6 +44,7 @@ ADMIN = {f"{name} namespace" for name, *_ in namespaces.NAMESPACES if name != "u
 }
 VALUES = {"oom": "ve", "io_read": "5M/s", "io_write": "5M/s"}  # of limits; of the others 5 is one
 NO_DEVICE = "test ! -e PATH || mount --bind /etc/hostname PATH"
+MOUNTED = "mount --bind /etc/hostname /etc/hostname"
 IN_USER_NAMESPACE = ("unshare", "--user", "--map-root-user")
 
 
@@ -166,7 +167,7 @@ def test_without(state_dir: Path, name: str) -> None:
     path = "/usr/bin:/bin" if name == "root" else None  # of who cannot look into ours
     each = look(state_dir, *TAKEN[name], path=path)[name]
     assert not each["present"] and each["why"]
-    assert each["cure"] in {ROWS[name].cure, *ROWS[name].cures.values()}
+    assert each["cure"] in lacking.cures(name)
     assert each["required"] == (ROWS[name].needed_by == ("every VE",))
 
 
@@ -188,6 +189,24 @@ def test_nothing_else_is_missing_then(state_dir: Path, name: str) -> None:
 )
 def test_the_cure_is_for_what_the_kernel_said(state_dir: Path, before: tuple[str, ...], name: str, cure: str) -> None:
     assert look(state_dir, *before)[name]["cure"] == cure
+
+
+@pytest.mark.any_kernel
+@pytest.mark.parametrize(
+    ("before", "name", "flags"),
+    [
+        ("mount -o bind,ro /proc/sys /proc/sys", "namespace limits", "--privileged or --security-opt unmask=all"),
+        ("mount -o bind,ro CGROUP CGROUP", "cgroup2", "--privileged or --systemd=always"),
+        (NO_DEVICE.replace("PATH", "/dev/fuse"), "/dev/fuse", "--device /dev/fuse"),
+        ("cd STATE; mount -o bind,ro . .; cd /", "state directory", "-v ve:/var/lib/ve"),
+    ],
+)
+def test_the_cure_is_a_flag_of_the_engine(state_dir: Path, before: str, name: str, flags: str) -> None:
+    """podman's containers have that file, and this mount; what a kernel lacks is cured by no flag."""
+    line = lacking.with_mounts(f"mount -t tmpfs none /run; touch /run/.containerenv; {MOUNTED}; {before}")
+    assert look(state_dir, *line)[name]["cure"] == f"podman run {flags}"
+    ours = look(state_dir, *line, *lacking.without("mount of mqueue"))["mount of mqueue"]
+    assert ours["cure"] == "use a kernel with CONFIG_POSIX_MQUEUE"
 
 
 @pytest.mark.any_kernel

@@ -57,7 +57,7 @@ LEVELS = (
         "ve.staging ve.rootfs ve.archive ve.distributions ve.template",
     ),
     (
-        "ve.facilities ve.ground ve.substitute ve.probes ve.check ve.statedir",
+        "ve.engine ve.facilities ve.ground ve.substitute ve.probes ve.check ve.statedir",
         "ve.firewall ve.publishing ve.bridgeports",
     ),
     (
