@@ -1,0 +1,47 @@
+"""A container that sees the cgroups of its host (podman --cgroupns=host): its VEs are in its own all the same."""
+
+import os
+import select
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import ve
+from tests.conftest import cgroup_root
+from tests.verbs import commandline
+
+# Into its cgroup, then into a PID namespace of its own; the command comes behind.
+BEGIN = (
+    'echo $$ >"$0/cgroup.procs"; exec unshare --pid --fork --kill-child --mount-proc sh -c \'"$@"; exit $?\' sh "$@"'
+)
+
+
+@pytest.fixture
+def container() -> Iterator[Path]:
+    path = cgroup_root() / f"ve-container-{os.getpid()}"
+    path.mkdir()
+    yield path
+    (path / "cgroup.kill").write_text("1")
+    while "populated 1" in (path / "cgroup.events").read_text():
+        select.select([], [], [], 0.02)
+    for each, _, _ in os.walk(path, topdown=False):
+        os.rmdir(each)
+
+
+@pytest.mark.container
+def test_it_has_its_ves(host: "ve.Host", host_dir: Path, container: Path) -> None:
+    tag = commandline.cgroup(host_dir, 1).parent
+    line = commandline.words(host_dir, "run", "busybox", "--", "sh", "-c", "echo up; read line")
+    words = ["sh", "-ec", BEGIN, str(container), *line]
+    before = {path.name for path in tag.glob("*/")}
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0) as process:
+        assert process.stdin and process.stdout
+        assert process.stdout.readline() == b"up\n"
+        [veid] = [path for path in (container / tag.name).iterdir() if path.is_dir()]
+        assert (veid / "init").is_dir() and "populated 1" in (veid / "cgroup.events").read_text()
+        assert {path.name for path in tag.glob("*/")} == before
+        process.stdin.write(b"\n")
+        assert process.wait(commandline.PATIENCE) == 0
+    assert not (container / tag.name / veid.name).exists()
