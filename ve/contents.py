@@ -94,4 +94,4 @@ class Contents(Instance):
 
         self.refuse_ephemeral("compare")
         with self.upper() as upper:
-            return diff.changes(upper, self.template.path)
+            return diff.changes([upper], self.template.path)

@@ -1,4 +1,4 @@
-"""What a VE changed: its upper layer compared with its template.
+"""What a VE changed: its upper, and the layers below that, compared with its template.
 
 The kernel's own marks in an upper (Documentation/filesystems/overlayfs.rst): a character device 0:0 hides what the
 template has; a directory with the xattr trusted.overlay.opaque "y" hides all that the template has in it; one with
@@ -12,10 +12,10 @@ directory at a time, so that neither a link nor any depth leads out.  What vanis
 import errno
 import os
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from ve._linux.syscalls import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, SyscallError, openat2
 from ve.unionfs import marks
@@ -32,16 +32,24 @@ class Change:
     path: str
 
 
+_Place: TypeAlias = tuple[str, ...] | None  # names from a root; None: it is not there
+
+
 class _Pair(NamedTuple):
-    """A directory of the upper and the template's that it is compared with; names from the layer's root."""
+    """A directory of the VE, and the template's that it is compared with."""
 
-    upper: tuple[str, ...]
-    lower: tuple[str, ...] | None
-    cut: bool = False  # the VE sees nothing of the template's: it, or one above it, is opaque
+    name: tuple[str, ...]
+    parts: tuple[_Place, ...]  # where each layer, the topmost first, and the template have what the VE sees in it
+    lower: _Place
+
+    @property
+    def cut(self) -> bool:
+        """The VE sees nothing of the template's: it, or one above it, is opaque."""
+        return self.parts[-1] is None
 
 
-def changes(upper: str, template: str) -> list[Change]:
-    """What the VE changed, by path; a directory that is gone stands for all that was in it.
+def changes(uppers: Sequence[str], template: str) -> list[Change]:
+    """What the VE changed, by path; a directory that is gone stands for all that was in it.  uppers: topmost first.
 
     Changed is what differs in type, mode, owner, xattrs or, unless it is a directory, in size, time of change, device
     or link target: a copy that overlayfs made and that nobody changed has all of them the same.  A directory that was
@@ -49,44 +57,70 @@ def changes(upper: str, template: str) -> list[Change]:
     that were written through are listed.
     """
     found: list[Change] = []
-    upper_root = os.open(upper, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        lower_root = os.open(template, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            if not _same(upper_root, lower_root, "."):
-                found.append(Change("C", "/"))
-            left = [_Pair((), ())]
-            while left:
-                left += _directory(upper_root, lower_root, left.pop(), found)
-        finally:
-            os.close(lower_root)
-    finally:
-        os.close(upper_root)
+    with ExitStack() as stack:
+        roots = []
+        for path in (*uppers, template):
+            roots.append(os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
+            stack.callback(os.close, roots[-1])
+        if not _same(roots[0], roots[-1], "."):
+            found.append(Change("C", "/"))
+        left = [_Pair((), ((),) * len(roots), ())]
+        while left:
+            left += _directory(roots, left.pop(), found)
     return sorted(found, key=lambda change: change.path)
 
 
-def _directory(upper_root: int, lower_root: int, pair: _Pair, found: list[Change]) -> list[_Pair]:
+def _directory(roots: Sequence[int], pair: _Pair, found: list[Change]) -> list[_Pair]:
     """Compare one directory name by name, add what differs to found, and give the directories in it."""
     deeper = []
-    with _opened(upper_root, pair.upper) as upper, _opened(lower_root, pair.lower) as lower:
-        if upper is None:
-            return []
-        names = os.listdir(upper)
-        for name in names:
+    with ExitStack() as stack:
+        lower = stack.enter_context(_opened(roots[-1], pair.lower))
+        names: dict[str, int] = {}  # and the topmost layer that has it
+        for root, part in zip(roots[:-1], pair.parts[:-1], strict=True):
+            fd = stack.enter_context(_opened(root, part))
+            names = dict.fromkeys(os.listdir(fd), fd) | names if fd is not None else names
+        for name, upper in names.items():
             here, there = _stat(upper, name), _stat(lower, name)
             if here is None:
                 continue
-            moved_from = _redirect(upper, name, pair.lower) if stat.S_ISDIR(here.st_mode) else None
-            kind = "C" if moved_from and there else _kind(upper, lower, name, here, there)
+            same = (*pair.lower, name) if pair.lower is not None and there else None
+            parts = _parts(roots, pair.parts, name) if stat.S_ISDIR(here.st_mode) else ()
+            moved = parts and parts[-1] not in (None, same)
+            kind = "C" if moved and there else _kind(upper, lower, name, here, there)
             if kind:
-                found.append(Change(kind, _path(pair.upper, name)))
-            if stat.S_ISDIR(here.st_mode):
-                at = moved_from or ((*pair.lower, name) if pair.lower is not None and there else None)
-                cut = (pair.cut and not moved_from) or _xattr(upper, name, "opaque") == b"y"
-                deeper.append(_Pair((*pair.upper, name), at, cut))
+                found.append(Change(kind, _path(pair.name, name)))
+            if parts:
+                deeper.append(_Pair((*pair.name, name), parts, parts[-1] or same))
         if lower is not None and pair.cut:
-            found += [Change("D", _path(pair.upper, name)) for name in set(os.listdir(lower)) - set(names)]
+            found += [Change("D", _path(pair.name, name)) for name in set(os.listdir(lower)) - set(names)]
     return deeper
+
+
+def _parts(roots: Sequence[int], above: Sequence[_Place], name: str) -> tuple[_Place, ...]:
+    """Where each of roots has its part of a directory, of which one is above that has its parts there.
+
+    As overlayfs looks it up: what is no directory, or opaque, hides all below; a redirect says where it goes on, by the
+    name beside it or by a path from the root.
+    """
+    found: list[_Place] = [None] * len(roots)
+    for number, (root, place) in enumerate(zip(roots, above, strict=True)):
+        with _opened(root, place) as fd:
+            here = _stat(fd, name)
+            if fd is None or place is None or here is None:
+                continue
+            if not stat.S_ISDIR(here.st_mode):
+                break
+            found[number] = (*place, name)
+            if number + 1 == len(roots) or _xattr(fd, name, "opaque") == b"y":
+                break
+            redirect = os.fsdecode(_xattr(fd, name, "redirect"))
+        if redirect.startswith("/"):
+            rest: tuple[_Place, ...] = ((),) * (len(roots) - number - 1)
+            for part in filter(None, redirect.split("/")):
+                rest = _parts(roots[number + 1 :], rest, part)
+            return (*found[: number + 1], *rest)
+        name = redirect or name
+    return tuple(found)
 
 
 def _kind(upper: int, lower: int | None, name: str, here: os.stat_result, there: os.stat_result | None) -> str:
@@ -145,14 +179,6 @@ def _xattr(directory: int, name: str, key: str) -> bytes:
     with _opened(directory, (name,), os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW) as fd, suppress(OSError):
         return b"" if fd is None else os.getxattr(fd, marks() + key)
     return b""
-
-
-def _redirect(directory: int, name: str, parent: tuple[str, ...] | None) -> tuple[str, ...] | None:
-    """Where in the template a directory was before it was moved; a value without a slash is a name beside it."""
-    value = os.fsdecode(_xattr(directory, name, "redirect"))
-    if value.startswith("/"):
-        return tuple(part for part in value.split("/") if part)
-    return (*parent, value) if value and parent is not None else None
 
 
 def _path(directory: tuple[str, ...], name: str) -> str:

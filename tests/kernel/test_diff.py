@@ -23,7 +23,28 @@ subprocess.run("mkdir upper work merged && mount -t overlay none -o "
     "lowerdir=template,upperdir=upper,workdir=work,index=on,redirect_dir=on,metacopy=%s merged" % sys.argv[4],
     shell=True, check=True)
 subprocess.run(["sh", "-ec", sys.argv[3]], cwd="merged", check=True)
-print(json.dumps([f"{c.kind} {c.path}" for c in changes("upper", "template")]))
+print(json.dumps([f"{c.kind} {c.path}" for c in changes(["upper"], "template")]))
+"""
+
+# The same, and after each operation the upper becomes a layer.
+LAYERED = r"""
+import json, os, subprocess, sys
+from ve.diff import changes
+os.chdir(sys.argv[1])
+subprocess.run(sys.argv[2], shell=True, check=True)
+os.mkdir("merged")
+below = []
+for number, operation in enumerate(sys.argv[3].split("; ")):
+    upper, work = (f"{name}{number}" for name in ("upper", "work"))
+    os.mkdir(upper)
+    os.mkdir(work)
+    lower = ":".join([*below, "template"])
+    options = f"lowerdir={lower},upperdir={upper},workdir={work},index=on,redirect_dir=on"
+    subprocess.run(["mount", "-t", "overlay", "none", "-o", options, "merged"], check=True)
+    subprocess.run(["sh", "-ec", operation], cwd="merged", check=True)
+    subprocess.run(["umount", "merged"], check=True)
+    below.insert(0, upper)
+print(json.dumps([f"{c.kind} {c.path}" for c in changes(below, "template")]))
 """
 
 TEMPLATE = """
@@ -74,6 +95,14 @@ CASES = {
     "moved and moved below": ("mv etc conf; mv conf/init.d conf/rc; rm conf/rc/rcS",
         ["A /conf", "D /conf/init.d", "A /conf/rc", "D /conf/rc/rcS", "D /etc"]),
     "moved onto another": ("mv -T var/log empty; rm empty/one", ["C /empty", "D /empty/one", "D /var/log"]),
+    "moved again, by a path": (
+        "mv etc conf; mkdir a; mv conf a/b; rm a/b/motd; mv a/b/init.d rc; echo x > rc/x",
+        ["A /a", "A /a/b", "D /a/b/init.d", "D /a/b/motd", "D /etc", "A /rc", "A /rc/x"],
+    ),
+    "removed and made anew": (
+        "rm -r var; mkdir -p var/log; echo x > var/log/one; mv var/log var/lag; echo y > var/lag/two",
+        ["A /var/lag", "A /var/lag/one", "A /var/lag/two", "D /var/log"],
+    ),
     "a device": ("mknod etc/null c 1 3; mkfifo etc/fifo", ["A /etc/fifo", "A /etc/null"]),
     "names that are not UTF-8": (r'''touch "$(printf 'etc/\377\nx')"''', ["A /etc/\udcff\nx"]),
     "hostile links": ("ln -s / etc/out; ln -s loop loop; mkdir var/x; ln -s ../../../../.. var/x/up",
@@ -102,6 +131,22 @@ def test_changes_made_through_an_overlay(case: str, metacopy: str, state_dir: Pa
     assert json.loads(done.stdout) == expected
 
 
+SEVERAL = [case for case, (operations, _) in CASES.items() if "; " in operations]
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=() if case in STOCK else pytest.mark.any_kernel) for case in SEVERAL]
+)
+def test_changes_made_in_several_layers(case: str, state_dir: Path) -> None:
+    operations, expected = CASES[case]
+    done = subprocess.run(
+        ["unshare", "-m", sys.executable, "-c", LAYERED, state_dir, TEMPLATE, operations],
+        cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == expected
+
+
 @pytest.mark.any_kernel
 def test_a_tree_deeper_than_descriptors_recursion_and_paths(tmp_path: Path) -> None:
     upper, template = tmp_path / "upper", tmp_path / "template"
@@ -116,7 +161,7 @@ def test_a_tree_deeper_than_descriptors_recursion_and_paths(tmp_path: Path) -> N
     for fd in fds:
         os.close(fd)
     try:
-        found = changes(str(upper), str(template))
+        found = changes([str(upper)], str(template))
     finally:
         subprocess.run(["rm", "-r", upper], check=True)  # pytest's own cleaning is recursive
     assert len(found) == 2000
