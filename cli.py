@@ -1,15 +1,16 @@
 """The command line of ve: each verb parses, makes one call of the library, and prints.
 
-Those of two words are in ve/_network.py and ve/_template.py, the bodies of those that are typed most in ve/_verbs.py,
-which ve/_main.py, where the command begins, can call without any of this.  ve/_app.py has what verbs share and runs
-them, ve/_options.py what may be typed, ve/_completion.py how a shell completes it, ve/_output.py what is shown,
-ve/_failures.py what is said of failures, ve/_session.py what is said on the way.  stdout is data, stderr is talk.
+Those of two words are in ve/_network.py, ve/_template.py and, with clone and reset, ve/_snapshot.py; the bodies of
+those that are typed most are in ve/_verbs.py, which ve/_main.py, where the command begins, can call without any of
+this.  ve/_app.py has what verbs share and runs them, ve/_options.py what may be typed, ve/_completion.py how a shell
+completes it, ve/_output.py what is shown, ve/_failures.py what is said of failures, ve/_session.py what is said on the
+way.  stdout is data, stderr is talk.
 """
 
 import sys
 from typing import Any
 
-from ve import _network, _template, errors  # noqa: F401 - verbs of two words
+from ve import _network, _snapshot, _template, errors  # noqa: F401 - verbs of two words
 from ve import _options as opt
 from ve import _output as out
 from ve import _ubc as beans

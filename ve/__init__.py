@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from ve.process import Popen
     from ve.ps import Process
     from ve.selftest import Verdict
+    from ve.snapshot import Snapshot
     from ve.template import Template, Templates
 
 __all__ = [
@@ -72,6 +73,7 @@ __all__ = [
     "Popen",
     "Problem",
     "Process",
+    "Snapshot",
     "Status",
     "Step",
     "Sum",
@@ -111,6 +113,7 @@ _ROOMS = {
     "Popen": "process",
     "Problem": "consistency",
     "Process": "ps",
+    "Snapshot": "snapshot",
     "Status": "model",
     "Step": "launch",
     "Sum": "plan",

@@ -89,6 +89,11 @@ def complete_template(ctx: typer.Context, incomplete: str) -> list[str]:
     return words(ctx, lambda host: sorted({getattr(template, kind) for template in host.templates.list()}))
 
 
+def complete_snapshot(ctx: typer.Context) -> list[str]:
+    """Those of the VE that was typed before."""
+    return words(ctx, lambda host: (each.name for each in host.get(str(ctx.params.get("key"))).snapshots()))
+
+
 def complete_pool(ctx: typer.Context) -> list[str]:
     return words(ctx, lambda host: (pool.name for pool in host.networks.list()))
 

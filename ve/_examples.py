@@ -73,6 +73,12 @@ EXAMPLES = {
     "umount": ["ve umount 101"],
     "cp": ["ve cp motd 101:/etc/motd", "ve cp -a web:/etc/nginx backup/"],
     "diff": ["ve diff 101", "ve diff --json web"],
+    "snapshot create": ["ve snapshot create web", "ve snapshot create web migrated"],
+    "snapshot list": ["ve snapshot list web", "ve snapshot list --json 101"],
+    "snapshot restore": ["ve snapshot restore web migrated"],
+    "snapshot delete": ["ve snapshot delete web migrated"],
+    "clone": ["ve clone web", "ve clone web 102 --name web2 --ip 10.9.0.6 --memory 1G"],
+    "reset": ["ve reset web"],
     "network add": [
         "ve network add default --cidr 10.9.0.0/24 --nat",
         "ve network add web --cidr 10.9.16.0/20 --cidr fd00:9::/64 --pool-hosts",

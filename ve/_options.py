@@ -12,7 +12,14 @@ import typer
 from typer.core import TyperArgument, TyperCommand, TyperOption
 
 from ve import errors, limits
-from ve._completion import complete_field, complete_right, complete_side, complete_template, complete_ve
+from ve._completion import (
+    complete_field,
+    complete_right,
+    complete_side,
+    complete_snapshot,
+    complete_template,
+    complete_ve,
+)
 from ve._limit_options import AccountOnly, OnBarrier, OnFailure, Preset, UserBeancounters, limit
 from ve._network_options import (
     AddAddresses,
@@ -165,6 +172,11 @@ SomeVEs = Annotated[
 ]
 Veid = Annotated[str, typer.Argument(metavar="VEID", help="A free number, 1 to 2147483644.")]
 NewName = Annotated[str, typer.Argument(metavar="NAME", help="The new name.", callback=name)]
+NewVeid = Annotated[Text, typer.Argument(metavar="VEID", help="A free number; without it the next.")]
+NewSnapshot = Annotated[Text, typer.Argument(metavar="NAME", help="Its name; without it s1, s2 and so on.")]
+Snapshot = Annotated[
+    str, typer.Argument(metavar="NAME", help="One of ve snapshot list.", autocompletion=complete_snapshot)
+]
 Rights = Annotated[
     list[str],
     typer.Argument(

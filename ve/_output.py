@@ -58,6 +58,7 @@ SELFTEST = fields("name", "status", "promise", "means", "why")
 ATTACHED = "is running; this is its console: Ctrl-] three times halts it, three times more kills it"
 LOG_ALONE = "this is what its init wrote; a journal can be read while it runs"
 ENDS = {"halt": "has halted", "reboot": "reboots", "killed": "was killed"}
+SNAPSHOTS = fields("name", "created", "users")
 TEMPLATES = fields("ref", "created", "init", "source")
 
 

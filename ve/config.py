@@ -55,6 +55,10 @@ KEYS: dict[str, tuple[type, Callable[[str], Any]]] = {
     "area": (str, str),
     "user_beancounters": (bool, bool),
     "account_only": (bool, bool),
+    "layers": (list, str),
+    "made_on": (list, str),
+    "snapshots": (dict, str),
+    "unfinished": (str, str),
 }
 
 

@@ -89,9 +89,13 @@ class Contents(Instance):
             files.add_ssh_key(place, key, user)
 
     def diff(self) -> list[Change]:
-        """What it changed of its template: A added, C changed, D deleted."""
+        """What it changed of its template, or who made its layers: A added, C changed, D deleted."""
         from ve import diff
 
         self.refuse_ephemeral("compare")
-        with self.upper() as upper:
-            return diff.changes([upper], self.template.path)
+        if self.config.unfinished:
+            with self.locked():
+                self.require_private()
+        with self.top() as top:
+            below = map(self.state.layer, self.config.layers)
+            return diff.changes((f"{top}/upper", *below), self.template.path)

@@ -49,6 +49,7 @@ def describe(instance: Instance) -> dict[str, object]:
         "pending": pending(begun, settings),
         "ids": f"{facts.base}-{facts.base + IDS - 1}" if facts else None,
         "area": settings.area,
+        "snapshots": [*settings.snapshots],
         "disk": _disk(instance),
         "private": None if instance.ephemeral else instance.state.private(instance.veid),
         "log": None if instance.ephemeral else instance.log_path,

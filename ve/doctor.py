@@ -18,6 +18,7 @@ from ve import (
     claims,
     ending,
     ids,
+    layers,
     leases,
     ledger,
     linknames,
@@ -102,7 +103,7 @@ def examine(state: State, fix: bool) -> list[Trouble]:
     # What is claimed for these goes with the rest of them, or is theirs again once their conf file is back.
     found += [each.trouble(veid, fix) for veid, each in _stray(state) if veid not in going]
     found.sort(key=lambda trouble: trouble.veid or 0)
-    of_host = (*_half_written(state), *_of_templates(state), *_broken_pools(), *_unguarded(state))
+    of_host = (*_half_written(state), *_of_templates(state), *_of_layers(state), *_broken_pools(), *_unguarded(state))
     return found + [each.trouble(None, fix) for each in of_host]
 
 
@@ -117,6 +118,7 @@ def _of(instance: Instance, left: list[str]) -> Iterator[_Finding]:
             mend=partial(ending.remove_all, instance),
         )
     else:
+        yield from _unfinished(instance)
         yield from _unreadable(instance)
         yield from _misnamed(instance)
         yield from _ended(instance, left)
@@ -148,7 +150,8 @@ def _unreadable(instance: Instance) -> Iterator[_Finding]:
     """What it needs and cannot have; nobody but an admin knows what was there."""
     looks: list[Callable[[], object]] = [lambda: instance.config, lambda: instance.template]
     if not instance.ephemeral:
-        looks += [instance.require_private, lambda: ledger.load(instance.state, instance.veid)]
+        looks += [partial(_files, instance), partial(_snapshots, instance)]
+        looks += [lambda: ledger.load(instance.state, instance.veid)]
         looks += [lambda: traffic.total(instance.state, instance.veid, None)]
     told = set()
     for look in looks:
@@ -158,6 +161,25 @@ def _unreadable(instance: Instance) -> Iterator[_Finding]:
             if str(error) not in told:
                 yield _Finding(str(error), error.hint or "bring it back from a backup, or destroy the VE")
             told.add(str(error))
+
+
+def _unfinished(instance: Instance) -> Iterator[_Finding]:
+    """What a verb that was killed had still to do to its upper; whoever needs that does it."""
+    with contextlib.suppress(BrokenConfig):
+        if instance.config.unfinished:
+            text = "what it changed was about to become a layer, or to be replaced, by who was killed"
+            yield _Finding(text, mend=instance.require_private)
+
+
+def _files(instance: Instance) -> None:
+    if not instance.config.unfinished:
+        instance.require_private()
+
+
+def _snapshots(instance: Instance) -> None:
+    """NotFound if a layer of one is gone."""
+    for words in instance.config.snapshots.values():
+        layers.require(instance.state, instance.veid, tuple(words.split()))
 
 
 def _misnamed(instance: Instance) -> Iterator[_Finding]:
@@ -210,6 +232,12 @@ def _of_templates(state: State) -> Iterator[_Finding]:
         yield _Finding(f"{path} is half a template: who made or removed it was killed", mend=store.sweep)
     for error in store.broken():
         yield _Finding(str(error), error.hint or "bring it back from a backup, or `ve template remove` it")
+
+
+def _of_layers(state: State) -> Iterator[_Finding]:
+    """What who was killed made and nobody uses, or had begun to remove."""
+    for path in layers.left(state):
+        yield _Finding(f"{path} is a layer of no VE", mend=partial(layers.sweep, state))
 
 
 def _half_written(state: State) -> Iterator[_Finding]:

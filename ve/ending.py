@@ -99,7 +99,7 @@ def remove_all(instance: Instance) -> None:
 
 def remove_remains(instance: Instance) -> None:
     """Remove everything but the lock that is found under this VEID, whatever made it half; under the VE's lock."""
-    from ve import claims, ids, quota, removal  # which who only stops does without
+    from ve import claims, ids, layers, quota, removal  # which who only stops does without
 
     state, veid = instance.state, instance.veid
     clear(instance)
@@ -114,6 +114,8 @@ def remove_remains(instance: Instance) -> None:
         removal.remove(path, cannot)
     if was_there and not instance.ephemeral:  # before its conf file is gone, or its data would be nobody's
         sync(os.path.dirname(private))
+    if state.exists(veid):
+        layers.remove_unused(state, going=veid)
     ids.release(state, veid)
     claims.release(state, veid)
     if not instance.ephemeral:

@@ -22,11 +22,12 @@ if TYPE_CHECKING:
     from ve.facts import Facts
     from ve.foreground import Foreground
     from ve.launch import Launch, Step
-    from ve.options import Changes
+    from ve.options import Changes, Options
     from ve.outcome import CompletedProcess, ExitCode
     from ve.process import Popen
     from ve.request import Arguments, Run, Streams, Target
     from ve.selftest import Verdict
+    from ve.snapshot import Snapshot
 
 
 class Environment(Contents):
@@ -152,9 +153,10 @@ class Environment(Contents):
 
         Error names those that the kernel cannot stop in 10 seconds; then all go on.
         """
-        from ve import cgroups
+        from ve import cgroups, layers
 
         with self.locked(), self.running("freeze"):
+            layers.let_go(self)
             cgroups.freeze(self.veid, self.cgroup)
 
     def thaw(self) -> None:
@@ -209,6 +211,58 @@ class Environment(Contents):
             found = parsed(options, self.state.resolve)
             unnamed = found.get("limits", {}).keys() - options.keys() if options.get("preset") else ()
             return settings.change(self, found, save, unnamed, options.get("network"))
+
+    # --- what it was --------------------------------------------------------------------------------------------
+
+    def checkpoint(self, name: str = "") -> Snapshot:
+        """Keep what it is now as a snapshot, under a name or as s1, s2...; it goes on as before.
+
+        Of a stopped one that is done at once; a running one stands still while what it changed is copied.  Exists if it
+        has one of that name, Mounted; NotSupported if there are VEs in it, or with what stands in the way.
+        """
+        from ve import snapshot
+
+        return snapshot.create(Environment(self.state, self.veid), name)
+
+    def snapshots(self) -> list[Snapshot]:
+        """Its snapshots, the oldest first."""
+        from ve import snapshot
+
+        return snapshot.every(Environment(self.state, self.veid))
+
+    def snapshot(self, name: str) -> Snapshot:
+        """The snapshot of this name; NotFound."""
+        from ve import snapshot
+
+        return snapshot.get(Environment(self.state, self.veid), name)
+
+    def restore(self, name: str) -> None:
+        """Be as it was at a snapshot; what it changed since is lost.  Running, Mounted, NotFound."""
+        from ve import snapshot
+
+        self.refuse_ephemeral("restore")
+        snapshot.restore(self, name)
+
+    def reset(self) -> None:
+        """Be as it was when it was created; what it changed is lost, but what snapshots keep.
+
+        One that runs is killed, and started again.  Mounted if it is.
+        """
+        from ve import snapshot
+
+        self.refuse_ephemeral("reset")
+        with self.locked():
+            if snapshot.reset(self):
+                self._start()
+
+    def clone(self, veid: int | None = None, *, name: str = "", **options: Unpack[Options]) -> Environment:
+        """Another VE with all that is in this one now, stopped, under a free number unless one is given.
+
+        As checkpoint() and Snapshot.fork(), which says what options are for, but that no snapshot is left.
+        """
+        from ve import snapshot
+
+        return snapshot.clone(Environment(self.state, self.veid), veid, {**options, "name": name})
 
     # --- what it uses -------------------------------------------------------------------------------------------
 
@@ -311,10 +365,10 @@ class Environment(Contents):
         from ve import outfit, process
 
         with self.running("run a command in") as (facts, pidfd):
-            group = self.cgroup
-            if group.frozen():
+            if self.frozen:
                 raise NotRunning(f"cannot run a command in {self.veid}: it is frozen", hint=f"ve thaw {self.veid}")
-            outside, inside = (f"{group.path}/{name}" for name in ("exec", "init"))
+            path = self.cgroup.path
+            outside, inside = (f"{path}/{name}" for name in ("exec", "init"))
             for cgroup in (outside, inside):
                 process.sweep(cgroup)
             filters = outfit.filters(self.state, facts.extra.get("filter", ""))

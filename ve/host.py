@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from ve.plan import Sum
     from ve.ps import Process
     from ve.selftest import Verdict
+    from ve.snapshot import Snapshot
     from ve.template import Template, Templates
 
 
@@ -111,21 +112,30 @@ class Host:
     @contextlib.contextmanager
     def ephemeral(
         self,
-        template: str,
+        template: str | Snapshot,
         *,
         command: Sequence[str] | None = None,
+        on_disk: bool = False,
         **options: Unpack[Common],
     ) -> Iterator[Ephemeral]:
         """A running VE that leaves nothing and ends with the block, or with this process, however that ends.
 
-        What it changes is kept in memory, or in the profile nesting on disk until its end.  command runs under a small
-        init in place of the template's own init.
+        Of a template, or made on a snapshot, as Snapshot.fork says.  What it changes is kept in memory, or with on_disk
+        and in the profile nesting on disk until its end.  command runs under a small init in place of the template's.
         """
         require_root(f"cannot run {template}")
         self._provide()
         self.forget_dead()
-        with self.templates.hold(template) as found:
-            environment = self.begin(found, options, None if command is None else tuple(command))
+        argv = None if command is None else tuple(command)
+        if isinstance(template, str):
+            with self.templates.hold(template) as found:
+                environment = self.begin(found, options, argv, on_disk=on_disk)
+        else:
+            from ve import snapshot
+
+            with template.held() as (found, config, stack):
+                asked = snapshot.inherited(config, options) | {"area": ""}
+                environment = self.begin(found, asked, argv, stack, on_disk)
         try:
             yield environment
         finally:
@@ -328,11 +338,18 @@ class Host:
 
                         ending.remove_all(environment)
 
-    def begin(self, template: Template, options: Mapping[str, Any], command: tuple[str, ...] | None) -> Ephemeral:
-        """A running ephemeral VE; the template is held, or nobody can remove it."""
+    def begin(
+        self,
+        template: Template,
+        options: Mapping[str, Any],
+        command: tuple[str, ...] | None,
+        stack: tuple[str, ...] = (),
+        on_disk: bool = False,
+    ) -> Ephemeral:
+        """A running ephemeral VE; the template and the layers are held, or nobody can remove them."""
         from ve import ephemeral
 
-        return ephemeral.begin(self.state, template, options, command)
+        return ephemeral.begin(self.state, template, options, command, stack, on_disk)
 
     def _users(self, ref: str) -> builtins.list[int]:
         """The VEs that stay on this version of a template, or may do so for all that can be read."""

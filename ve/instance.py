@@ -96,8 +96,17 @@ class Instance:
         from ve.model import Status
 
         if init:
-            return Status.FROZEN if self.cgroup.frozen() else Status.RUNNING
+            return Status.FROZEN if self.frozen else Status.RUNNING
         return Status.MOUNTED if self.shown else Status.STOPPED
+
+    @property
+    def frozen(self) -> bool:
+        """Do its processes stand still?  They go on where that was for a checkpoint which was killed."""
+        if not self.cgroup.frozen():
+            return False
+        from ve import layers
+
+        return self.state.is_locked(self.veid) or not layers.let_go(self)
 
     @property
     def pid(self) -> int | None:
@@ -215,10 +224,16 @@ class Instance:
     # --- its files
 
     def require_private(self) -> str:
-        """Its private area, with all that an overlay needs; NotFound if that is gone."""
-        from ve import looparea
+        """Its private area, with all that an overlay needs and nothing unfinished; NotFound if that or a layer is gone.
 
-        private = self.state.private(self.veid)
+        Under its lock.
+        """
+        from ve import layers, looparea
+
+        private, config = self.state.private(self.veid), self.config
+        if config.unfinished:
+            layers.finish(self, config, self.template.path)
+        layers.require(self.state, self.veid, config.layers)
         if looparea.exists(private):
             return private
         if not os.path.isdir(f"{private}/upper"):
@@ -231,24 +246,26 @@ class Instance:
         """Its root, while it does not run, as a mount in no mount table; for the caller to close.  Under its lock."""
         from ve import looparea, quota, stopped, unionfs
 
-        private, template = self.require_private(), self.template.path
-        if looparea.exists(private):
-            return stopped.root(template, private, self.state.scratch())
-        with quota.headroom(private):
+        private = self.require_private()
+        *stack, template = below = (*map(self.state.layer, self.config.layers), self.template.path)
+        area = looparea.exists(private)
+        with contextlib.nullcontext() if area else quota.headroom(private):
+            if area or stack:
+                return stopped.root(below, private, self.state.scratch())
             return unionfs.Overlay(template, f"{private}/upper", f"{private}/work").detached()
 
     @contextlib.contextmanager
-    def upper(self) -> Iterator[str]:
-        """A path to what it changed, whether it runs or not."""
+    def top(self) -> Iterator[str]:
+        """A path to where its upper and overlayfs's scratch are, whether it runs or not."""
         from ve import looparea
 
         private = self.state.private(self.veid)
         if not looparea.exists(private):
-            yield f"{private}/upper"
+            yield private
             return
         area = looparea.mount(private)
         try:
-            yield f"/proc/self/fd/{area}/upper"
+            yield f"/proc/self/fd/{area}"
         finally:
             os.close(area)
 

@@ -374,7 +374,7 @@ def _text(launch: Launch, step: Callable[..., None]) -> str:
     detail = {
         "cgroup": f"{cgroups.cgroup(launch.state.tag, launch.config.veid).path}",
         "mapped_root": f"{launch.base}",
-        "layers": f"{launch.template.path}, {order.private(launch) or 'a tmpfs'}",
+        "layers": ", ".join((launch.template.path, *launch.config.layers[::-1], order.private(launch) or "a tmpfs")),
         "given": ", ".join(map(str, launch.config.mounts)) or "nothing",
         "hostname": outfit.hostname(launch.config),
         "interface": ", ".join([str(launch.config.shape), *launch.config.addresses]),

@@ -22,10 +22,13 @@ if TYPE_CHECKING:
     from ve.template import Template
 
 
-def create(instance: Instance, template: Template, options: Mapping[str, Any]) -> None:
-    """Make this VE from a template that is held; Exists, InvalidValue, DiskFull, and then nothing is left of it."""
+def create(instance: Instance, template: Template, options: Mapping[str, Any], stack: tuple[str, ...] = ()) -> None:
+    """Make this VE from a template that is held; Exists, InvalidValue, DiskFull, and then nothing is left of it.
+
+    stack: layers that it is made on, the newest first, which are held as well.
+    """
     state, veid = instance.state, instance.veid
-    settings = settings_of(state, veid, template.ref, options)
+    settings = settings_of(state, veid, template.ref, options, stack)
     with state.lock(veid), contextlib.ExitStack() as undo:
         if state.exists(veid):
             raise Exists(f"cannot create {veid}: it exists", hint="ve list shows all")
@@ -35,9 +38,9 @@ def create(instance: Instance, template: Template, options: Mapping[str, Any]) -
         undo.pop_all()
 
 
-def settings_of(state: State, veid: int, ref: str, options: Mapping[str, Any]) -> Config:
+def settings_of(state: State, veid: int, ref: str, options: Mapping[str, Any], stack: tuple[str, ...] = ()) -> Config:
     """A Config from create's arguments, which need not be of its very types; InvalidValue for what the host lacks."""
-    settings = Config(veid=veid, template=ref, **parsed(options, state.resolve))
+    settings = Config(veid, ref, **parsed(options, state.resolve), layers=stack, made_on=stack)
     settings.refuse_idle()
     attachment.check(settings, options.get("network"))
     mounts.check_given(settings.mounts, settings.devices)
@@ -69,13 +72,13 @@ def _fill(state: State, veid: int, settings: Config, template: Template) -> None
     from ve.staging import full_disk_named
 
     hardware.refuse_disk(settings.resources, hardware.disk(state.path))
-    private = state.make_dir(state.private(veid))
+    private, below = state.make_dir(state.private(veid)), next(map(state.layer, settings.layers), template.path)
     with full_disk_named(f"cannot create {veid}", state.path):
         if settings.area:
-            _make_area(private, settings, template)
+            _make_area(private, settings, below)
         outfit.limit_disk(private, settings)
         if not settings.area:
-            unionfs.prepare(private, template.path)
+            unionfs.prepare(private, below)
         for directory in (private, os.path.dirname(private)):  # before there is a VE that needs it
             sync(directory)
     state.make_dir(state.root(veid))
@@ -86,7 +89,7 @@ def _fill(state: State, veid: int, settings: Config, template: Template) -> None
     state.write_conf(veid, config.dump(settings), new=True)
 
 
-def _make_area(private: str, settings: Config, template: Template) -> None:
+def _make_area(private: str, settings: Config, below: str) -> None:
     """A loop area, with in it what would be in private."""
     import shutil
 
@@ -96,6 +99,6 @@ def _make_area(private: str, settings: Config, template: Template) -> None:
     others = settings.resources.others
     content = f"{private}/content"
     os.mkdir(content)
-    unionfs.prepare(content, template.path)
+    unionfs.prepare(content, below)
     looparea.make(private, content, others.get("disk", UNLIMITED), others.get("inodes", 0))
     shutil.rmtree(content)

@@ -19,6 +19,8 @@ _HOSTNAME = r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9-]{1,63}(?<!-))*"
 _NUMBER = r"[1-9][0-9]{0,8}"
 _CONTROL = "[\0-\x1f\x7f-\x9f\ud800-\udfff]"
 _VARIABLE = r"[A-Za-z_][A-Za-z0-9_]*"
+_LAYER = "[0-9a-f]{16}"
+LAYERS_MAX = 100  # with the paths of more, the options of an overlay could be longer than a page
 
 
 class Status(StrEnum):
@@ -59,6 +61,8 @@ class Mount:
 
 
 AREAS = ("", "loop")
+_STRINGS = ("template", "name", "hostname", "description", "network", "rate", "delay", "loss", "area", "unfinished")
+UNFINISHED = ("", "move", "new")
 
 
 @dataclass(frozen=True)
@@ -92,10 +96,14 @@ class Config:
     area: str = ""  # "loop": what it changes is in a file system of its own
     user_beancounters: bool = False  # it sees its own in /run/user_beancounters
     account_only: bool = False  # a limit that nothing keeps it to is accepted, and counted
+    layers: tuple[str, ...] = ()  # of ve/layers.py: what is between its template and its upper, the newest first
+    made_on: tuple[str, ...] = ()  # of these, those that it was made on
+    snapshots: dict[str, str] = field(default_factory=dict)  # name -> its layers, the newest first
+    unfinished: str = ""  # what is still to be done to its upper: become the newest layer, or be a new one
 
     def __post_init__(self) -> None:
         check_veid(self.veid)
-        for name in ("template", "name", "hostname", "description", "network", "rate", "delay", "loss", "area"):
+        for name in _STRINGS:
             _refuse_other(name, getattr(self, name), str, "a string")
         for name in ("onboot", "user_beancounters", "account_only"):  # or "no" would be yes, until it is written
             _refuse_other(name, getattr(self, name), bool, "True or False")
@@ -113,6 +121,7 @@ class Config:
         self._check_network()
         if self.area not in AREAS:
             raise InvalidValue(f"cannot use area {self.area!r}: there is only {AREAS[1]}")
+        self._check_layers()
         if re.search(_CONTROL, self.description):
             raise InvalidValue("cannot use the description: it has more than one line, or control characters")
         if self.on_barrier or self.on_failure:
@@ -122,6 +131,15 @@ class Config:
             triggers.check(triggers.FAILURE, self.on_failure)
         self.rights  # noqa: B018 - are there such profiles and capabilities?
         self.resources  # noqa: B018 - and such limits?
+
+    def _check_layers(self) -> None:
+        if self.unfinished not in UNFINISHED:
+            raise InvalidValue(f"cannot use unfinished {self.unfinished!r}: it is none of {', '.join(UNFINISHED[1:])}")
+        for name, stack in ("its layers", self.layers), ("what it was made on", self.made_on):
+            _refuse_no_layers(name, stack)
+        for name, words in self.snapshots.items():
+            check_name(name, "snapshot")
+            _refuse_no_layers(f"snapshot {name}", tuple(words.split()))
 
     def _check_network(self) -> None:
         """Most VEs have few of these words, and each who looks at one imports the rooms of those that it has."""
@@ -181,6 +199,11 @@ class Config:
 def _refuse_other(name: str, value: object, kind: type, expected: str) -> None:
     if not isinstance(value, kind):
         raise InvalidValue(f"cannot use {name} {value!r}: it is not {expected}")
+
+
+def _refuse_no_layers(what: str, stack: tuple[str, ...]) -> None:
+    if not all(re.fullmatch(_LAYER, each) for each in stack) or len(stack) > LAYERS_MAX:
+        raise InvalidValue(f"cannot use {what}: {' '.join(stack)!r} are not {LAYERS_MAX} ids of layers at most")
 
 
 def check_template(ref: str) -> str:

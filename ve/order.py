@@ -49,6 +49,7 @@ def request(launch: Launch, ours: contextlib.ExitStack) -> dict[str, Any]:
         "ids": ids.inside((launch.base, *launch.inner)),
         "state_dir": launch.state.path,
         "template": template.path,
+        "layers": tuple(map(launch.state.layer, config.layers)),
         "private": private(launch),
         "area": looparea.exists(private(launch)),
         "scratch_limits": "" if private(launch) else quota.of_tmpfs(config.resources),

@@ -22,14 +22,21 @@ def remove(path: str, cannot: str) -> None:
     directory, name = os.path.split(path)
     fd = syscalls.open_tree(syscalls.AT_FDCWD, directory, syscalls.OPEN_TREE_CLONE)
     try:
-        why = _rm(fd, name)
-        if why.endswith(": Operation not permitted"):  # only the host's root can have made it so: chattr(1)
-            _run(fd, "chattr", "-R", "-f", "-i", "-a", "--", name)
-            why = _rm(fd, name)
+        remove_in(fd, name, cannot)
+    except Error:
+        refuse_mounted(path, cannot)
+        raise
     finally:
         os.close(fd)
+
+
+def remove_in(directory: int, name: str, cannot: str) -> None:
+    """Remove what has this name in a directory, if anything has; what is mounted there stays, and is an Error."""
+    why = _rm(directory, name)
+    if why.endswith(": Operation not permitted"):  # only the host's root can have made it so: chattr(1)
+        _run(directory, "chattr", "-R", "-f", "-i", "-a", "--", name)
+        why = _rm(directory, name)
     if why:
-        refuse_mounted(path, cannot)
         raise Error(f"{cannot}: {why}")
 
 

@@ -128,24 +128,26 @@ def id_maps(launch: Launch) -> None:
 
 
 def layers(launch: Launch) -> None:
-    """the template, read only, and the private area, their ids mapped"""
-    for name in ("template", "private", "root"):
-        os.mkdir(name, 0o755)
+    """the template and the layers on it, read only, and the private area, their ids mapped"""
     request = launch.request
+    below = {str(number): path for number, path in enumerate(request["layers"])} | {"template": request["template"]}
+    for name in (*below, "private", "root"):
+        os.mkdir(name, 0o755)
     if request["area"]:
         launch.private = os.path.abspath("area")
         os.mkdir("area", 0o755)
         _attach(_area(request["private"]), "area")
-    for name, path in (("template", request["template"]), ("private", launch.private)):
+    for name, path in (below | {"private": launch.private}).items():
         if path:
             _attach(unionfs.layer(request["state_dir"], path, request["base"], launch.userns), name)
+    launch.lower = ":".join(below)
     if not request["private"]:  # thrown away with this tmpfs, which belongs to the mapped root already
-        unionfs.prepare("private", "template")
+        unionfs.prepare("private", next(iter(below)))
 
 
 def union(launch: Launch) -> None:
-    """template and private area combined by overlayfs, and looked at: it may have become read only"""
-    unionfs.Overlay("template", "private/upper", "private/work").mount("root")
+    """all these combined by overlayfs, and looked at: it may have become read only"""
+    unionfs.Overlay(launch.lower, "private/upper", "private/work").mount("root")
     os.chdir("root")
     launch.root = os.stat(".")
 

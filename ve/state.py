@@ -1,6 +1,6 @@
 """Where things are and who holds them: the state dir, locks, names, and the facts of this boot.
 
-    <state dir>/  template/  private/<VEID>/{upper,work,log}  root/<VEID>/  conf/<VEID>.toml
+    <state dir>/  template/  private/<VEID>/{upper,work,log}  layer/<ID>/upper  root/<VEID>/  conf/<VEID>.toml
                   name/<NAME> -> VEID      lease/<VEID>: its host ids (ve/ids.py)      ubc/<VEID>: what it used
     <run dir>/    <VEID>: facts    <VEID>.toml: the config of an ephemeral VE    lock/<VEID>    lease/<VEID>
 
@@ -58,6 +58,14 @@ class State:
 
     def private(self, veid: int) -> str:
         return os.path.join(self.path, "private", str(veid))
+
+    @property
+    def layer_dir(self) -> str:
+        return os.path.join(self.path, "layer")
+
+    def layer(self, name: str) -> str:
+        """The tree of a layer (ve/layers.py)."""
+        return os.path.join(self.layer_dir, name, "upper")
 
     def log(self, veid: int) -> str:
         return os.path.join(self.private(veid), "log")

@@ -45,6 +45,7 @@ class Launch:
         self.limits_set, self.limited = os.pipe()
         self.home = [(os.open(f"/proc/self/ns/{name}", os.O_RDONLY | os.O_CLOEXEC), flag) for name, flag in _HOME]
         self.console = -1
+        self.lower = ""  # what is below its changes, as an Overlay has it
         self.root: os.stat_result  # the VE's
 
 

@@ -1,8 +1,9 @@
-"""The root of a stopped VE whose changes are in a loop area.
+"""The root of a stopped VE whose changes are in a loop area, or that has layers.
 
 Before kernel 6.15 overlayfs takes no layer that is on a detached mount (EINVAL), and the area shall not be in the
-host's mount table.  So a process with a mount namespace of its own attaches it there, and sends the overlay of it as a
-descriptor; with the last one of that all is gone again.  Run as a program, this module is that process.
+host's mount table; and fsconfig(2) takes no string that is long enough for the paths of many layers.  So a process with
+a mount namespace of its own attaches all there, under short names, and sends the overlay of it as a descriptor; with
+the last one of that all is gone again.  Run as a program, this module is that process.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 
-def root(template: str, private: str, scratch: str) -> int:
-    """A detached mount of template and loop area, combined: a descriptor for the caller to close.
+def root(below: tuple[str, ...], private: str, scratch: str) -> int:
+    """A detached mount of layers, template and private area, combined: a descriptor for the caller to close.
 
     scratch is an empty directory.  As Overlay.detached and looparea.mount; Error if the process was killed.
     """
@@ -33,7 +34,7 @@ def root(template: str, private: str, scratch: str) -> int:
     near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with near:
         with far, ExitStack() as held:
-            request = interpreter.request({"template": template, "private": private, "scratch": scratch})
+            request = interpreter.request({"below": below, "private": private, "scratch": scratch})
             held.callback(os.close, request)
             ours = [interpreter.above_stdio(fd, held) for fd in (request, far.fileno())]
             interpreter.FarSide("ve.stopped", *ours, stdin=subprocess.DEVNULL).wait()
@@ -41,7 +42,7 @@ def root(template: str, private: str, scratch: str) -> int:
     if fds:
         return fds[0]
     why, hint, code = message or ("the process that mounts it was killed", "", Error.exit_code)
-    failed = Error(f"cannot mount the loop area in {private}: {why}", hint)
+    failed = Error(f"cannot mount what is in {private}: {why}", hint)
     failed.exit_code = code
     raise failed
 
@@ -59,9 +60,19 @@ def main(request_fd: int, channel: int) -> NoReturn:
     os._exit(0)
 
 
-def _mounted(template: str, private: str, scratch: str) -> int:
+def _mounted(below: tuple[str, ...], private: str, scratch: str) -> int:
     syscalls.unshare(syscalls.CLONE_NEWNS)
     mounts.make_slave()
-    area = looparea.mount(private)
-    syscalls.move_mount(area, syscalls.AT_FDCWD, scratch)
-    return Overlay(template, f"{scratch}/upper", f"{scratch}/work").detached()
+    syscalls.mount("ve", scratch, "tmpfs", syscalls.MS_NODEV | syscalls.MS_NOSUID, "mode=700")
+    os.chdir(scratch)
+    os.mkdir("root")
+    if looparea.exists(private):
+        os.mkdir("private")
+        syscalls.move_mount(looparea.mount(private), syscalls.AT_FDCWD, "private")
+    else:
+        os.symlink(private, "private")
+    names = [str(number) for number, _ in enumerate(below)]
+    for name, path in zip(names, below, strict=True):
+        os.symlink(path, name)
+    Overlay(":".join(names), "private/upper", "private/work").mount("root")
+    return syscalls.open_tree(syscalls.AT_FDCWD, "root", syscalls.OPEN_TREE_CLONE)

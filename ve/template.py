@@ -85,6 +85,30 @@ class Shelf:
             raise self._not_found(ref, name, versions)
         return self._load(name, wanted or versions[-1])
 
+    @contextmanager
+    def hold(self, ref: str) -> Iterator[Template]:
+        """The template as get() gives it, which cannot be removed meanwhile: for who is about to become its user."""
+        template = self.get(ref)
+        with self._version_locked(template.name, template.version, fcntl.LOCK_SH):
+            yield template
+
+    @contextmanager
+    def _version_locked(self, name: str, version: int, how: int) -> Iterator[None]:
+        path = self._toml(name, version)
+        gone = TemplateNotFound(f"cannot find template {name}:{version}: it has just been removed")
+        try:
+            fd = _flock(path, how)
+        except FileNotFoundError:
+            raise gone from None
+        except BlockingIOError:
+            raise InUse(f"cannot remove template {name}:{version}: a VE is being created from it") from None
+        try:
+            if os.fstat(fd).st_nlink == 0:  # removed while we waited
+                raise gone
+            yield
+        finally:
+            os.close(fd)
+
     def _tree(self, name: str, version: int) -> str:
         return f"{self.path}/{name}/{version}"
 
@@ -211,13 +235,6 @@ class Templates(Store):
             self.sweep()
         return super().list()
 
-    @contextmanager
-    def hold(self, ref: str) -> Iterator[Template]:
-        """The template as get() gives it, which cannot be removed meanwhile: for who is about to become its user."""
-        template = self.get(ref)
-        with self._version_locked(template.name, template.version, fcntl.LOCK_SH):
-            yield template
-
     def add(self, name: str, source: str | os.PathLike[str], progress: Progress | None = None) -> Template:
         """A new version from a directory, a tar, an OCI image layout, an OCI or docker-save archive.
 
@@ -322,23 +339,6 @@ class Templates(Store):
             sync(f"{self.path}/{name}")
             sync(self.path)
         return self._load(name, version)
-
-    @contextmanager
-    def _version_locked(self, name: str, version: int, how: int) -> Iterator[None]:
-        path = self._toml(name, version)
-        gone = TemplateNotFound(f"cannot find template {name}:{version}: it has just been removed")
-        try:
-            fd = _flock(path, how)
-        except FileNotFoundError:
-            raise gone from None
-        except BlockingIOError:
-            raise InUse(f"cannot remove template {name}:{version}: a VE is being created from it") from None
-        try:
-            if os.fstat(fd).st_nlink == 0:  # removed while we waited
-                raise gone
-            yield
-        finally:
-            os.close(fd)
 
 
 def _metadata(data: bytes, path: str) -> dict[str, Any]:

@@ -47,7 +47,10 @@ _UNMAPPABLE = {  # what mount_setattr(2) answers, why, and the cure
 
 
 class Overlay:
-    """The layers of one root, as paths: what is below, what takes the changes, and overlayfs's own scratch."""
+    """The layers of one root, as paths: what is below, what takes the changes, and overlayfs's own scratch.
+
+    Below may be several, the topmost first, with a colon between them: for mount() alone.
+    """
 
     def __init__(self, lower: str, upper: str, work: str) -> None:
         self.lower = lower
@@ -179,13 +182,17 @@ def _asked_of_a_tmpfs(marks: str) -> int:
     return 0
 
 
-def prepare(private: str, template: str) -> None:
-    """Make upper and work in the directory private; the root of the VE gets the template's owner and mode."""
-    root = os.stat(template)
+def prepare(private: str, below: str) -> None:
+    """Make upper and work in the directory private; the root of the VE gets owner, mode and xattrs of what is below."""
+    root, upper = os.stat(below), f"{private}/upper"
     for name in ("upper", "work"):
         os.mkdir(f"{private}/{name}", 0o700)
-    os.chown(f"{private}/upper", root.st_uid, root.st_gid)
-    os.chmod(f"{private}/upper", root.st_mode & 0o7777)
+    os.chown(upper, root.st_uid, root.st_gid)
+    os.chmod(upper, root.st_mode & 0o7777)
+    with suppress(OSError):  # one that has none, or takes none
+        for name in os.listxattr(below):
+            if not name.startswith((TRUSTED, USER)):
+                os.setxattr(upper, name, os.getxattr(below, name))
 
 
 def layer(state_dir: str, path: str, base: int, userns: int) -> int:

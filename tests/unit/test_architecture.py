@@ -71,14 +71,14 @@ LEVELS = (
         "ve.shutdown",
     ),
     (
-        "ve.journal ve.ledger ve.traffic ve.ending ve.instance ve.describe ve.options ve.settings ve.places ve.answers "
-        "ve.explain ve.victim ve.selftest ve.account ve.react ve.events ve.foreground ve.doctor ve.networks "
-        "ve.connection ve.contents ve.ready ve.environment ve.making ve.ephemeral ve.host",
+        "ve.journal ve.ledger ve.traffic ve.layers ve.ending ve.instance ve.describe ve.options ve.settings ve.places "
+        "ve.answers ve.explain ve.victim ve.selftest ve.account ve.react ve.events ve.foreground ve.doctor ve.networks "
+        "ve.connection ve.contents ve.ready ve.making ve.snapshot ve.environment ve.ephemeral ve.host",
     ),
     ("ve", "ve.testinfra ve.testinfra_entry"),
     (
         "ve._examples ve._output ve._failures ve._session ve._ubc ve._verbs ve._completion ve._limit_options "
-        "ve._network_options ve._options ve._app ve._top ve._plan ve._template ve._network cli ve._main",
+        "ve._network_options ve._options ve._app ve._top ve._plan ve._template ve._network ve._snapshot cli ve._main",
     ),
 )
 # name -> (level, line, place on the line)

@@ -21,7 +21,7 @@ import pytest
 import cli
 import ve
 
-REAL = {name: getattr(ve, name) for name in ("Host", "Environment", "Networks", "Templates")}
+REAL = {name: getattr(ve, name) for name in ("Host", "Environment", "Networks", "Snapshot", "Templates")}
 
 
 class Fake:
@@ -81,8 +81,16 @@ class World:
         }
         self.env = Fake("Environment", self, **about, hostname="red", config=config)
         template = SimpleNamespace(name="busybox", ref="busybox:1", created="2000-08-21", init="/sbin/init", source="")
+        snapshots = [
+            Fake("Snapshot", self, name="now", created="2000-08-21", users=[102, 103]),
+            Fake("Snapshot", self, name="old", created="2000-08-20", users=[]),
+        ]
         self.answers: dict[str, Any] = {
             "get": self.env,
+            "clone": self.env,
+            "checkpoint": snapshots[0],
+            "snapshot": snapshots[0],
+            "snapshots": snapshots,
             "create": self.env,
             "list": [self.env],
             "add": template,
@@ -255,6 +263,13 @@ CALLS: list[tuple[str, list[tuple[str, tuple[Any, ...], dict[str, Any]]]]] = [
     ("cp -a a red:/b", [("get", ("red",), {}), ("copy_in", ("a", "/b"), {"archive": True})]),
     ("cp -a red:/etc .", [("get", ("red",), {}), ("copy_out", ("/etc", "."), {"archive": True})]),
     ("diff 101", [("get", (101,), {}), ("diff", (), {})]),
+    ("snapshot create 101", [("get", (101,), {}), ("checkpoint", ("",), {})]),
+    ("snapshot create red now", [("get", ("red",), {}), ("checkpoint", ("now",), {})]),
+    ("snapshot list 101", [("get", (101,), {}), ("snapshots", (), {})]),
+    ("snapshot restore 101 now", [("get", (101,), {}), ("restore", ("now",), {})]),
+    ("clone 101", [("get", (101,), {}), ("clone", (None,), {})]),
+    ("clone red 102 --name r --memory 1G", [("get", ("red",), {}), ("clone", (102,), {"name": "r", "memory": "1G"})]),
+    ("reset 101 red", [("get", (101,), {}), ("reset", (), {}), ("get", ("red",), {}), ("reset", (), {})]),
     (
         "network add web --cidr 10.9.0.0/24 --cidr fd00:9::/64 --nat --pool-hosts",
         [("add", ("web", ["10.9.0.0/24", "fd00:9::/64"]), {"nat": True, "hosts": True})],
@@ -414,6 +429,7 @@ SHOWN = {
         "10.9.0.1   101   /d        venetx     both\n"
         "fd00:9::2  -     -         venety     lease\n"
     ),
+    "snapshot list 101": "NAME  CREATED     USERS\nnow   2000-08-21  102,103\nold   2000-08-20  -\n",
     "template list": "REF        CREATED     INIT        SOURCE\nbusybox:1  2000-08-21  /sbin/init  -\n",
 }
 
@@ -488,6 +504,10 @@ JSON: dict[str, Any] = {
     ],
     "ps --json 101": [{"veid": 101, "pid": 1, "host_pid": 7, "uid": 0, "command": "init\n"}],
     "diff --json 101": [{"kind": "A", "path": "/etc/a\x1bb"}, {"kind": "D", "path": "/bin/c"}],
+    "snapshot list --json 101": [
+        {"name": "now", "created": "2000-08-21", "users": [102, 103]},
+        {"name": "old", "created": "2000-08-20", "users": []},
+    ],
     "template list --json": [{"ref": "busybox:1", "created": "2000-08-21", "init": "/sbin/init", "source": ""}],
     "check --json": [OVERLAY],
     "network list --json": [SHOWN_POOL],
@@ -513,6 +533,11 @@ def test_logs_are_bytes(world: World, capfdbinary: pytest.CaptureFixture[bytes])
 
 
 SAID = {
+    "snapshot create 101": "101: snapshot now is created\n",
+    "snapshot restore 101 now": "101 is as it was at now\n",
+    "snapshot delete 101 now": "101: snapshot now is deleted\n",
+    "clone 101": "101 is created from 101\n",
+    "reset 101": "101 is as it was created\n",
     "create 101 --template busybox": "101 is created from busybox:1\n",
     "start 101": "101 is running; a reboot from inside will end it\n",
     "stop 101": "101 is stopped\n",

@@ -64,7 +64,7 @@ def test_options_of_every_command() -> None:
 
 def test_verbs_that_are_headings_exist() -> None:
     headings = " ".join(re.findall(r"^#### (.*)", MANUAL, re.MULTILINE))
-    assert set(re.findall(r"\bve (?:network |template )?[a-z]+", headings)) == set(VERBS)
+    assert set(re.findall(r"\bve (?:network |snapshot |template )?[a-z]+", headings)) == set(VERBS)
 
 
 def test_the_changelog_names_each_verb() -> None:
@@ -227,7 +227,10 @@ def test_properties() -> None:
     assert all(hasattr(ve.Environment, name) for name in PROPERTIES if name != "veid")
 
 
-@pytest.mark.parametrize("of", [ve.Host, ve.Templates, ve.Networks, ve.Environment], ids=lambda of: of.__name__)
+TABLES = (ve.Host, ve.Templates, ve.Networks, ve.Environment, ve.Snapshot)
+
+
+@pytest.mark.parametrize("of", TABLES, ids=lambda of: of.__name__)
 def test_arguments(of: type) -> None:
     """Where a table shows a signature, each argument of it exists, and none of the method's is left out."""
     table = LIBRARY.partition(f"\n## {of.__name__}\n")[2].partition("\n## ")[0]

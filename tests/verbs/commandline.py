@@ -48,7 +48,7 @@ def run(state_dir: Path, *args: Word, before: Iterable[str] = (), **options: Any
 
 def _is_documented(args: tuple[Word, ...], code: int) -> bool:
     """Does the manual say that this verb may end so?  Of a command inside any code is its own."""
-    verb = " ".join(map(str, args[: 2 if args[0] in ("network", "template") else 1]))
+    verb = " ".join(map(str, args[: 2 if args[0] in ("network", "snapshot", "template") else 1]))
     return code < 0 or 125 in OWN_CODES.get(verb, (125,)) or code in OWN_CODES[verb] | COMMON_CODES
 
 

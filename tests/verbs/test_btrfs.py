@@ -147,3 +147,24 @@ def test_what_btrfs_cannot_is_refused(disk: "ve.Host", make: Make) -> None:
     refused = commandline.run(Path(disk.state.path), "set", env.veid, "--disk", "20M")
     assert refused.returncode == 5
     assert "is older than the quotas of its btrfs" in refused.stderr
+
+
+def test_a_checkpoint_of_a_subvolume_is_a_copy(disk: "ve.Host", make: Make) -> None:
+    """Nothing is renamed from one subvolume to another (EXDEV), but blocks can be shared."""
+    env = make(disk="20M")
+    witness.shell(env, "dd if=/dev/urandom of=/srv/big bs=1M count=5 2>/dev/null; rm /etc/shells")
+    env.stop(fast=True)
+    upper = Path(env.state.private(env.veid), "upper")
+    data = (upper / "srv/big").read_bytes()
+    base = env.checkpoint()
+    kept = Path(env.state.layer(base.layers[0]))
+    assert (kept / "srv/big").read_bytes() == data
+    assert list(upper.iterdir()) == []
+    assert "shared" in sh(f"filefrag -v {kept}/srv/big") or "1 extent" in sh(f"filefrag {kept}/srv/big")
+    env.start()
+    assert witness.shell(env, "md5sum </srv/big; ls /etc/shells 2>&1; true").endswith("No such file or directory\n")
+    assert FULL in witness.says_no(env, "dd if=/dev/zero of=/srv/more bs=1M count=40")
+    env.stop(fast=True)
+    base.delete()
+    env.reset()
+    assert not kept.exists()

@@ -1,0 +1,567 @@
+"""ve snapshot, clone and reset, checkpoints and forks: what is on disk, and what a VE made on it sees."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import ve
+from tests import conftest
+from tests.verbs import commandline, witness
+from tests.verbs.conftest import Make
+from ve import errors
+
+CHANGES = (
+    "rm /etc/shells; echo one >/srv/one; ln /srv/one /srv/uno; mv /home /house; rm -r /media; mkdir /media; chmod 750 /"
+    "; echo m >/media/m; truncate -s 50M /srv/hole; chown 7:8 /srv/hole; chmod 6755 /srv/hole; mkfifo /srv/fifo"
+)
+SEEN = "cat /srv/one; stat -c '%a %u:%g %h %n' / /srv/* /media/*; ls /home /house /etc/shells 2>&1; true"
+
+
+@pytest.fixture(autouse=True)
+def _no_layer_is_left(host: "ve.Host", host_dir: Path) -> Iterator[None]:
+    yield
+    assert layers(host_dir) == set()
+    assert host.doctor() == []
+
+
+@pytest.fixture
+def gone(host: "ve.Host", host_dir: Path) -> Iterator[Callable[..., Any]]:
+    """gone(env, ...) has these destroyed after the test; gives the first."""
+    made: list[ve.Environment] = []
+
+    def note(*envs: "ve.Environment") -> "ve.Environment":
+        made.extend(envs)
+        return envs[0]
+
+    yield note
+    for env in made:
+        conftest._end(host, env.veid)
+        assert witness.left_of(host_dir, env.veid) == []
+
+
+def layers(host_dir: Path) -> set[str]:
+    """The ids of those on disk."""
+    return set(os.listdir(host_dir / "layer")) if (host_dir / "layer").exists() else set()
+
+
+def conf(host_dir: Path, veid: int) -> dict[str, Any]:
+    return tomllib.loads((host_dir / f"conf/{veid}.toml").read_text())
+
+
+def listing(top: Path) -> str:
+    """All that is there, with what overlayfs has noted; not the links of a whiteout, nor the size of a directory."""
+    short, whole = r"%P %M %U:%G %T@\n", r"%P %M %U:%G %n %s %b %T@ %l\n"
+    find = ["find", str(top), "!", "-path", str(top), "(", "-type", "c", "-o", "-type", "d", ")", "-printf", short]
+    files = subprocess.run(
+        [*find, "-o", "!", "-path", str(top), "-printf", whole], capture_output=True, text=True, check=True
+    )
+    noted = subprocess.run(["getfattr", "-Rdhm", "-", "."], cwd=top, capture_output=True, text=True, check=True)
+    devices = [f"{path.relative_to(top)} {path.lstat().st_rdev}" for path in sorted(top.rglob("*"))]
+    return "\n".join([*sorted(files.stdout.splitlines()), *sorted(noted.stdout.split("\n\n")), *devices])
+
+
+def begun(env: "ve.Environment") -> str:
+    env.start()
+    return witness.shell(env, SEEN)
+
+
+# --- a checkpoint -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.any_kernel
+def test_of_a_stopped_ve_the_upper_itself_becomes_the_layer(host_dir: Path, make: Make) -> None:
+    env = make()
+    env.start()
+    witness.shell(env, CHANGES)
+    seen = witness.shell(env, SEEN)
+    env.stop(fast=True)
+    upper = host_dir / f"private/{env.veid}/upper"
+    before, number = listing(upper), upper.stat().st_ino
+    env.checkpoint("first")
+    (layer,) = layers(host_dir)
+    kept = host_dir / f"layer/{layer}/upper"
+    assert (listing(kept), kept.stat().st_ino) == (before, number)
+    assert os.listdir(upper) == []
+    assert (upper.stat().st_mode, upper.stat().st_uid) == (kept.stat().st_mode, kept.stat().st_uid)
+    assert conf(host_dir, env.veid)["layers"] == [layer]
+    assert conf(host_dir, env.veid)["snapshots"] == {"first": layer}
+    assert begun(env) == seen
+
+
+def test_of_a_running_ve_the_upper_is_copied_while_it_stands_still(
+    host_dir: Path, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    env = make()
+    env.start()
+    witness.shell(env, CHANGES)
+    events, said = commandline.cgroup(host_dir, env.veid) / "cgroup.events", tmp_path / "said"
+    (tmp_path / "cp").write_text(f'#!/bin/sh\ncat {events} >{said}; exec /bin/cp "$@"\n')
+    (tmp_path / "cp").chmod(0o755)
+    with monkeypatch.context() as patch:
+        patch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+        env.checkpoint("hot")
+    assert "frozen 1" in said.read_text() and "frozen 0" in events.read_text()
+    env.stop(fast=True)
+    (layer,) = layers(host_dir)
+    kept, upper = host_dir / f"layer/{layer}/upper", host_dir / f"private/{env.veid}/upper"
+    for top in (kept, upper):  # where its syslogd goes on
+        shutil.rmtree(top / "var")
+        os.utime(top, (0, 0))
+    assert listing(kept) == listing(upper)
+    assert "layers" not in conf(host_dir, env.veid)
+
+
+def test_it_goes_on_after_it(host_dir: Path, make: Make) -> None:
+    env = make()
+    env.start()
+    init, events = witness.init(host_dir, env.veid), commandline.cgroup(host_dir, env.veid) / "cgroup.events"
+    env.checkpoint()
+    assert witness.init(host_dir, env.veid) == init
+    assert "frozen 0" in events.read_text()
+    env.freeze()
+    env.checkpoint()
+    assert "frozen 1" in events.read_text()  # as its admin wants it
+    assert sorted(conf(host_dir, env.veid)["snapshots"]) == ["s1", "s2"]
+
+
+@pytest.mark.any_kernel
+def test_another_name_of_a_changed_file_means_it_still(host: "ve.Host", host_dir: Path, spare: str, make: Make) -> None:
+    tree = Path(host.templates.get(spare).path)
+    (tree / "srv/a").write_text("old\n")
+    os.link(tree / "srv/a", tree / "srv/b")
+    env = make(template=spare)
+    env.start()
+    witness.shell(env, "echo new >>/srv/a")
+    with pytest.raises(errors.NotSupported, match="a file that has other names") as refused:
+        env.checkpoint()
+    assert refused.value.hint == f"ve stop {env.veid} first"
+    env.stop(fast=True)
+    env.checkpoint()
+    env.start()
+    assert witness.shell(env, "cat /srv/b; echo more >>/srv/b; cat /srv/a") == "old\nnew\nold\nnew\nmore\n"
+
+
+@pytest.mark.any_kernel
+def test_layers_upon_layers(host_dir: Path, make: Make) -> None:
+    env = make()
+    for number in range(12):
+        env.start()
+        witness.shell(env, f"echo {number} >>/srv/log; rm -rf /srv/d{number - 1}; mkdir /srv/d{number}")
+        env.stop(fast=True)
+        env.checkpoint()
+    env.start()
+    assert witness.shell(env, "cat /srv/log; ls /srv") == "".join(f"{each}\n" for each in range(12)) + "d11\nlog\n"
+    assert {line.point: line for line in witness.mounts(witness.init(host_dir, env.veid))}["/"].kind == "overlay"
+    changed = [line for line in commandline.output(host_dir, "diff", env.veid).splitlines() if "/srv" in line]
+    assert changed == ["A  /srv/d11", "A  /srv/log"]
+    env.stop(fast=True)
+    point = Path(env.mount())
+    assert sorted(os.listdir(point / "srv")) == ["d11", "log"]
+    env.umount()
+    commandline.output(host_dir, "cp", f"{env.veid}:/srv/log", host_dir / "copied")
+    assert len((host_dir / "copied").read_text().splitlines()) == 12
+    (host_dir / "copied").unlink()
+
+
+def test_more_layers_than_may_be_are_refused(host_dir: Path, make: Make) -> None:
+    env = make()
+    path = host_dir / f"conf/{env.veid}.toml"
+    env.checkpoint("s")
+    (layer,) = layers(host_dir)
+    names = [f"{number:016x}" for number in range(99)]
+    for name in names:
+        shutil.copytree(host_dir / "layer" / layer, host_dir / "layer" / name)
+    path.write_text(path.read_text().replace(f'layers = [\n    "{layer}",\n]', f"layers = {[*names, layer]}"))
+    env.start()
+    witness.shell(env, "true")
+    with pytest.raises(errors.NotSupported, match="it has 100 layers") as refused:
+        env.checkpoint()
+    assert refused.value.hint.startswith("make a template of it: ve template add NAME $(ve mount ")
+    env.stop(fast=True)
+    assert "etc" in os.listdir(env.mount())
+    env.umount()
+
+
+# --- back -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.any_kernel
+def test_restore(host_dir: Path, make: Make) -> None:
+    env = make()
+    for number in range(3):
+        env.start()
+        witness.shell(env, f"echo {number} >>/srv/log")
+        env.stop(fast=True)
+        commandline.output(host_dir, "snapshot", "create", env.veid, f"at{number}")
+    commandline.output(host_dir, "snapshot", "restore", env.veid, "at1")
+    assert os.listdir(host_dir / f"private/{env.veid}/upper") == []
+    env.start()
+    assert witness.shell(env, "cat /srv/log; echo else >>/srv/log") == "0\n1\n"
+    env.stop(fast=True)
+    env.restore("at2")
+    env.start()
+    assert witness.shell(env, "cat /srv/log") == "0\n1\n2\n"
+    rows = json.loads(commandline.output(host_dir, "snapshot", "list", "--json", env.veid))
+    assert [row["name"] for row in rows] == ["at0", "at1", "at2"]
+
+
+@pytest.mark.any_kernel
+def test_reset_of_a_stopped_ve(host_dir: Path, make: Make) -> None:
+    env = make()
+    env.start()
+    witness.shell(env, CHANGES)
+    env.stop(fast=True)
+    env.checkpoint()
+    commandline.output(host_dir, "reset", env.veid)
+    assert not witness.runs(host_dir, env.veid)
+    env.start()
+    assert witness.shell(env, "ls /etc/shells; ls /srv; stat -c %a /") == "/etc/shells\n755\n"
+
+
+def test_reset_of_a_running_ve_starts_it_again(host_dir: Path, make: Make) -> None:
+    env = make(hostname="red")
+    env.start()
+    witness.shell(env, CHANGES)
+    init = witness.init(host_dir, env.veid)
+    env.reset()
+    assert witness.init(host_dir, env.veid) != init
+    assert witness.shell(env, "ls /srv; hostname") == "red\n"
+
+
+@pytest.mark.any_kernel
+def test_reset_of_a_fork_is_back_at_its_base(make: Make, gone: Callable[..., Any]) -> None:
+    env = make()
+    env.start()
+    witness.shell(env, "echo base >/srv/base")
+    fork = gone(*env.checkpoint().fork())
+    fork.start()
+    witness.shell(fork, "echo own >/srv/own; rm /srv/base")
+    fork.stop(fast=True)
+    fork.checkpoint()
+    fork.reset()
+    fork.start()
+    assert witness.shell(fork, "ls /srv") == "base\n"
+
+
+# --- others on it -----------------------------------------------------------------------------------------------------
+
+
+def test_eight_forks_share_files_and_nothing_that_they_write(
+    host_dir: Path, make: Make, gone: Callable[..., Any]
+) -> None:
+    env = make(hostname="red", memory="64M", account_only=True, name="base")
+    env.start()
+    witness.shell(env, CHANGES)
+    seen = witness.shell(env, SEEN)
+    forks = env.checkpoint("migrated").fork(8)
+    gone(*forks)
+    assert len({fork.veid for fork in forks}) == 8
+    with ThreadPoolExecutor(4) as pool:
+        assert set(pool.map(begun, forks)) == {seen}
+    bases = {witness.base(witness.init(host_dir, each.veid)) for each in (env, *forks)}
+    assert len(bases) == 9
+    witness.shell(forks[0], "echo mine >/srv/one; rm /srv/fifo")
+    assert {witness.shell(each, SEEN) for each in (env, *forks[1:])} == {seen}
+    asked = conf(host_dir, forks[0].veid)
+    assert asked["limits"] == conf(host_dir, env.veid)["limits"]
+    assert (asked["hostname"], "name" in asked) == ("red", False)
+
+
+@pytest.mark.any_kernel
+def test_what_only_one_can_have_is_not_forked(make: Make, gone: Callable[..., Any], host_dir: Path) -> None:
+    env = make(
+        addresses=["10.9.0.5/32"], publish=["8080:80"], nameservers=["10.9.0.1"], env={"A": "1"}, memory="64M",
+        account_only=True,
+    )  # fmt: skip
+    base = env.checkpoint()
+    plain, own = gone(*base.fork()), gone(*base.fork(addresses=["10.9.0.6"], physpages=5000, name="other"))
+    assert conf(host_dir, plain.veid) == {
+        "version": 1, "template": "busybox:1", "env": {"A": "1"}, "account_only": True, "limits": {"memory": "64M"},
+        "layers": list(base.layers), "made_on": list(base.layers),
+    }  # fmt: skip
+    asked = conf(host_dir, own.veid)
+    assert (asked["addresses"], asked["name"]) == (["10.9.0.6"], "other")
+    assert asked["limits"] == {"physpages": "5000"}
+    assert asked["nameservers"] == ["10.9.0.1"]
+
+
+def test_one_of_them_cannot_be_made_and_none_is(host: "ve.Host", make: Make) -> None:
+    env = make()
+    base, before = env.checkpoint(), {each.veid for each in host.list()}
+    with pytest.raises(errors.Exists, match="cannot use name same: VE"):
+        base.fork(3, name="same")
+    assert {each.veid for each in host.list()} == before
+
+
+@pytest.mark.any_kernel
+def test_files_stay_until_the_last_who_has_them(
+    host: "ve.Host", host_dir: Path, spare: str, make: Make, gone: Callable[..., Any]
+) -> None:
+    env = make(template=spare)
+    env.start()
+    witness.shell(env, "echo base >/srv/base")
+    env.stop(fast=True)
+    base = env.checkpoint("base")
+    fork = gone(*base.fork())
+    rows = json.loads(commandline.output(host_dir, "snapshot", "list", "--json", env.veid))
+    assert rows[0]["users"] == [fork.veid]
+    commandline.output(host_dir, "snapshot", "delete", env.veid, "base")
+    env.destroy()
+    assert layers(host_dir) == set(conf(host_dir, fork.veid)["layers"])
+    with pytest.raises(errors.InUse, match=f"VE {fork.veid} uses it"):
+        host.templates.remove(spare)
+    fork.start()
+    assert witness.shell(fork, "cat /srv/base") == "base\n"
+    fork.stop(fast=True)
+    fork.destroy()
+    assert layers(host_dir) == set()
+
+
+def test_a_ve_that_is_thrown_away_on_a_snapshot(host: "ve.Host", host_dir: Path, make: Make) -> None:
+    env = make(hostname="red")
+    env.start()
+    witness.shell(env, CHANGES)
+    seen = witness.shell(env, SEEN)
+    base = env.checkpoint()
+    with host.ephemeral(base) as first, host.ephemeral(base, hostname="blue") as second:
+        assert witness.shell(first, SEEN) == witness.shell(second, SEEN) == seen
+        assert witness.shell(first, "echo x >/srv/one; hostname") + witness.shell(second, "hostname") == "red\nblue\n"
+        assert not list((host_dir / "private").glob("2?????????"))
+        base.delete()
+        assert layers(host_dir) != set()
+    assert layers(host_dir) == set()
+    assert witness.shell(env, SEEN) == seen
+
+
+@pytest.mark.any_kernel
+def test_a_snapshot_of_one_that_is_thrown_away(host: "ve.Host", host_dir: Path) -> None:
+    with host.ephemeral("busybox", on_disk=True, hostname="red") as env:
+        witness.shell(env, "echo base >/srv/base")
+        with host.ephemeral(env.checkpoint("prepared")) as fork:
+            assert witness.shell(fork, "cat /srv/base; hostname") == "base\nred\n"
+        with pytest.raises(errors.NotSupported, match="it is ephemeral"):
+            env.reset()
+    with host.ephemeral("busybox") as env, pytest.raises(errors.NotSupported, match="is in memory") as refused:
+        env.checkpoint()
+    assert refused.value.hint == "make it with on_disk=True"
+
+
+MADE = """
+import os, signal, sys, ve
+host = ve.Host(sys.argv[1])
+with host.ephemeral("busybox", on_disk=True) as env:
+    env.run(["sh", "-c", "echo base >/srv/base"], check=True)
+    with host.ephemeral(env.checkpoint()) as fork:
+        print(env.veid, fork.veid, flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.any_kernel
+def test_nothing_is_left_of_these_when_their_maker_is_killed(host: "ve.Host", host_dir: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", MADE, host_dir], cwd=witness.ROOT, stdout=subprocess.PIPE, text=True)
+    veids = [int(word) for word in done.stdout.split()]
+    assert len(veids) == 2 and layers(host_dir)
+    host.list()
+    assert [witness.left_of(host_dir, veid) for veid in veids] == [[], []]
+    assert layers(host_dir) == set()
+
+
+@pytest.mark.any_kernel
+@pytest.mark.parametrize("running", [False, True])
+def test_clone(host_dir: Path, make: Make, gone: Callable[..., Any], host: "ve.Host", running: bool) -> None:
+    env = make(hostname="red")
+    env.start()
+    witness.shell(env, CHANGES)
+    seen = witness.shell(env, SEEN)
+    if not running:
+        env.stop(fast=True)
+    veid = env.veid + 500
+    gone(ve.Environment(host.state, veid))
+    done = commandline.run(host_dir, "clone", env.veid, veid, "--name", "copy", "--hostname", "blue")
+    assert (done.returncode, done.stderr) == (0, f"{veid} (copy) is created from {env.veid}\n")
+    copy = host.get("copy")
+    assert begun(copy) == seen
+    witness.shell(copy, "echo else >/srv/one; hostname >/srv/name")
+    if not running:
+        env.start()
+    assert witness.shell(env, SEEN) == seen
+    assert witness.shell(copy, "cat /srv/name") == "blue\n"
+    assert "snapshots" not in conf(host_dir, env.veid)
+
+
+@pytest.mark.any_kernel
+def test_forks_at_once_while_others_go(host: "ve.Host", host_dir: Path, make: Make) -> None:
+    """Whoever goes removes what nobody uses: nothing of what is just about to be used."""
+    env = make()
+    env.start()
+    witness.shell(env, "echo base >/srv/base")
+    base = env.checkpoint()
+
+    def once(_: int) -> str:
+        (fork,) = base.fork()
+        with host.ephemeral(fork.checkpoint()) as other:
+            fork.destroy()
+            return witness.shell(other, "cat /srv/base")
+
+    with ThreadPoolExecutor(6) as pool:
+        assert set(pool.map(once, range(18))) == {"base\n"}
+    env.snapshot("s1").delete()
+
+
+# --- a loop area ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.any_kernel
+def test_with_a_loop_area(host_dir: Path, make: Make, gone: Callable[..., Any]) -> None:
+    env = make(area="loop", disk="30M")
+    env.start()
+    witness.shell(env, CHANGES.replace("50M", "5M"))
+    seen = witness.shell(env, SEEN)
+    hot = env.checkpoint("hot")
+    env.stop(fast=True)
+    env.checkpoint("cold")
+    assert begun(env) == seen
+    witness.shell(env, "rm -r /srv /house")
+    env.stop(fast=True)
+    env.restore("cold")
+    assert begun(env) == begun(gone(*hot.fork())) == seen
+    env.stop(fast=True)
+    env.reset()
+    env.start()
+    assert witness.shell(env, "ls /srv") == ""
+    env.stop(fast=True)
+    deadline = time.monotonic() + conftest.SETTLE
+    image = host_dir / f"private/{env.veid}/area.img"
+    while subprocess.run(["losetup", "-j", image], capture_output=True, check=True).stdout:
+        assert time.monotonic() < deadline
+        os.sched_yield()
+
+
+# --- what cannot be ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.any_kernel
+def test_what_is_refused(host_dir: Path, make: Make) -> None:
+    env = make()
+    veid = env.veid
+    commandline.output(host_dir, "snapshot", "create", veid, "one")
+    kept = conf(host_dir, veid)
+    none = f"cannot find snapshot two of {veid}: there is none"
+    taken = f"cannot checkpoint {veid}: it has a snapshot one"
+    assert witness.refused(host_dir, 43, none, "snapshot", "restore", veid, "two") == "there is one"
+    assert witness.refused(host_dir, 43, none, "snapshot", "delete", veid, "two") == "there is one"
+    hint = witness.refused(host_dir, 44, taken, "snapshot", "create", veid, "one")
+    assert hint == f"ve snapshot delete {veid} one"
+    bad = "cannot use snapshot '../x': it must be a letter or '_', then letters, digits, '.', '_' or '-'"
+    witness.refused(host_dir, 20, bad, "snapshot", "create", veid, "../x")
+    witness.refused(host_dir, 44, f"cannot clone {veid}: there is a VE {veid}", "clone", veid, veid)
+    for verb in ("create", "list"):
+        witness.refused(host_dir, 43, "cannot find VE 4: there is none", "snapshot", verb, 4)
+    env.mount()
+    lines: dict[str, list[commandline.Word]] = {
+        "checkpoint": ["snapshot", "create", veid],
+        "restore": ["snapshot", "restore", veid, "one"],
+        "reset": ["reset", veid],
+        "clone": ["clone", veid],
+    }
+    for said, words in lines.items():
+        hint = witness.refused(host_dir, 41, f"cannot {said} {veid}: it is mounted", *words)
+        assert hint == f"ve umount {veid}"
+    env.umount()
+    env.start()
+    running = f"cannot restore {veid}: it is running"
+    assert witness.refused(host_dir, 32, running, "snapshot", "restore", veid, "one") == f"ve stop {veid}"
+    assert conf(host_dir, veid) == kept
+
+
+@pytest.mark.any_kernel
+def test_what_is_gone(host: "ve.Host", make: Make) -> None:
+    env = make()
+    base, other = env.checkpoint("base"), env.checkpoint("other")
+    other.delete()
+    gone = f"^cannot find VE {env.veid}: there is none$"
+    acts: list[Callable[[], object]] = [other.fork, other.delete, other.restore, host.ephemeral(other).__enter__]
+    for act in acts:
+        with pytest.raises(errors.NotFound, match=r"^cannot find snapshot other of"):
+            act()
+    with pytest.raises(errors.InvalidValue, match="0 VEs are none"):
+        base.fork(0)
+    env.destroy()
+    acts = [base.fork, base.delete, base.restore, env.checkpoint, env.reset, env.clone]
+    for act in acts:
+        with pytest.raises(errors.NotFound, match=gone):
+            act()
+    with pytest.raises(errors.NotFound, match=gone), host.ephemeral(base):
+        pass
+
+
+@pytest.mark.any_kernel
+def test_a_copy_that_finds_no_room(host_dir: Path, make: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    env = make()
+    env.start()
+    witness.shell(env, "echo x >/srv/x")
+    small = tmp_path / "bin"
+    small.mkdir()
+    script = "for last; do :; done; mkdir -p $last; echo 'cp: error writing x: No space left on device' >&2; exit 1"
+    (small / "cp").write_text(f"#!/bin/sh\n{script}\n")
+    (small / "cp").chmod(0o755)
+    with monkeypatch.context() as patch:
+        patch.setenv("PATH", f"{small}:{os.environ['PATH']}")
+        with pytest.raises(errors.DiskFull, match=f"^cannot checkpoint {env.veid}: .*No space left on device$"):
+            env.checkpoint()
+    assert layers(host_dir) == set()
+    assert "frozen 0" in (commandline.cgroup(host_dir, env.veid) / "cgroup.events").read_text()
+    env.checkpoint()
+
+
+# --- what is left -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.any_kernel
+def test_the_doctor_and_layers(host: "ve.Host", host_dir: Path, make: Make) -> None:
+    env = make()
+    env.start()
+    witness.shell(env, "echo base >/srv/base")
+    env.stop(fast=True)
+    env.checkpoint("base")
+    (layer,) = layers(host_dir)
+    stray = host_dir / "layer/00000000000000aa"
+    stray.mkdir()
+    assert [each.text for each in host.doctor()] == [f"{stray} is a layer of no VE"]
+    assert [each.mended for each in host.doctor(fix=True)] == [True]
+    assert layers(host_dir) == {layer}
+    aside = (host_dir / f"layer/{layer}").rename(host_dir / "aside")
+    with pytest.raises(errors.NotFound, match=f"its layer .*{layer}/upper is gone"):
+        env.start()
+    told = [each.text for each in host.doctor(fix=True)]
+    assert told == [f"cannot use {env.veid}: its layer {host_dir}/layer/{layer}/upper is gone"]
+    aside.rename(host_dir / f"layer/{layer}")
+    assert begun(env).startswith("")
+
+
+@pytest.mark.any_kernel
+def test_layers_of_a_ve_whose_conf_file_is_lost_stay(host: "ve.Host", host_dir: Path, make: Make) -> None:
+    env, other = make(), make()
+    env.checkpoint("base")
+    env.start()
+    witness.shell(env, "echo mine >/srv/mine")
+    env.stop(fast=True)
+    (layer,) = layers(host_dir)
+    aside = (host_dir / f"conf/{env.veid}.toml").rename(host_dir / "aside")
+    other.destroy()
+    host.doctor(fix=True)
+    assert layers(host_dir) == {layer}
+    aside.rename(host_dir / f"conf/{env.veid}.toml")
+    env.start()
+    assert witness.shell(env, "cat /srv/mine") == "mine\n"
