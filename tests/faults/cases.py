@@ -15,7 +15,7 @@ from pathlib import Path
 import ve
 from tests.faults import breaker
 
-VEID = 77
+VEID, OTHER = 77, 79
 WAYS = (breaker.KILL, breaker.KILL_GROUP, errno.EIO, errno.ENOSPC)
 COUNT = os.environ.get("VE_TEST_FAULTS", "6")
 SEED = int(os.environ.get("VE_TEST_SEED") or random.randrange(1 << 32))
@@ -23,13 +23,18 @@ SEED = int(os.environ.get("VE_TEST_SEED") or random.randrange(1 << 32))
 
 @dataclass(frozen=True)
 class Verb:
-    """What is done; whether the VE is there before, runs, is to be used again after it, and changes."""
+    """What is done; whether the VE is there before, runs, is to be used again after it, and changes.
+
+    before: what is done to the VE first; sees: a command that ends well in it, before and after.
+    """
 
     act: Callable[[ve.Host], object]
     created: bool = True
     started: bool = False
     remains: bool = True
     changes: bool = False
+    before: Callable[[ve.Environment], object] = lambda env: None
+    sees: str = "true"
 
 
 def try_all(

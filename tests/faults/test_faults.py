@@ -13,11 +13,29 @@ import pytest
 import ve
 from tests import conftest
 from tests.faults import breaker
-from tests.faults.cases import VEID, Verb, try_all
+from tests.faults.cases import OTHER, VEID, Verb, try_all
 from tests.verbs import commandline, witness
 from ve import errors
 
 pytestmark = pytest.mark.any_kernel
+
+KEPT = "test $(cat /srv/kept) = kept"
+
+
+def _change(env: ve.Environment) -> None:
+    path = Path(env.state.private(env.veid), "upper/srv")
+    path.mkdir(exist_ok=True)
+    (path / "kept").write_text("kept\n")
+
+
+def _change_twice(env: ve.Environment) -> None:
+    """With a snapshot in between."""
+    _change(env)
+    env.checkpoint("s")
+    path = Path(env.state.private(env.veid), "upper/srv")
+    path.mkdir()
+    (path / "later").write_text("later\n")
+
 
 VERBS = {
     "create": Verb(lambda host: host.create(VEID, template="busybox", name="mars", hostname="red"), created=False),
@@ -32,6 +50,16 @@ VERBS = {
     "mount": Verb(lambda host: host.get(VEID).mount()),
     "ubc": Verb(lambda host: host.beancounters(), started=True),
     "reset": Verb(lambda host: host.get(VEID).reset_beancounters(), started=True),
+    "snapshot create": Verb(lambda host: host.get(VEID).checkpoint("s"), before=_change, sees=KEPT),
+    "snapshot create of a running one": Verb(
+        lambda host: host.get(VEID).checkpoint("s"), started=True, before=_change, sees=KEPT
+    ),
+    "snapshot restore": Verb(lambda host: host.get(VEID).restore("s"), before=_change_twice, sees=KEPT),
+    "snapshot delete": Verb(lambda host: host.get(VEID).snapshot("s").delete(), before=_change_twice, sees=KEPT),
+    "snapshot fork": Verb(lambda host: host.get(VEID).snapshot("s").fork(veid=OTHER), before=_change_twice, sees=KEPT),
+    "clone": Verb(lambda host: host.get(VEID).clone(OTHER), before=_change, sees=KEPT),
+    "reset to how it was created": Verb(lambda host: host.get(VEID).reset(), started=True, before=_change_twice),
+    "destroy with snapshots": Verb(lambda host: host.get(VEID).destroy(), remains=False, before=_change_twice),
     "run": Verb(lambda host: host.run("busybox", ["true"]), created=False, remains=False),
 }
 
@@ -64,6 +92,7 @@ def standing(host: ve.Host, verb: Verb) -> Iterator[None]:
     with conftest.guarded():
         if verb.created:
             env = host.create(VEID, template="busybox", name="mars", hostname="red")
+            verb.before(env)
             if verb.started:
                 env.start()
         yield
@@ -85,10 +114,28 @@ def finish(host: ve.Host, host_dir: Path, verb: Verb) -> None:
             with contextlib.suppress(errors.Running):
                 env.start()
             assert env.run(["hostname"], capture_output=True, text=True).stdout in ("red\n", "blue\n")
+            env.run(["sh", "-c", verb.sees], check=True)
             env.stop(fast=True)
         env.destroy()
+    if witness.left_of(host_dir, OTHER):
+        _finish_other(host, verb)
     assert host.doctor() == []
+    assert witness.left_of(host_dir, OTHER) == []
+    assert not any((host_dir / "layer").glob("*"))
     assert witness.left_of(host_dir, VEID) == []
     assert not commandline.cgroup(host_dir, VEID).exists()
     asides = [path for place in ("conf", "ubc", "run") for path in (host_dir / place).glob(".*")]
     assert not asides
+
+
+def _finish_other(host: ve.Host, verb: Verb) -> None:
+    """It is whole, or can be made."""
+    try:
+        other = host.get(OTHER)
+    except errors.NotFound:
+        other = host.create(OTHER, template="busybox")
+    else:
+        other.start()
+        other.run(["sh", "-c", verb.sees], check=True)
+        other.stop(fast=True)
+    other.destroy()
