@@ -52,7 +52,7 @@ def describe(instance: Instance) -> dict[str, object]:
         "snapshots": [*settings.snapshots],
         "disk": _disk(instance),
         "private": None if instance.ephemeral else instance.state.private(instance.veid),
-        "log": None if instance.ephemeral else instance.log_path,
+        "log": instance.log_path,
         "root": instance.state.root(instance.veid) if instance.shown else None,
         "cgroup": instance.cgroup.path if facts else None,
         "reboot": "from inside it ends the VE; under ve start --foreground it starts it again",

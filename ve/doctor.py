@@ -50,6 +50,7 @@ _KEPT = {
 _OF_THIS_BOOT = {
     "": "facts",
     "lease": "host ids of this boot",
+    "log": "the log of one that is thrown away",
     "inside": "beancounters to be seen inside",
     "device": "a device of the host's",
 }

@@ -104,6 +104,8 @@ def remove_remains(instance: Instance) -> None:
     state, veid = instance.state, instance.veid
     clear(instance)
     state.remove_facts(veid)
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(state.log(veid, ephemeral=True))
     private, root = state.private(veid), state.root(veid)
     cannot = f"cannot destroy {veid}"
     for path in (private, root):

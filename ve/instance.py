@@ -132,7 +132,8 @@ class Instance:
 
     @property
     def log_path(self) -> str:
-        return self.state.log(self.veid)
+        """Of one that is thrown away, in the run directory."""
+        return self.state.log(self.veid, ephemeral=self.ephemeral)
 
     @property
     def cgroup(self) -> cgroups.Cgroup:

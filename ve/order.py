@@ -149,9 +149,12 @@ def private(launch: Launch) -> str:
 
 def stdio(launch: Launch, ours: contextlib.ExitStack) -> tuple[int, ...]:
     """Descriptors for init's standard ones, -1 for its /dev/null."""
-    if launch.console or launch.ephemeral:
+    if launch.console or launch.command == ():  # the small init has nothing to say
         return (-1, -1, -1)
-    fd = log.open_for_init(launch.state.log(launch.config.veid), launch.base)
+    path = launch.state.log(launch.config.veid, ephemeral=launch.ephemeral)
+    if launch.ephemeral:
+        launch.state.make_dir(os.path.dirname(path))
+    fd = log.open_for_init(path, launch.base)
     ours.callback(os.close, fd)
     fd = interpreter.above_stdio(fd, ours)
     return (-1, fd, fd)

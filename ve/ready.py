@@ -256,11 +256,6 @@ def _refusal(hosts: Sequence[str], port: int, seconds: float) -> str:
 
 
 def _log(moment: _Moment, pattern: re.Pattern[str]) -> None:
-    if moment.env.ephemeral and shutdown.kind(moment.pid) != "systemd":
-        raise NotSupported(
-            f"cannot wait for the log of {moment.env.veid}: it is ephemeral and has no journal, so nobody keeps one",
-            "tcp:PORT, file:PATH and command:LINE can be waited for",
-        )
     patience, pause = _AGAIN, _SOON
     while True:  # anew, and longer each time: a journalctl does not see a journal that begins after it
         until = min(moment.until(), time.monotonic() + patience)

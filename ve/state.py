@@ -2,7 +2,7 @@
 
     <state dir>/  template/  private/<VEID>/{upper,work,log}  layer/<ID>/upper  root/<VEID>/  conf/<VEID>.toml
                   name/<NAME> -> VEID      lease/<VEID>: its host ids (ve/ids.py)      ubc/<VEID>: what it used
-    <run dir>/    <VEID>: facts    <VEID>.toml: the config of an ephemeral VE    lock/<VEID>    lease/<VEID>
+    <run dir>/    <VEID>: facts    <VEID>.toml, log/<VEID>: config and log of an ephemeral VE    lock/  lease/<VEID>
 
 A name is a symlink: symlink(2) fails when there is one, so making it is the check that it is free.  A file is written
 aside and renamed, so that nobody reads half of one.  Directories are made by whoever writes first.  What needs the VE's
@@ -67,8 +67,9 @@ class State:
         """The tree of a layer (ve/layers.py)."""
         return os.path.join(self.layer_dir, name, "upper")
 
-    def log(self, veid: int) -> str:
-        return os.path.join(self.private(veid), "log")
+    def log(self, veid: int, *, ephemeral: bool = False) -> str:
+        """The file of what the VE's init writes: in the run dir if it is ephemeral, beside the private area if not."""
+        return os.path.join(self.run_dir, "log", str(veid)) if ephemeral else os.path.join(self.private(veid), "log")
 
     def ledger(self, veid: int) -> str:
         return os.path.join(self.path, "ubc", str(veid))

@@ -64,6 +64,28 @@ def test_what_init_wrote(talker: "ve.Environment", host_dir: Path) -> None:
 
 
 @pytest.mark.any_kernel
+def test_of_one_that_is_thrown_away(host: "ve.Host", host_dir: Path) -> None:
+    """Whoever asks sees it, also when its init has ended; nothing stays of it."""
+    with host.ephemeral("busybox", command=["sh", "-c", "echo first; echo last >&2; exit 3"]) as env:
+        log = host_dir / "run" / "log" / str(env.veid)
+        assert env.wait() == 3
+        assert commandline.output(host_dir, "logs", env.veid) == "first\nlast\n"
+        assert (b"".join(env.log_chunks()), log.read_bytes()) == (b"first\nlast\n", b"first\nlast\n")
+    assert not log.exists()
+
+
+@pytest.mark.any_kernel
+def test_that_one_is_kept_short(host: "ve.Host", host_dir: Path) -> None:
+    write_much = f"yes line | head -c {2 * MIB} >> /proc/1/fd/1"
+    with host.ephemeral("busybox") as env:
+        log = host_dir / "run" / "log" / str(env.veid)
+        env.run(["sh", "-c", write_much], check=True)
+        assert log.stat().st_size >= 2 * MIB
+        env.run(["true"], check=True)
+        assert 0 < log.stat().st_size <= MIB
+
+
+@pytest.mark.any_kernel
 def test_it_is_kept_over_starts(talker: "ve.Environment", host_dir: Path) -> None:
     talker.stop()
     lines = commandline.output(host_dir, "logs", talker.veid).splitlines()

@@ -116,7 +116,8 @@ def test_of_an_ephemeral_one(host: "ve.Host", host_dir: Path) -> None:
         pid = witness.init(host_dir, env.veid)
         assert (shown["status"], shown["pid"], shown["ephemeral"], shown["private"]) == ("running", pid, True, None)
         assert f"{env.veid}  running" in commandline.output(host_dir, "list", "-H", "-o", "veid,status").splitlines()
-        codes = [commandline.run(host_dir, verb, env.veid).returncode for verb in ("start", "diff", "logs", "destroy")]
-        assert codes == [5, 5, 5, 32]
+        codes = [commandline.run(host_dir, verb, env.veid).returncode for verb in ("start", "diff", "destroy")]
+        assert codes == [5, 5, 32]
+        assert os.path.samefile(shown["log"], f"/proc/{pid}/fd/1")
     assert commandline.run(host_dir, "status", env.veid).returncode == 43
     assert witness.left_of(host_dir, env.veid) == []

@@ -168,7 +168,7 @@ def tree(top: Path) -> dict[str, tuple[object, ...]]:
 # Templates count as their versions; what overlayfs and init write for themselves, and what the first start of a boot
 # makes for all, do not count.
 _NOT_ASKED_FOR = re.compile(
-    r"(run/)?(lease|ubc)|run/scratch|run/filter(/.*)?|template/[^/]+/\d+/.*|private/\d+/(work/.*|log)"
+    r"(run/)?(lease|ubc)|run/(scratch|log)|run/filter(/.*)?|template/[^/]+/\d+/.*|private/\d+/(work/.*|log)"
 )
 
 
@@ -181,7 +181,7 @@ def everything(state_dir: Path) -> dict[str, object]:
 
 def left_of(state_dir: Path, veid: int) -> list[str]:
     """Everything that names this VEID."""
-    found = [state_dir / place / str(veid) for place in ("private", "root", "run", "run/lock", "ubc")]
+    found = [state_dir / place / str(veid) for place in ("private", "root", "run", "run/lock", "run/log", "ubc")]
     records = [state_dir / place / str(veid) for place in ("lease", "run/lease")]
     found += [path for place in ("conf", "run") for path in (state_dir / place).glob(f"*{veid}.*")]
     found += [commandline.cgroup(state_dir, veid)]
