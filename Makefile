@@ -116,6 +116,8 @@ test-long: setup-vm ## what takes so long that make test leaves it out: some on 
 	@$(BIN)/python -m tests.vm $(KERNEL) tests/limits tests/kernel -m long $(PYTEST_ARGS)
 	@VE_TEST_OPERATIONS=100 $(BIN)/python -m tests.vm $(KERNEL) tests/faults/test_at_once.py -s $(PYTEST_ARGS)
 	@$(BIN)/python -m tests.vm $(KERNEL) tests/verbs tests/attacks -m "not any_kernel and not long" $(PYTEST_ARGS)
+	@VE_TEST_KILLS=50 VE_TEST_SUITE=200 $(BIN)/python -m pytest tests/verbs/test_pytest_plugin.py -o timeout=3600 \
+		-k "killed or workers" $(PYTEST_ARGS)
 	@KERNEL=$(KERNEL) $(BIN)/python -m pytest tests/vm -s $(PYTEST_ARGS)
 
 .PHONY: bench

@@ -75,7 +75,7 @@ LEVELS = (
         "ve.answers ve.explain ve.victim ve.selftest ve.account ve.react ve.events ve.foreground ve.doctor ve.networks "
         "ve.connection ve.contents ve.ready ve.making ve.snapshot ve.environment ve.ephemeral ve.host",
     ),
-    ("ve", "ve.testinfra ve.testinfra_entry"),
+    ("ve", "ve.pytest_shared ve.pytest_run ve.pytest_report ve.pytest_plugin", "ve.testinfra ve.testinfra_entry"),
     (
         "ve._examples ve._output ve._failures ve._session ve._ubc ve._verbs ve._completion ve._limit_options "
         "ve._network_options ve._options ve._app ve._top ve._plan ve._template ve._network ve._snapshot cli ve._main",
@@ -98,6 +98,7 @@ HOMES = {
     "typer": {"ve._app", "ve._limit_options", "ve._network_options", "ve._completion", "ve._options", "ve._failures"},
     "rich": {"ve._output", "ve._top"},
     "textual": {"ve._top"},
+    "pytest": {"ve.pytest_plugin"},
     "testinfra": {"ve.testinfra"},
 }
 MODULES = {

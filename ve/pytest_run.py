@@ -1,0 +1,214 @@
+"""The VEs of one process of pytest: where they are, whether there can be any, and how each is made and ended.
+
+They live for this process (Host.ephemeral), so that nothing outlives it.  Only those that shall be there after a
+failure are made to stay; what tells whose they are is their description, by which a later run ends those of one that
+was killed.  What a user sees of all this is in ve/pytest_plugin.py.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import stat
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from ve import lock
+from ve.errors import (
+    Error,
+    Exists,
+    InvalidValue,
+    NotRoot,
+    NotRunning,
+    NotSupported,
+    StartFailed,
+    TemplateNotFound,
+    nearest,
+)
+from ve.host import Host
+from ve.options import Common
+from ve.pytest_shared import OWNER, Shared, is_gone, owner, remove_orphans
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from ve.environment import Environment
+
+BUILT = "busybox"  # the template that is built where it is missing
+_BUILDING = 600.0  # seconds for another process to build it
+_OWN = ("template", "command")  # of what a VE can be given here, beside what any may be
+_OF, _KEPT = "of pytest ", "kept by pytest: "  # descriptions of those that stay: until its end, or until somebody's
+_KEPT_VEIDS = range(1_000_000_000, 2_000_000_000)  # out of the way of an admin's, and of those that are thrown away
+_NOT_HERE = (NotRoot, NotSupported, StartFailed, OSError)  # what says that this host can have no VE, not just not this
+
+
+def checked(given: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """What a VE is to be given, each of it something that one can be; InvalidValue names where it was asked for."""
+    known = {*_OWN, *Common.__annotations__}
+    for name in given:
+        if name not in known:
+            raise InvalidValue(f"cannot use {where}: there is no option {name}", nearest(name, sorted(known)))
+    return {name: value for name, value in given.items() if value is not None}
+
+
+class Run:
+    """What all tests of this process share."""
+
+    def __init__(self, state_dir: str, template: str, *, leader: int, keep: bool) -> None:
+        """leader: the process that gives this one its tests, which may be itself."""
+        self._state_dir = state_dir
+        self._template = template
+        self._leader = leader
+        self._keep = keep
+        self._refusal: str | None = None
+
+    @cached_property
+    def host(self) -> Host:
+        """The Host that they are on; its state dir is made, and rid of what runs that were killed have left."""
+        host = Host(_safe_directory(self._state_dir))
+        if os.geteuid() == 0:
+            _remove_orphans(host)
+        return host
+
+    @cached_property
+    def shared(self) -> Shared:
+        """The VEs that it has together with other workers."""
+        return Shared(os.path.join(_own_directory(self.host), owner(self._leader)))
+
+    def refusal(self, template: str) -> str:
+        """Why there can be no VE here, or "": found once, by trying.  TemplateNotFound says no more than that."""
+        if self._refusal is None:
+            try:
+                self._have(template)
+                with self.host.ephemeral(template, command=()):
+                    self._refusal = ""
+            except _NOT_HERE as error:
+                hint = getattr(error, "hint", "")
+                why = re.sub(r"\b2\d{9}\b", "a VE", str(error))  # the same of each process, so that it is said once
+                self._refusal = f"no VE can run here: {why}" + (f" (hint: {hint})" if hint else "")
+        return self._refusal
+
+    def template(self, options: Mapping[str, Any]) -> str:
+        return str(options.get("template") or self._template)
+
+    @contextlib.contextmanager
+    def running(self, options: Mapping[str, Any]) -> Iterator[Environment]:
+        """A VE with what checked() gave, that runs as long as the block does."""
+        rest = dict(options)
+        template, command = self.template(options), rest.pop("command", None)
+        rest.pop("template", None)
+        self._have(template)
+        if self._keep and command is None:  # one that stays has the init of its template
+            with self._staying(template, rest) as environment:
+                yield environment
+        else:
+            with self.host.ephemeral(template, command=command, **rest) as environment:
+                yield environment
+
+    def shared_session(self, options: Mapping[str, Any]) -> Environment:
+        """One for all workers of this run, until the last of them ends."""
+
+        def make(stack: contextlib.ExitStack) -> str:
+            return str(stack.enter_context(self.running(options)).veid)
+
+        return self.host.get(int(self.shared.take("session", make)))
+
+    def close(self) -> None:
+        if "shared" in vars(self):
+            self.shared.close()
+
+    def keep(self, environment: Environment, test: str) -> bool:
+        """Let it stay after its block, with the test's name as its description; whether it does."""
+        if environment.ephemeral:
+            return False
+        environment.set(description=f"{_KEPT}{test}", save=True)
+        return True
+
+    def _have(self, template: str) -> None:
+        """Build it, if it is the one that we build; TemplateNotFound says where we looked."""
+        try:
+            self.host.templates.get(template)
+        except TemplateNotFound as error:
+            if template != BUILT:
+                path = self.host.state.path
+                hint = f"ve --state-dir {path} template list shows what there is; --ve-state-dir takes another"
+                raise TemplateNotFound(f"{error} (in {path})", hint) from None
+            self._build()
+
+    def _build(self) -> None:
+        """Alone among the workers of all runs."""
+        path = os.path.join(_own_directory(self.host), "build")
+        with lock.released(lock.acquire(path, f"template {BUILT}", _BUILDING)):
+            if BUILT not in (each.name for each in self.host.templates.list()):
+                self.host.templates.build(BUILT)
+
+    @contextlib.contextmanager
+    def _staying(self, template: str, options: dict[str, Any]) -> Iterator[Environment]:
+        environment = self._create(template, options)
+        try:
+            environment.start()
+            yield environment
+        finally:
+            if not environment.config.description.startswith(_KEPT):  # by any worker that has it
+                _remove(environment)
+
+    def _create(self, template: str, options: dict[str, Any]) -> Environment:
+        """Under a number that nobody has."""
+        while True:
+            veid = _KEPT_VEIDS[int.from_bytes(os.urandom(8)) % len(_KEPT_VEIDS)]
+            with contextlib.suppress(Exists):
+                return self.host.create(veid, template=template, description=_OF + owner(os.getpid()), **options)
+
+
+class Factory:
+    """Gives running VEs; close() ends all of them, the last one first."""
+
+    def __init__(self, run: Run, options: Mapping[str, Any]) -> None:
+        self._run = run
+        self._options = options
+        self._stack = contextlib.ExitStack()
+        self.made: list[Environment] = []
+        self.close: Callable[[], None] = self._stack.close
+
+    def __call__(self, template: str | None = None, **options: Any) -> Environment:
+        """A running VE, with what the test's marker says and this besides or instead."""
+        try:
+            given = checked({"template": template, **options}, "ve_factory()")
+            self.made.append(self._stack.enter_context(self._run.running({**self._options, **given})))
+        except Error as error:
+            if error.hint:
+                error.add_note(f"hint: {error.hint}")  # pytest shows it below the traceback
+            raise
+        return self.made[-1]
+
+
+def _safe_directory(path: str) -> str:
+    """Make it if need be: one that nobody but us can write to, as its place may be such that anybody can."""
+    with contextlib.suppress(FileExistsError):
+        os.makedirs(path, mode=0o711)
+    about = os.lstat(path)
+    if not stat.S_ISDIR(about.st_mode) or about.st_uid != os.geteuid() or about.st_mode & 0o022:
+        why = "it is not a directory that is ours and that nobody else can write to"
+        raise InvalidValue(f"cannot use state dir {path}: {why}", "remove it, or take another with --ve-state-dir")
+    return path
+
+
+def _own_directory(host: Host) -> str:
+    return host.state.make_dir(os.path.join(host.state.run_dir, "pytest"))
+
+
+def _remove_orphans(host: Host) -> None:
+    """End the VEs of runs that were killed; what cannot be ended now is no reason for a test to fail."""
+    remove_orphans(_own_directory(host))
+    for environment in host.list():
+        with contextlib.suppress(Error, OSError):
+            whose = re.fullmatch(f"{_OF}({OWNER})", environment.config.description)
+            if whose and is_gone(whose[1]):
+                _remove(environment)
+
+
+def _remove(environment: Environment) -> None:
+    with contextlib.suppress(NotRunning):
+        environment.stop(fast=True)
+    environment.destroy()
