@@ -5,6 +5,7 @@ VE_TEST_KILLS=50 kills as many of them at random moments, VE_TEST_SUITE=200 runs
 
 import os
 import random
+import re
 import select
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from tests.verbs import commandline, witness
 pytest_plugins = "pytester"
 pytestmark = pytest.mark.any_kernel  # whose VEs are those of Host.ephemeral and Host.create
 
+TESTING = Path(__file__).resolve().parent.parent.parent / "docs/testing.md"
 KILLS = int(os.environ.get("VE_TEST_KILLS") or 4)
 TESTS = int(os.environ.get("VE_TEST_SUITE") or 24)
 SEED = int(os.environ.get("VE_TEST_SEED") or random.randrange(1 << 32))
@@ -142,6 +144,28 @@ def test_a_state_dir_that_others_could_write_to(pytester: pytest.Pytester, state
     assert outcomes(result) == {"errors": 1}
     result.stdout.fnmatch_lines([f"*cannot use state dir {state_dir}: *nobody else can write to", "hint: *"])
     assert list(state_dir.iterdir()) == []
+
+
+def test_what_the_document_shows(suite: pytest.Pytester) -> None:
+    """Its test files pass, with its conftest.py."""
+    tests, conftest, marker = re.findall(r"^```python\n(.*?)^```$", TESTING.read_text(), re.M | re.S)
+    suite.makeconftest(conftest)
+    suite.makepyfile(
+        test_machines=tests,
+        test_marker=marker,
+        test_server="""
+        def test_it(server, ve):
+            assert ve.config.hostname == "box"
+            assert "httpd" in server.run(["ps"], capture_output=True, text=True).stdout
+    """,
+    )
+    assert outcomes(suite.runpytest_subprocess("--strict-markers")) == {"passed": 5}
+
+
+def test_the_document_has_each_option(pytester: pytest.Pytester) -> None:
+    helped = pytester.runpytest_subprocess("--help", "--fixtures", "--markers").stdout.str()
+    ours = {*re.findall(r"--ve-[a-z-]+", helped), *re.findall(r"^\s*(ve_[a-z_]+)", helped, re.M)}
+    assert len(ours) >= 9 and {each for each in ours if f"`{each}" not in TESTING.read_text()} == set()
 
 
 # --- what goes wrong ------------------------------------------------------------------------------------------------
