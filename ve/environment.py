@@ -1,4 +1,4 @@
-"""Every verb that works on one VE; those on what is in it are in ve/contents.py.
+"""Every verb that works on one VE; those on its files are in ve/contents.py, those that run commands in ve/commands.py.
 
 What a verb needs it imports itself: one command of a shell is one verb, which would wait for the rooms of all others.
 """
@@ -7,30 +7,26 @@ from __future__ import annotations
 
 import contextlib
 
+from ve.commands import Commands
 from ve.contents import Contents
-from ve.errors import BrokenConfig, Locked, Mounted, NotFound, NotRunning
+from ve.errors import BrokenConfig, Locked, Mounted, NotRunning
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-    from typing import Any, Unpack
+    from collections.abc import Iterator, Sequence
+    from typing import Unpack
 
-    from ve.aio import AsyncPopen
     from ve.beancounter import Beancounter
     from ve.connection import Connection
     from ve.explain import Explanation
-    from ve.facts import Facts
     from ve.foreground import Foreground
     from ve.launch import Launch, Step
     from ve.options import Changes, Options
-    from ve.outcome import CompletedProcess, ExitCode
-    from ve.process import Popen
-    from ve.request import Arguments, Run, Streams, Target
     from ve.selftest import Verdict
     from ve.snapshot import Snapshot
 
 
-class Environment(Contents):
+class Environment(Commands, Contents):
     """A VE and its verbs; made by Host.create, Host.get and Host.list.
 
     Every verb takes the VE's lock (Locked after 10 seconds, naming the holder), except those that only look or run a
@@ -279,115 +275,7 @@ class Environment(Contents):
         self.refuse_ephemeral("reset the beancounters of")
         ledger.begin(self.state, self.veid, self.cgroup)
 
-    # --- commands inside ----------------------------------------------------------------------------------------
-
-    def run(
-        self,
-        args: Arguments,
-        *,
-        input: Any = None,
-        capture_output: bool = False,
-        timeout: float | None = None,
-        check: bool = False,
-        login: bool = False,
-        **options: Unpack[Streams],
-    ) -> CompletedProcess:
-        """subprocess.run for a command inside: its arguments, its CompletedProcess, its exceptions.
-
-        These have stopped_by, which is what ended the command (None: itself), and usage, what it used: see
-        ve/outcome.py.  cpu_time bounds what it uses of the CPUs, with all that it starts.
-        env, cwd and user mean the VE's; timeout, exception or this process's death end the command's whole tree.
-        login gives that up for commands that log in (su -, login) where systemd is the init: see ve/execgroup.py.
-        """
-        from ve import process
-
-        with self._target(login) as target:
-            return process.run(
-                args,
-                target=target,
-                input=input,
-                capture_output=capture_output,
-                timeout=timeout,
-                check=check,
-                **options,
-            )
-
-    def popen(self, args: Arguments, *, login: bool = False, pty: bool = False, **options: Unpack[Streams]) -> Popen:
-        """subprocess.Popen for a command inside, and pty=True for one with a terminal of the VE's."""
-        from ve import process
-
-        with self._target(login) as target:
-            return process.Popen(args, target=target, pty=pty, **options)
-
-    async def arun(self, args: Arguments, *, login: bool = False, **options: Unpack[Run]) -> CompletedProcess:
-        """run() for asyncio, which ends the command's whole tree when it is cancelled: see ve/aio.py."""
-        from ve import aio
-
-        with self._target(login) as target:
-            return await aio.run(args, target=target, **options)
-
-    async def apopen(
-        self, args: Arguments, *, login: bool = False, pty: bool = False, **options: Unpack[Streams]
-    ) -> AsyncPopen:
-        """popen() for asyncio, with asyncio's streams, of bytes: see ve/aio.py."""
-        from ve import aio
-
-        with self._target(login) as target:
-            return await aio.begin(args, target=target, pty=pty, **options)
-
-    def call(
-        self,
-        args: Sequence[str],
-        *,
-        user: str | None = None,
-        cwd: str | None = None,
-        env: Mapping[str, str] | None = None,
-    ) -> ExitCode:
-        """Run a command with our own stdin, stdout, stderr, terminal and signals, as ssh does; its code, 0..255.
-
-        env is added to what commands find there anyway.
-        """
-        from ve import process
-
-        with self._target(login=True) as target:
-            return process.call(args, target=target, user=user, cwd=cwd, env=env)
-
-    def enter(self) -> ExitCode:
-        """A login shell of its root, the one that its passwd names, on our terminal; the shell's code."""
-        return self.call(["/bin/sh", "-c", 'cd 2>/dev/null; exec "${SHELL:-/bin/sh}" -l'], user="0")
-
-    def console(self) -> ExitCode:
-        """A login on a new pty of the VE."""
-        return self.call(["login"])
-
-    @contextlib.contextmanager
-    def _target(self, login: bool = False) -> Iterator[Target]:
-        from ve import outfit, process
-
-        with self.running("run a command in") as (facts, pidfd):
-            if self.frozen:
-                raise NotRunning(f"cannot run a command in {self.veid}: it is frozen", hint=f"ve thaw {self.veid}")
-            path = self.cgroup.path
-            outside, inside = (f"{path}/{name}" for name in ("exec", "init"))
-            for cgroup in (outside, inside):
-                process.sweep(cgroup)
-            filters = outfit.filters(self.state, facts.extra.get("filter", ""))
-            cgroup = inside if login else outside
-            given = outfit.rlimits(facts), outfit.memory(facts)
-            yield process.Target(pidfd, facts.pid, cgroup, self._variables(facts), self.veid, filters, *given)
-
-    def _variables(self, facts: Facts) -> dict[str, str]:
-        """What a command finds in its environment: what its start noted, as the conf file may say another by now."""
-        import json
-
-        from ve import outfit
-
-        with contextlib.suppress(KeyError, ValueError):
-            return dict(json.loads(facts.extra["env"]))
-        try:
-            return outfit.environment(self.config, self.template)
-        except NotFound:  # somebody has removed its template, yet it runs
-            return outfit.environment(self.config, None)
+    # --- what it does -------------------------------------------------------------------------------------------
 
     def selftest(self) -> list[Verdict]:
         """Is each promise of the boundary kept in it, as it runs now?  It goes on as before.  NotRunning."""

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.kernel import standin
-from ve import process
+from ve import calling, process
 from ve.errors import CannotExecute, Error, InvalidValue, NotRunning
 from ve.process import Popen, Target
 
@@ -376,9 +376,9 @@ def test_from_eight_threads(target: Target) -> None:
 
 @pytest.mark.any_kernel
 def test_call(target: Target, capfd: pytest.CaptureFixture[str]) -> None:
-    assert process.call(["sh", "-c", "echo out; echo err >&2; exit 4"], target=target) == 4
+    assert calling.call(["sh", "-c", "echo out; echo err >&2; exit 4"], target=target) == 4
     assert capfd.readouterr() == ("out\n", "err\n")
-    assert process.call(["sh", "-c", "kill -TERM $$"], target=target) == 128 + signal.SIGTERM
+    assert calling.call(["sh", "-c", "kill -TERM $$"], target=target) == 128 + signal.SIGTERM
 
 
 @pytest.mark.any_kernel
@@ -387,10 +387,10 @@ def test_call(target: Target, capfd: pytest.CaptureFixture[str]) -> None:
 )
 def test_call_without_a_program(target: Target, program: str, code: int) -> None:
     with pytest.raises(CannotExecute, match=f"cannot execute {program} in 101: ") as caught:
-        process.call([program], target=target)
+        calling.call([program], target=target)
     assert caught.value.exit_code == code
     with pytest.raises(InvalidValue, match="cannot work in /no/such of 101"):
-        process.call(["true"], target=target, cwd="/no/such")
+        calling.call(["true"], target=target, cwd="/no/such")
 
 
 def test_send_signal(target: Target) -> None:

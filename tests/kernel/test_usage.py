@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.kernel import standin
-from ve import outcome, process
+from ve import calling, outcome, process
 from ve.process import Popen, Target
 
 MIB = 1 << 20
@@ -139,7 +139,7 @@ def test_a_failure_has_them_too(target: Target) -> None:
     assert "used up" not in str(caught.value)
     with pytest.raises(outcome.CalledProcessError, match=r"Its CPU time was used up") as caught:
         run(target, SPIN, check=True, cpu_time=0.1)
-    code = process.call(["sh", "-c", "kill -TERM $$"], target=target)
+    code = calling.call(["sh", "-c", "kill -TERM $$"], target=target)
     assert (code, code.stopped_by, code.why) == (143, "SIGTERM", "") and code.usage
 
 

@@ -63,7 +63,7 @@ LEVELS = (
     (
         "ve.steps ve.actions ve.outfit ve.insidefile ve.protections ve.nested ve.names ve.init ve.setup ve.order "
         "ve.addressed ve.leading ve.leasing ve.granting ve.network ve.attachment ve.launch",
-        "ve.usage ve.command ve.enter ve.trials ve.execgroup ve.request ve.outcome ve.process ve.aio",
+        "ve.usage ve.command ve.enter ve.trials ve.execgroup ve.request ve.outcome ve.process ve.calling ve.aio",
         "ve.stall ve.insidepath ve.inside ve.files ve.path",
         "ve.stopped",
         "ve.show",
@@ -73,7 +73,7 @@ LEVELS = (
     (
         "ve.journal ve.ledger ve.traffic ve.layers ve.ending ve.instance ve.describe ve.options ve.settings ve.places "
         "ve.answers ve.explain ve.victim ve.selftest ve.account ve.react ve.events ve.foreground ve.doctor ve.networks "
-        "ve.connection ve.contents ve.ready ve.making ve.snapshot ve.environment ve.ephemeral ve.host",
+        "ve.connection ve.commands ve.contents ve.ready ve.making ve.snapshot ve.environment ve.ephemeral ve.host",
     ),
     ("ve", "ve.pytest_shared ve.pytest_run ve.pytest_report ve.pytest_plugin", "ve.testinfra ve.testinfra_entry"),
     (
