@@ -103,7 +103,7 @@ test-vm: setup-vm ## what depends on the kernel on a stock one, emulated and slo
 
 .PHONY: test-faults
 test-faults: setup-test ## every verb broken at each of its effects, twenty at once, a thousand cycles: make test takes some
-	@VE_TEST_FAULTS=$${VE_TEST_FAULTS:-all} VE_TEST_OPERATIONS=$${VE_TEST_OPERATIONS:-5000} VE_TEST_CYCLES=1000 \
+	@VE_TEST_FAULTS=$${VE_TEST_FAULTS:-all} VE_TEST_SECONDS=$${VE_TEST_SECONDS:-600} VE_TEST_CYCLES=1000 \
 		$(BIN)/python -m pytest tests/faults -s -o timeout=3600 $(PYTEST_ARGS)
 
 .PHONY: fuzz
@@ -114,7 +114,7 @@ fuzz: setup-test ## bad input by the thousand: each file and word we read, archi
 test-long: setup-vm ## what takes so long that make test leaves it out: some on this kernel, the rest on the stock one
 	@VE_TEST_ROUNDS=1000 $(BIN)/python -m pytest tests/kernel/test_leases.py -k rounds -s
 	@$(BIN)/python -m tests.vm $(KERNEL) tests/limits tests/kernel -m long $(PYTEST_ARGS)
-	@VE_TEST_OPERATIONS=100 $(BIN)/python -m tests.vm $(KERNEL) tests/faults/test_at_once.py -s $(PYTEST_ARGS)
+	@VE_TEST_SECONDS=600 $(BIN)/python -m tests.vm $(KERNEL) tests/faults/test_at_once.py -s $(PYTEST_ARGS)
 	@$(BIN)/python -m tests.vm $(KERNEL) tests/verbs tests/attacks -m "not any_kernel and not long" $(PYTEST_ARGS)
 	@VE_TEST_KILLS=50 VE_TEST_SUITE=200 $(BIN)/python -m pytest tests/verbs/test_pytest_plugin.py -o timeout=3600 \
 		-k "killed or workers" $(PYTEST_ARGS)

@@ -1,4 +1,4 @@
-"""One of many: python -m tests.faults.worker STATE_DIR SEED COUNT; a line for each operation, as history.py has it."""
+"""One of many: python -m tests.faults.worker STATE_DIR SEED SECONDS; a line for each operation, as of history.py."""
 
 import json
 import random
@@ -30,9 +30,10 @@ def outcome(act: Callable[[ve.Host, int], object], host: ve.Host, veid: int) -> 
         return type(error).__name__
 
 
-def main(state_dir: str, seed: int, count: int) -> None:
+def main(state_dir: str, seed: int, seconds: float) -> None:
     host, chance = ve.Host(state_dir), random.Random(seed)
-    for _ in range(count):
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
         verb, veid = chance.choice([*ACTS]), chance.choice(VEIDS)
         begun = time.monotonic()
         came = outcome(ACTS[verb], host, veid)
@@ -40,4 +41,4 @@ def main(state_dir: str, seed: int, count: int) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
+    main(sys.argv[1], int(sys.argv[2]), float(sys.argv[3]))
