@@ -64,12 +64,16 @@ class Host:
         return Networks()
 
     def _provide(self) -> None:
-        """A file system for the state dir where it needs another: never if it is on a disk's."""
-        if os.path.isdir(self.state.path) and os.major(os.stat(self.state.path).st_dev):
-            return
+        """Another file system for the state dir, made to be there, if no VE can be on its own."""
         from ve import statedir
 
         statedir.provide(self.state)
+
+    def _provide_for_ves(self) -> None:
+        """The same, unless it is not there, as of a typo, or on a disk, which costs one look."""
+        with contextlib.suppress(FileNotFoundError):
+            if not os.major(os.stat(self.state.path).st_dev):
+                self._provide()
 
     def __repr__(self) -> str:
         return f"<ve.Host {self.state.path}>"
@@ -90,7 +94,7 @@ class Host:
         """
         check_veid(veid)
         require_root(f"cannot create {veid}")
-        self._provide()
+        self._provide_for_ves()
         from ve import making
 
         environment = Environment(self.state, veid)
@@ -124,7 +128,7 @@ class Host:
         and in the profile nesting on disk until its end.  command runs under a small init in place of the template's.
         """
         require_root(f"cannot run {template}")
-        self._provide()
+        self._provide_for_ves()
         self.forget_dead()
         argv = None if command is None else tuple(command)
         if isinstance(template, str):

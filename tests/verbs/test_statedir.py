@@ -40,7 +40,7 @@ def shell(place: Path, script: str, before: str = "") -> "subprocess.CompletedPr
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=commandline.PATIENCE,
+        timeout=6 * commandline.PATIENCE,  # for as many commands
         check=False,
     )
 
@@ -62,6 +62,7 @@ def test_it_is_on_an_ext4_of_its_own(place: Path) -> None:
     assert err.count("the state directory") == 1 and SAID.format(place, f"an ext4 in {place}/area.img") in err
 
 
+@pytest.mark.container
 def test_what_was_in_it_comes_along(host: "ve.Host", place: Path) -> None:
     """Templates that an image of a container brings."""
     out, err = says(
@@ -119,6 +120,12 @@ def test_check_says_so_before_and_after(place: Path) -> None:
     assert out[0].startswith("no fit state directory: nobody can map the ids of overlay; the first template or VE")
     assert out[1].startswith("no fit state directory: it is on an ext4")
     assert err.count("VEs can start here") == 2
+
+
+def test_a_slip_of_the_pen_makes_none(place: Path) -> None:
+    typo = shlex.join(map(str, commandline.words(place / "typo", "run", "busybox", "true")))
+    out, err = says(place, f"{typo} && exit 1; ls -A $DIR")
+    assert out == [] and "there is no such directory" in err and "the state directory" not in err
 
 
 def test_a_disk_is_taken_as_it_is(state_dir: Path) -> None:
