@@ -12,10 +12,10 @@ import ve
 from tests.conftest import cgroup_root
 from tests.verbs import commandline
 
-# Into its cgroup, then into a PID namespace of its own; the command comes behind.
-BEGIN = (
-    'echo $$ >"$0/cgroup.procs"; exec unshare --pid --fork --kill-child --mount-proc sh -c \'"$@"; exit $?\' sh "$@"'
-)
+# A PID namespace of its own, whose first process goes into the cgroup; the command comes behind.
+BEGIN = """
+exec unshare --pid --fork --kill-child --mount-proc sh -ec 'echo 0 >"$0/cgroup.procs"; "$@"; exit $?' "$0" "$@"
+"""
 
 
 @pytest.fixture
