@@ -19,8 +19,8 @@ PACKAGES := python3 python3-venv python3-dev gcc libc6-dev libcap-dev libseccomp
 # What the tests make archives and file systems with, and look from outside with.
 TEST_PACKAGES := tar gzip xz-utils zstd bzip2 attr acl e2fsprogs qemu-utils util-linux libcap2-bin openssl \
 	openssh-client iproute2 iptables procps quota xfsprogs btrfs-progs iperf3 curl iputils-ping tcpdump strace
-# file tells virtme-ng a kernel's version; busybox-static and zstd make its initramfs.
-VM_PACKAGES := qemu-system-x86 kmod udev busybox-static zstd file debian-archive-keyring
+# file tells virtme-ng a kernel's version; busybox-static and zstd make its initramfs; podman's container is in it.
+VM_PACKAGES := qemu-system-x86 kmod udev busybox-static zstd file debian-archive-keyring podman crun catatonit
 
 # Whom ve is measured beside, and what that takes.
 BENCH_PACKAGES := crun runc lxc podman util-linux bubblewrap systemd-container iproute2 procps
@@ -98,8 +98,9 @@ test-native: setup-test ## every test on this kernel
 	@$(BIN)/python -m pytest tests/unit tests/fuzz tests/kernel tests/verbs tests/attacks tests/faults $(PYTEST_ARGS)
 
 .PHONY: test-vm
-test-vm: setup-vm ## what depends on the kernel on a stock one, emulated and slow: KERNEL=6.1, 6.12 or 7
+test-vm: setup-vm ## what depends on the kernel on a stock one, and some in podman there; slow: KERNEL=6.1, 6.12 or 7
 	@$(BIN)/python -m tests.vm $(KERNEL) $(PYTEST_ARGS)
+	@$(if $(findstring tests/,$(PYTEST_ARGS)),,$(BIN)/python -m tests.vm $(KERNEL) --podman $(PYTEST_ARGS))
 
 .PHONY: test-faults
 test-faults: setup-test ## every verb broken at each of its effects, twenty at once, a thousand cycles: make test takes some
@@ -118,6 +119,8 @@ test-long: setup-vm ## what takes so long that make test leaves it out: some on 
 	@$(BIN)/python -m tests.vm $(KERNEL) tests/verbs tests/attacks -m "not any_kernel and not long" $(PYTEST_ARGS)
 	@VE_TEST_KILLS=50 VE_TEST_SUITE=200 $(BIN)/python -m pytest tests/verbs/test_pytest_plugin.py -o timeout=3600 \
 		-k "killed or workers" $(PYTEST_ARGS)
+	@$(BIN)/python -m tests.vm $(KERNEL) --podman tests/kernel tests/limits -m "not any_kernel and not long" $(PYTEST_ARGS)
+	@$(BIN)/python -m tests.vm $(KERNEL) --podman tests/verbs -m "not any_kernel and not long" $(PYTEST_ARGS)
 	@KERNEL=$(KERNEL) $(BIN)/python -m pytest tests/vm -s $(PYTEST_ARGS)
 
 .PHONY: bench

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import prctl
+import pytest
 
 from ve._linux import syscalls
 
@@ -50,6 +51,7 @@ def attach_idmapped(path: Path, userns: int) -> None:
     os.close(clone)
 
 
+@pytest.mark.container
 def test_init_is_alone_in_new_namespaces() -> None:
     def look() -> None:
         assert os.getpid() == 1
@@ -59,6 +61,7 @@ def test_init_is_alone_in_new_namespaces() -> None:
     in_child(look, syscalls.CLONE_NEWPID | syscalls.CLONE_NEWNS | syscalls.CLONE_NEWNET | syscalls.CLONE_NEWUTS)
 
 
+@pytest.mark.container
 def test_what_a_mapped_root_writes_is_on_disk_with_unshifted_owners(state_dir: Path) -> None:
     for name in ("lower", "private", "private/upper", "private/work", "root"):
         (state_dir / name).mkdir()

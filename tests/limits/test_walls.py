@@ -37,6 +37,7 @@ def refused_forks(host_dir: Path, env: "ve.Environment") -> int:
     return counter(host_dir, env, "pids.events.local" if local.exists() else "pids.events", "max")
 
 
+@pytest.mark.container
 @pytest.mark.bears_out(numproc="exact")
 def test_a_fork_bomb_stops_at_numproc(host_dir: Path, limited: Limited) -> None:
     env, neighbour = limited(numproc="60"), limited()
@@ -83,6 +84,7 @@ def test_numproc_counts_all_users_of_a_ve(host_dir: Path, limited: Limited) -> N
         first.wait()
 
 
+@pytest.mark.container
 @pytest.mark.bears_out(physpages="exact")
 def test_an_allocation_over_memory_is_killed(host_dir: Path, limited: Limited) -> None:
     env, neighbour = limited(memory="64M", swap="0"), limited()

@@ -30,6 +30,7 @@ def red(make: Make) -> "ve.Environment":
 # ---- what is its own -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.container
 def test_all_eight_namespaces_are_its_own(host_dir: Path, red: "ve.Environment", make: Make) -> None:
     blue = make(hostname="blue")
     blue.start()
@@ -58,6 +59,7 @@ def test_its_init_has_nothing_of_the_host_open(host_dir: Path, red: "ve.Environm
     assert int(flags, 8) & os.O_APPEND
 
 
+@pytest.mark.container
 def test_its_ids_are_65536_of_the_host_s(host_dir: Path, red: "ve.Environment") -> None:
     pid = witness.init(host_dir, red.veid)
     base = witness.base(pid)
@@ -119,6 +121,7 @@ def test_it_sees_no_process_of_the_host(red: "ve.Environment") -> None:
     assert {line.split()[1] for line in lines} <= {"init", "rcS", "S10syslogd", "syslogd", "sh", "ps", "klogd"}
 
 
+@pytest.mark.container
 def test_its_cgroup_is_its_own_and_its_root(host_dir: Path, red: "ve.Environment") -> None:
     pid = witness.init(host_dir, red.veid)
     group = commandline.cgroup(host_dir, red.veid) / "init"
@@ -133,6 +136,7 @@ def test_its_cgroup_is_its_own_and_its_root(host_dir: Path, red: "ve.Environment
 # ---- its files -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.container
 def test_only_the_mounts_of_our_tables_are_inside(host_dir: Path, red: "ve.Environment") -> None:
     lines = witness.mounts(witness.init(host_dir, red.veid))
     must = {f"/{point}" for _, point, *_ in (*mounts.PROTECTED, *mounts.OWN, mounts.RUN)}
@@ -226,6 +230,7 @@ def test_what_protects_is_locked(host_dir: Path, red: "ve.Environment", command:
     ]
 
 
+@pytest.mark.container
 def test_its_devices_work(host_dir: Path, red: "ve.Environment") -> None:
     shown = witness.shell(red, "cd /dev && stat -c '%n %F %t:%T %a %u:%g' null zero full random urandom tty")
     assert shown.splitlines() == [

@@ -1,0 +1,20 @@
+"""A privileged container in the guest, its root an overlay of this machine's: python -m tests.vm KERNEL --podman ...
+
+podman keeps all that is its own on the guest's disk, which is also the container's volume: there the tests have their
+state dirs, and its root, an overlay, where they try what a state dir does on one.
+"""
+
+from tests.vm import guest
+
+_STORE = (
+    *("--root", "/run/disk/podman/root", "--runroot", "/run/disk/podman/run", "--storage-driver", "overlay"),
+    *("--cgroup-manager", "cgroupfs", "--events-backend", "none", "--runtime", "crun"),
+)
+_PRIVILEGED = ("--rm", "--privileged", "--init", "--init-path", "/usr/bin/catatonit", "--network", "none")
+
+
+def inside(command: list[str], cgroups: str = "private") -> list[str]:
+    """The command as it runs in such a container; cgroups: whose cgroup namespace it has, private or host."""
+    words = ["podman", *_STORE, "run", *_PRIVILEGED, "--cgroupns", cgroups, "--pids-limit", "-1", "--env-host"]
+    words += ["--volume", "/run/disk:/run/disk", "--workdir", str(guest.ROOT)]
+    return [*words, "--rootfs", f"{guest.HOST}:O", *command]
