@@ -1,10 +1,13 @@
 """The pytest plugin `ve`: running VEs for tests, gone with them; docs/testing.md is its manual.
 
-ve           a fresh one for the test
-ve_factory   as many as the test asks for: ve_factory("debian", memory="256M")
-ve_session   one for all tests, of this worker or of all
-ve_host      the Host that they are on, for fixtures of other scopes
-ve_options   to be overridden: what each is given
+    ve           a fresh one for the test
+    ve_factory   as many as the test asks for: ve_factory("debian", memory="256M")
+    ve_session   one for all tests, of this worker or of all
+    ve_host      the Host that they are on, for fixtures of other scopes
+    ve_options   to be overridden: what each is given
+    ve_prepare   to be overridden: what is done once, in a VE that all others begin as
+
+How they are made and ended is in ve/pytest_run.py, which nobody imports before a test asks for one.
 """
 
 from __future__ import annotations
@@ -24,10 +27,10 @@ if TYPE_CHECKING:
 
     from ve.environment import Environment
     from ve.host import Host
-    from ve.pytest_run import Factory, Run
+    from ve.pytest_run import Factory, Prepare, Run
 
-_MARKER = """ve(template, command=..., **options): what the VEs of a test are given, as by ve.Host.ephemeral(); the \
-closest marker to the test comes first"""
+_MARKER = """ve(template, command=..., ready=..., **options): what the VEs of a test are given, as by \
+ve.Host.ephemeral(), and what they are waited for; the closest marker to the test comes first"""
 _SESSIONS = ("worker", "shared")
 _RUN = pytest.StashKey["Run"]()
 _USED = pytest.StashKey["list[list[Environment]]"]()  # by a test
@@ -92,6 +95,12 @@ def ve_options() -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
+def ve_prepare() -> Prepare | None:
+    """A function that prepares a VE, once for all; to be overridden.  None: each begins as its template is."""
+    return None
+
+
+@pytest.fixture(scope="session")
 def ve_host(pytestconfig: pytest.Config, ve_options: dict[str, Any]) -> Host:
     """The ve.Host that the VEs of tests are on."""
     run = _run(pytestconfig)
@@ -100,11 +109,14 @@ def ve_host(pytestconfig: pytest.Config, ve_options: dict[str, Any]) -> Host:
 
 
 @pytest.fixture
-def ve_factory(request: pytest.FixtureRequest, ve_options: dict[str, Any]) -> Iterator[Factory]:
+def ve_factory(
+    request: pytest.FixtureRequest, ve_options: dict[str, Any], ve_prepare: Prepare | None
+) -> Iterator[Factory]:
     """Makes running VEs with what the test's markers say and what it is called with; all end with the test."""
     with _told(request.node.nodeid):
-        options = {**_checked(ve_options, "ve_options"), **_marked(request.node)}
-    with _made(request, options) as factory:
+        given = _checked(ve_options, "ve_options")
+        marked = _marked(request.node)
+    with _made(request, given, marked, ve_prepare) as factory:
         yield factory
 
 
@@ -116,12 +128,16 @@ def ve(request: pytest.FixtureRequest, ve_factory: Factory) -> Environment:
 
 
 @pytest.fixture(scope="session")
-def _ve_of_session(request: pytest.FixtureRequest, ve_options: dict[str, Any]) -> Iterator[Environment]:
+def _ve_of_session(
+    request: pytest.FixtureRequest, ve_options: dict[str, Any], ve_prepare: Prepare | None
+) -> Iterator[Environment]:
     with _told("ve_session"):
-        options = _checked(ve_options, "ve_options")
-    with _made(request, options) as factory, _told("ve_session"):
-        shared = _said(request.config, "session") == "shared"
-        yield _run(request.config).shared_session(options) if shared else factory()
+        given = _checked(ve_options, "ve_options")
+    with _made(request, given, {}, ve_prepare) as factory, _told("ve_session"):
+        if _said(request.config, "session") == "shared":
+            yield _run(request.config).shared_session(factory.making)
+        else:
+            yield factory()
 
 
 @pytest.fixture
@@ -132,13 +148,15 @@ def ve_session(request: pytest.FixtureRequest, _ve_of_session: Environment) -> E
 
 
 @contextlib.contextmanager
-def _made(request: pytest.FixtureRequest, options: dict[str, Any]) -> Iterator[Factory]:
+def _made(
+    request: pytest.FixtureRequest, given: dict[str, Any], marked: dict[str, Any], prepare: Prepare | None
+) -> Iterator[Factory]:
     from ve.pytest_run import Factory
 
     run = _run(request.config)
     with _told(request.node.nodeid):
-        _require(request.config, run, run.template(options))
-    factory = Factory(run, options)
+        _require(request.config, run, run.template({**given, **marked}))
+    factory = Factory(run, given, marked, prepare)
     request.node.stash.setdefault(_USED, []).append(factory.made)
     try:
         yield factory
@@ -208,14 +226,15 @@ def _checked(given: dict[str, Any], where: str) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _told(test: str) -> Iterator[None]:
-    """Say an error of ours in two lines, with the test that it is of, instead of a traceback through the library."""
+    """Say an error of ours in a few lines, with the test that it is of, instead of a traceback through the library."""
     from ve.errors import Error
 
     try:
         yield
     except Error as error:
-        hint = f"\nhint: {error.hint}" if error.hint else ""
-        raise pytest.fail.Exception(f"{test}: {error}{hint}", pytrace=False) from None
+        hint = [f"hint: {error.hint}"] if error.hint else []
+        lines = dict.fromkeys([f"{test}: {error}", *hint, *getattr(error, "__notes__", ())])  # each once
+        raise pytest.fail.Exception("\n".join(lines), pytrace=False) from None
 
 
 def _keep(item: pytest.Item, environment: Environment) -> str:

@@ -8,13 +8,14 @@ was killed.  What a user sees of all this is in ve/pytest_plugin.py.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import re
 import stat
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from ve import lock
+from ve import lock, pytest_report
 from ve.errors import (
     Error,
     Exists,
@@ -34,11 +35,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from ve.environment import Environment
+    from ve.snapshot import Snapshot
+
+    Prepare = Callable[[Environment], object]
 
 BUILT = "busybox"  # the template that is built where it is missing
 _BUILDING = 600.0  # seconds for another process to build it
-_OWN = ("template", "command")  # of what a VE can be given here, beside what any may be
+_OWN = ("template", "command", "ready", "ready_timeout")  # what a VE can be given here, beside what any may be
+_PREPARED = "prepared"  # the snapshot of one that others begin as
 _OF, _KEPT = "of pytest ", "kept by pytest: "  # descriptions of those that stay: until its end, or until somebody's
+_READY = 60.0  # seconds until one is ready
 _KEPT_VEIDS = range(1_000_000_000, 2_000_000_000)  # out of the way of an admin's, and of those that are thrown away
 _NOT_HERE = (NotRoot, NotSupported, StartFailed, OSError)  # what says that this host can have no VE, not just not this
 
@@ -62,6 +68,7 @@ class Run:
         self._leader = leader
         self._keep = keep
         self._refusal: str | None = None
+        self._prepared: dict[str, Snapshot | Exception] = {}
 
     @cached_property
     def host(self) -> Host:
@@ -93,26 +100,53 @@ class Run:
         return str(options.get("template") or self._template)
 
     @contextlib.contextmanager
-    def running(self, options: Mapping[str, Any]) -> Iterator[Environment]:
-        """A VE with what checked() gave, that runs as long as the block does."""
-        rest = dict(options)
-        template, command = self.template(options), rest.pop("command", None)
-        rest.pop("template", None)
-        self._have(template)
-        if self._keep and command is None:  # one that stays has the init of its template
-            with self._staying(template, rest) as environment:
-                yield environment
-        else:
-            with self.host.ephemeral(template, command=command, **rest) as environment:
-                yield environment
+    def running(
+        self, options: Mapping[str, Any], of: str | Snapshot, *, on_disk: bool = False
+    ) -> Iterator[Environment]:
+        """A VE with what checked() gave, made from of, that is ready, and runs as long as the block does.
 
-    def shared_session(self, options: Mapping[str, Any]) -> Environment:
-        """One for all workers of this run, until the last of them ends."""
+        on_disk: so that it can be checkpointed; such a one never stays.
+        """
+        rest = {name: value for name, value in options.items() if name not in _OWN}
+        command = options.get("command")
+        if isinstance(of, str):
+            self._have(of)
+        stays = self._keep and command is None and not on_disk  # which has the init of its template
+        made = self._staying(of, rest) if stays else self.host.ephemeral(of, command=command, on_disk=on_disk, **rest)
+        with made as environment:
+            if ready := options.get("ready"):
+                conditions = (ready,) if isinstance(ready, str) else ready
+                with _telling_of(environment):
+                    environment.wait_ready(*conditions, timeout=options.get("ready_timeout", _READY))
+            yield environment
+
+    def prepared(self, prepare: Prepare, options: Mapping[str, Any]) -> Snapshot:
+        """What a VE was after prepare(it), which is called once for all workers, or raises the same error again."""
+        template = self.template(options)
+        named = f"{prepare.__module__}.{prepare.__qualname__} {template}"
+        key = f"{_PREPARED}-{hashlib.sha256(named.encode()).hexdigest()[:16]}"
 
         def make(stack: contextlib.ExitStack) -> str:
-            return str(stack.enter_context(self.running(options)).veid)
+            environment = stack.enter_context(self.running(options, template, on_disk=True))
+            with _telling_of(environment):
+                prepare(environment)
+                environment.stop()
+                environment.checkpoint(_PREPARED)
+            return str(environment.veid)
 
-        return self.host.get(int(self.shared.take("session", make)))
+        if key not in self._prepared:
+            try:
+                self._prepared[key] = self.host.get(int(self.shared.take(key, make))).snapshot(_PREPARED)
+            except Exception as error:
+                self._prepared[key] = error
+        if isinstance(found := self._prepared[key], Exception):
+            raise found
+        return found
+
+    def shared_session(self, making: Callable[[], contextlib.AbstractContextManager[Environment]]) -> Environment:
+        """One for all workers of this run, made by the first that wants it, until the last of them ends."""
+        veid = self.shared.take("session", lambda stack: str(stack.enter_context(making()).veid))
+        return self.host.get(int(veid))
 
     def close(self) -> None:
         if "shared" in vars(self):
@@ -144,8 +178,8 @@ class Run:
                 self.host.templates.build(BUILT)
 
     @contextlib.contextmanager
-    def _staying(self, template: str, options: dict[str, Any]) -> Iterator[Environment]:
-        environment = self._create(template, options)
+    def _staying(self, of: str | Snapshot, options: dict[str, Any]) -> Iterator[Environment]:
+        environment = self._create(of, {**options, "description": _OF + owner(os.getpid())})
         try:
             environment.start()
             yield environment
@@ -153,20 +187,25 @@ class Run:
             if not environment.config.description.startswith(_KEPT):  # by any worker that has it
                 _remove(environment)
 
-    def _create(self, template: str, options: dict[str, Any]) -> Environment:
+    def _create(self, of: str | Snapshot, options: dict[str, Any]) -> Environment:
         """Under a number that nobody has."""
         while True:
             veid = _KEPT_VEIDS[int.from_bytes(os.urandom(8)) % len(_KEPT_VEIDS)]
             with contextlib.suppress(Exists):
-                return self.host.create(veid, template=template, description=_OF + owner(os.getpid()), **options)
+                if isinstance(of, str):
+                    return self.host.create(veid, template=of, **options)
+                return of.fork(veid=veid, **options)[0]
 
 
 class Factory:
     """Gives running VEs; close() ends all of them, the last one first."""
 
-    def __init__(self, run: Run, options: Mapping[str, Any]) -> None:
+    def __init__(self, run: Run, given: Mapping[str, Any], marked: Mapping[str, Any], prepare: Prepare | None) -> None:
+        """given: what each VE is, and the one that prepare() is called with; marked: what the test wants besides."""
         self._run = run
-        self._options = options
+        self._given = given
+        self._marked = marked
+        self._prepare = prepare
         self._stack = contextlib.ExitStack()
         self.made: list[Environment] = []
         self.close: Callable[[], None] = self._stack.close
@@ -174,13 +213,30 @@ class Factory:
     def __call__(self, template: str | None = None, **options: Any) -> Environment:
         """A running VE, with what the test's marker says and this besides or instead."""
         try:
-            given = checked({"template": template, **options}, "ve_factory()")
-            self.made.append(self._stack.enter_context(self._run.running({**self._options, **given})))
+            self.made.append(self._stack.enter_context(self.making(template=template, **options)))
         except Error as error:
             if error.hint:
-                error.add_note(f"hint: {error.hint}")  # pytest shows it below the traceback
+                error.add_note(f"hint: {error.hint}")  # pytest shows notes below the traceback
             raise
         return self.made[-1]
+
+    def making(self, **options: Any) -> contextlib.AbstractContextManager[Environment]:
+        """The same as a block, at whose end it ends."""
+        wanted = {**self._given, **self._marked, **checked(options, "ve_factory()")}
+        of: str | Snapshot = self._run.template(wanted)
+        if self._prepare:
+            of = self._run.prepared(self._prepare, {**self._given, "template": of})
+        return self._run.running(wanted, of)
+
+
+@contextlib.contextmanager
+def _telling_of(environment: Environment) -> Iterator[None]:
+    """Add state and log of a VE to an error: pytest shows them below it, when the VE is gone."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(f"{pytest_report.title(environment)}, as it was then: {pytest_report.text(environment)}")
+        raise
 
 
 def _safe_directory(path: str) -> str:

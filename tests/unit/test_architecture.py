@@ -43,8 +43,8 @@ LEVELS = (
         "ve.confinement",
         "ve.rlimits",
         "ve.errand ve.netns ve.linknames ve.netlink ve.rtnetlink ve.venet ve.leases ve.forwarding ve.wire "
-        "ve.interfaces ve.bandwidth ve.nftables ve.ruleset ve.spoofing ve.netfilter ve.otherfirewalls ve.sockets "
-        "ve.ptys ve.sharedmemory ve.sample",
+        "ve.interfaces ve.bandwidth ve.nftables ve.ruleset ve.spoofing ve.netfilter ve.otherfirewalls "
+        "ve.sockets ve.ptys ve.sharedmemory ve.sample",
         "ve.terminal",
         "ve.passwd",
         "ve.patience",
@@ -75,7 +75,7 @@ LEVELS = (
         "ve.answers ve.explain ve.victim ve.selftest ve.account ve.react ve.events ve.foreground ve.doctor ve.networks "
         "ve.connection ve.commands ve.contents ve.ready ve.making ve.snapshot ve.environment ve.ephemeral ve.host",
     ),
-    ("ve", "ve.pytest_shared ve.pytest_run ve.pytest_report ve.pytest_plugin", "ve.testinfra ve.testinfra_entry"),
+    ("ve", "ve.pytest_shared ve.pytest_report ve.pytest_run ve.pytest_plugin", "ve.testinfra ve.testinfra_entry"),
     (
         "ve._examples ve._output ve._failures ve._session ve._ubc ve._verbs ve._completion ve._limit_options "
         "ve._network_options ve._options ve._app ve._top ve._plan ve._template ve._network ve._snapshot cli ve._main",

@@ -37,14 +37,36 @@ def test_it(ve, ve_session, number):
 """
 
 
+PREPARED = """
+import pathlib, pytest
+
+@pytest.fixture(scope="session")
+def ve_prepare():
+    def prepare(env):
+        with open({calls!r}, "a") as calls:
+            calls.write("called\\n")
+        env.run(["sh", "-c", "echo prepared > /state"], check=True)
+    return prepare
+"""
+
+
 @pytest.fixture
 def suite(pytester: pytest.Pytester, host: "ve.Host", host_dir: Path) -> Iterator[pytest.Pytester]:
     """A place for a suite, which uses the state dir of our session; after the test it is as it was before."""
     pytester.makeini(f"[pytest]\nve_state_dir = {host_dir}\n")
-    (host_dir / "run/pytest").mkdir(parents=True, exist_ok=True)
+    for name in ("layer", "run/pytest"):
+        (host_dir / name).mkdir(mode=0o700, parents=True, exist_ok=True)
     host.create(9100, template="busybox").destroy()  # makes the directories that the first VE of a state dir makes
     with witness.nothing_changes(host_dir):
         yield pytester
+
+
+@pytest.fixture
+def calls(suite: pytest.Pytester) -> Path:
+    """Where the suite's ve_prepare notes that it is called."""
+    path = suite.path / "calls"
+    suite.makeconftest(PREPARED.format(calls=str(path)))
+    return path
 
 
 def outcomes(result: pytest.RunResult) -> dict[str, int]:
@@ -148,14 +170,15 @@ def test_a_state_dir_that_others_could_write_to(pytester: pytest.Pytester, state
 
 def test_what_the_document_shows(suite: pytest.Pytester) -> None:
     """Its test files pass, with its conftest.py."""
-    tests, conftest, marker = re.findall(r"^```python\n(.*?)^```$", TESTING.read_text(), re.M | re.S)
-    suite.makeconftest(conftest)
+    tests, conftest, marker, prepare = re.findall(r"^```python\n(.*?)^```$", TESTING.read_text(), re.M | re.S)
+    suite.makeconftest(conftest + prepare)
     suite.makepyfile(
         test_machines=tests,
         test_marker=marker,
         test_server="""
         def test_it(server, ve):
             assert ve.config.hostname == "box"
+            assert ve.run(["cat", "/data/rows"], capture_output=True).stdout == b"one\\n"
             assert "httpd" in server.run(["ps"], capture_output=True, text=True).stdout
     """,
     )
@@ -166,6 +189,103 @@ def test_the_document_has_each_option(pytester: pytest.Pytester) -> None:
     helped = pytester.runpytest_subprocess("--help", "--fixtures", "--markers").stdout.str()
     ours = {*re.findall(r"--ve-[a-z-]+", helped), *re.findall(r"^\s*(ve_[a-z_]+)", helped, re.M)}
     assert len(ours) >= 9 and {each for each in ours if f"`{each}" not in TESTING.read_text()} == set()
+
+
+# --- prepared, and ready --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("workers", ["-n0", "-n3"])
+@pytest.mark.parametrize("session", ["worker", "shared"])
+def test_one_is_prepared_for_all(suite: pytest.Pytester, calls: Path, workers: str, session: str) -> None:
+    suite.makepyfile("""
+        import pytest
+
+        @pytest.mark.parametrize("number", range(6))
+        def test_it(ve, ve_factory, ve_session, number):
+            for env in (ve, ve_factory(hostname="other"), ve_session):
+                assert env.run(["cat", "/state"], capture_output=True).stdout == b"prepared\\n"
+            ve.run(["sh", "-c", "rm /state && mkdir /mark"], check=True)
+    """)
+    assert outcomes(suite.runpytest_subprocess(workers, f"--ve-session={session}")) == {"passed": 6}
+    assert calls.read_text() == "called\n"
+
+
+def test_each_template_is_prepared(suite: pytest.Pytester, host: "ve.Host", calls: Path) -> None:
+    """And what a marker says is of the VE that is made on it."""
+    suite.makepyfile("""
+        import pytest
+
+        def test_one(ve):
+            assert ve.run(["hostname"], capture_output=True).stdout != b"red\\n"
+
+        @pytest.mark.ve("busybox:1", hostname="red")
+        def test_other(ve, ve_factory):
+            for env in (ve, ve_factory(command=["sleep", "1000"])):
+                assert env.run(["hostname"], capture_output=True).stdout == b"red\\n"
+                assert env.run(["test", "-e", "/state"]).returncode == 0
+    """)
+    assert outcomes(suite.runpytest_subprocess()) == {"passed": 2}
+    assert calls.read_text() == "called\n" * 2
+
+
+def test_who_prepares_fails(suite: pytest.Pytester) -> None:
+    """Once, with what its VE said; whoever needs it is told."""
+    suite.makeconftest("""
+        import pytest
+
+        @pytest.fixture(scope="session")
+        def ve_prepare():
+            def prepare(env):
+                print("it is called")
+                env.run(["sh", "-c", "echo before the end > /proc/1/fd/1; exit 3"], check=True)
+            return prepare
+    """)
+    suite.makepyfile(ONE + "def test_two(ve_session):\n    pass\ndef test_three():\n    pass\n")
+    result = suite.runpytest_subprocess()
+    assert outcomes(result) == {"errors": 2, "passed": 1}
+    assert result.outlines.count("it is called") == 1
+    result.stdout.fnmatch_lines(
+        ["*CalledProcessError*exit status 3*", "*as it was then: running, *", "*before the end"]
+    )
+
+
+@pytest.mark.usefixtures("remove_kept")
+def test_a_kept_one_that_was_prepared(suite: pytest.Pytester, host_dir: Path, calls: Path) -> None:
+    """It keeps what it was made on, too."""
+    suite.makepyfile("def test_it(ve):\n    assert False\n")
+    assert outcomes(suite.runpytest_subprocess("--ve-keep-failed")) == {"failed": 1}
+    [veid] = veids(host_dir)
+    assert commandline.output(host_dir, "exec", veid, "cat", "/state") == "prepared\n"
+    commandline.output(host_dir, "restart", veid)
+    assert commandline.output(host_dir, "exec", veid, "cat", "/state") == "prepared\n"
+    commandline.output(host_dir, "stop", "--fast", veid)
+    commandline.output(host_dir, "destroy", veid)
+
+
+def test_it_is_waited_for(suite: pytest.Pytester) -> None:
+    """Ready is what all of these say; what never comes is an error with the log."""
+    suite.makepyfile("""
+        import pytest
+
+        @pytest.mark.ve(command=["sh", "-c", "touch /there; echo is up; sleep 1000"])
+        @pytest.mark.ve(ready=["file:/there", "log:is up"])
+        def test_ready(ve):
+            assert ve.run(["test", "-e", "/there"]).returncode == 0
+
+        @pytest.mark.ve(ready="file:/never", ready_timeout=0.1, command=["sh", "-c", "echo why not; sleep 1000"])
+        def test_never(ve):
+            pass
+
+        @pytest.mark.ve(ready="port:80")
+        def test_nonsense(ve):
+            pass
+    """)
+    result = suite.runpytest_subprocess()
+    assert outcomes(result) == {"passed": 1, "errors": 2}
+    result.stdout.fnmatch_lines_random(
+        ["*::test_never: cannot wait for *file:/never*", "*::test_nonsense: *there is no condition 'port'", "hint: *"]
+    )
+    result.stdout.fnmatch_lines(["log:", "why not"])
 
 
 # --- what goes wrong ------------------------------------------------------------------------------------------------
@@ -361,6 +481,8 @@ def test_it_is_killed(suite: pytest.Pytester, host_dir: Path, number: int) -> No
     ways = [["-n0"], ["-n2"], ["-n2", "--ve-session=shared"], ["-n0", "--ve-keep-failed"], ["-n2", "--ve-keep-failed"]]
     way = ways[number % len(ways)]
     suite.makepyfile(MANY.format(count=1000))
+    if chance.random() < 0.5:
+        suite.makeconftest(PREPARED.format(calls=str(suite.path / "calls")))
     seen = suite.path / "seen"
     with seen.open("wb") as file, subprocess.Popen([*PYTEST, *way], stdout=file, start_new_session=True) as process:
         pidfd = os.pidfd_open(process.pid)
