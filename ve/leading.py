@@ -54,12 +54,14 @@ def remove_links(tag: str, veid: int) -> None:
 
 
 def _lead_nowhere(interface: str, held: list[Address]) -> None:
-    """No port of the host leads to these any more."""
+    """No port of the host leads to these any more, and nobody is parted from who had them."""
     if held:
-        from ve import publishing
+        from ve import parting, publishing
 
         for address in held:
             publishing.forget(address, interface)
+        if interface:
+            parting.heal((interface,))
 
 
 def refuse_elsewhere(state: State, veid: int) -> None:

@@ -7,15 +7,18 @@ import builtins
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from ve import claims, firewall, forwarding, leases, linknames, pool, poolhosts, venet
+from ve import claims, firewall, forwarding, leases, linknames, parting, pool, poolhosts, venet
 from ve.addressed import given
 from ve.addresses import Address, network
-from ve.errors import InUse, InvalidValue, require_root
+from ve.errors import InUse, InvalidValue, NotSupported, require_root
 from ve.facts import lives
 from ve.network import have_rules
 from ve.pool import Pool
+
+if TYPE_CHECKING:
+    from ve.environment import Environment
 
 _SHOWN = 5  # VEs that a refusal names
 
@@ -97,6 +100,21 @@ class Networks:
         require_root(f"cannot look at pool {name}" if name else "cannot list pools")
         return _taken([pool.get(name)] if name else pool.pools())
 
+    def partition(self, one: "Iterable[Environment]", other: "Iterable[Environment]") -> None:
+        """Let nothing pass between these running VEs and those, either way, until heal(), or the end of one: for tests.
+
+        They reach the host and all others as before.  NotRunning; NotSupported for one without addresses of its own to
+        which the host routes, as on a bridge.
+        """
+        parting.part(*([_routed(each) for each in side] for side in (one, other)))
+
+    def heal(self, *environments: "Environment") -> None:
+        """Undo every partition() that one of these VEs is in; without any, of all VEs of the host."""
+        require_root("cannot heal the network")
+        interfaces = [interface for each in environments if (interface := each.network.interface)]
+        if interfaces or not environments:
+            parting.heal(interfaces)
+
     def _refuse_used(self, source: Pool) -> None:
         taken = _taken([source])
         if taken:
@@ -104,6 +122,16 @@ class Networks:
             more = f" and {len(taken) - _SHOWN} more" if len(taken) > _SHOWN else ""
             hint = f"stop or destroy them, or ve set VE --ip ... --save; `ve network show {source.name}` has all"
             raise InUse(f"cannot remove pool {source.name}: VEs have {shown}{more}", hint)
+
+
+def _routed(environment: "Environment") -> str:
+    """Its interface on the host."""
+    with environment.running("part"):
+        interface = environment.network.interface
+        if interface is None or environment.config.shape.kind != "routed":
+            why = "it has no address of its own to which the host routes"
+            raise NotSupported(f"cannot part {environment.veid}: {why}", "give it one with addresses=, and no network=")
+        return interface
 
 
 def _taken(sources: Sequence[Pool]) -> builtins.list[Lease]:

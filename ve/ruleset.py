@@ -36,6 +36,7 @@ _INET = f"""
     set masqueraded6 {{ type ipv6_addr; flags interval; }}
     map published4 {{ type inet_proto . inet_service : ipv4_addr . inet_service; }}
     map published6 {{ type inet_proto . inet_service : ipv6_addr . inet_service; }}
+    set parted {{ type ifname . ifname; }}
     set itself4 {{ type ipv4_addr . ipv4_addr; }}
     set itself6 {{ type ipv6_addr . ipv6_addr; }}
     chain from_ves {{
@@ -53,6 +54,7 @@ _INET = f"""
     chain to_ves {{
         type filter hook postrouting priority 300; policy accept;
         oifname != "{VES}" goto elsewhere
+        iifname . oifname @parted drop
         ip daddr {{ 224.0.0.0/4, 255.255.255.255 }} drop
         ip6 daddr ff00::/8 drop
         icmp type redirect drop

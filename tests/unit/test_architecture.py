@@ -43,7 +43,7 @@ LEVELS = (
         "ve.confinement",
         "ve.rlimits",
         "ve.errand ve.netns ve.linknames ve.netlink ve.rtnetlink ve.venet ve.leases ve.forwarding ve.wire "
-        "ve.interfaces ve.bandwidth ve.nftables ve.ruleset ve.spoofing ve.netfilter ve.otherfirewalls "
+        "ve.interfaces ve.bandwidth ve.nftables ve.parting ve.ruleset ve.spoofing ve.netfilter ve.otherfirewalls "
         "ve.sockets ve.ptys ve.sharedmemory ve.sample",
         "ve.terminal",
         "ve.passwd",
