@@ -192,6 +192,26 @@ def test_more_layers_than_may_be_are_refused(host_dir: Path, make: Make) -> None
     env.umount()
 
 
+def test_it_goes_on_when_who_copied_is_killed(host_dir: Path, make: Make, tmp_path: Path) -> None:
+    env = make()
+    env.start()
+    events, told, hold = commandline.cgroup(host_dir, env.veid) / "cgroup.events", tmp_path / "told", tmp_path / "hold"
+    os.mkfifo(told)
+    os.mkfifo(hold)
+    (tmp_path / "cp").write_text(f"#!/bin/sh\necho begun >{told}; read line <{hold}\n")
+    (tmp_path / "cp").chmod(0o755)
+    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    with commandline.start(host_dir, "snapshot", "create", env.veid, env=environment) as process:
+        assert told.read_text() == "begun\n"
+        assert commandline.output(host_dir, "list", "-H", "-o", "status") == "frozen\n"
+        commandline.kill(process)
+    assert "frozen 1" in events.read_text()
+    assert commandline.output(host_dir, "list", "-H", "-o", "status") == "running\n"
+    assert "frozen 0" in events.read_text()
+    hold.write_text("\n")  # for the orphan
+    assert "snapshots" not in conf(host_dir, env.veid)
+
+
 # --- back -------------------------------------------------------------------------------------------------------------
 
 
@@ -398,6 +418,18 @@ def test_clone(host_dir: Path, make: Make, gone: Callable[..., Any], host: "ve.H
     assert witness.shell(env, SEEN) == seen
     assert witness.shell(copy, "cat /srv/name") == "blue\n"
     assert "snapshots" not in conf(host_dir, env.veid)
+
+
+@pytest.mark.any_kernel
+def test_what_somebody_is_about_to_use_stays(host_dir: Path, make: Make) -> None:
+    env = make()
+    base = env.checkpoint()
+    with base.held() as (_, _, stack):
+        base.delete()
+        env.destroy()
+        assert layers(host_dir) == {*stack}
+    make().destroy()
+    assert layers(host_dir) == set()
 
 
 @pytest.mark.any_kernel
