@@ -76,6 +76,24 @@ def test_what_arun_has_beside(box: "ve.Environment") -> None:
     asyncio.run(act())
 
 
+def test_what_stopped_it_and_what_it_used(box: "ve.Environment") -> None:
+    async def act() -> None:
+        done = await box.arun(["sh", "-c", "kill -TERM $$"])
+        assert done.stopped_by == "SIGTERM" and done.usage and done.usage.max_memory > 0
+        done = await box.arun(["sh", "-c", "while :; do :; done"], cpu_time=0.2)
+        assert done.stopped_by == "cpu" and done.usage and done.usage.cpu >= 0.2
+        with pytest.raises(ve.TimeoutExpired) as caught:
+            await box.arun(["sh", "-c", "echo begun; exec sleep 100000"], stdout=PIPE, timeout=3)
+        assert (caught.value.stopped_by, caught.value.stdout) == ("timeout", b"begun\n")
+        assert caught.value.usage and caught.value.usage.max_memory > 0
+        async with await box.apopen(["sleep", "100000"]) as process:
+            process.kill()
+            await process.wait()
+            assert (process.stopped_by, bool(process.usage)) == ("SIGKILL", True)
+
+    asyncio.run(act())
+
+
 def test_a_large_input_and_output(box: "ve.Environment") -> None:
     data = os.urandom(3 << 20)
     done = asyncio.run(box.arun(["sh", "-c", "tee /dev/stderr"], input=data, capture_output=True))

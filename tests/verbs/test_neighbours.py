@@ -211,12 +211,9 @@ def test_testinfra_without_pytest(machine: "ve.Environment", host_dir: Path) -> 
     assert subprocess.check_output([sys.executable, "-c", program], env=env, text=True) == "red\n"
 
 
-def test_pytest_alone_imports_little_of_us(tmp_path: Path) -> None:
-    """Who has no testinfra is not made to."""
-    (tmp_path / "test_given.py").write_text(
-        "import sys\ndef test_it():\n    assert {name for name in sys.modules if name.startswith('ve.')} == "
-        "{'ve.testinfra_entry'} and 'testinfra' not in sys.modules\n"
-    )
+def test_pytest_alone_does_without_testinfra(tmp_path: Path) -> None:
+    program = "import sys\ndef test_it():\n    assert not {'testinfra', 've.testinfra'} & set(sys.modules)\n"
+    (tmp_path / "test_given.py").write_text(program)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:pytest11.testinfra", "--rootdir=.", "test_given.py"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
