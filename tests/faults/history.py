@@ -5,6 +5,7 @@ model if they can be put in an order that no two contradict, one being done befo
 each comes to what it came to (Herlihy and Wing, Linearizability, 1990).
 """
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -30,21 +31,38 @@ class Operation(NamedTuple):
 def agree(operations: Sequence[Operation]) -> bool:
     """Of one VE that was absent at first."""
     todo = sorted(operations)
-    seen: set[tuple[int, str]] = set()
-    stack = [(0, ABSENT)]  # those that are in order already, as bits; the state after them
-    everything = (1 << len(todo)) - 1
+    seen: set[tuple[int, int, str]] = set()
+    stack = [
+        (0, 0, ABSENT)
+    ]  # how many are in order already; of those after them the ones that are, too, as bits; state
     while stack:
-        ordered, state = stack.pop()
-        if ordered == everything:
+        base, ahead, state = stack.pop()
+        if base == len(todo):
             return True
-        left = [index for index in range(len(todo)) if not ordered >> index & 1]
-        first_done = min(todo[index].done for index in left)
-        for index in left:
-            if todo[index].begun > first_done:
-                break
+        for index in _next(todo, base, ahead):
             outcome, after = MODEL[todo[index].verb][state]
-            way = (ordered | 1 << index, after)
-            if outcome == todo[index].outcome and way not in seen:
+            if outcome != todo[index].outcome:
+                continue
+            way = (*_counted(base, ahead | 1 << index - base), after)
+            if way not in seen:
                 seen.add(way)
                 stack.append(way)
     return False
+
+
+def _next(todo: Sequence[Operation], base: int, ahead: int) -> list[int]:
+    """Those that may be the next in order: none of the others was done before they began."""
+    found, first_done = list[int](), math.inf
+    for index in range(base, len(todo)):
+        if todo[index].begun > first_done:
+            break
+        if not ahead >> index - base & 1:
+            first_done = min(first_done, todo[index].done)
+            found.append(index)
+    return found
+
+
+def _counted(base: int, ahead: int) -> tuple[int, int]:
+    while ahead & 1:
+        base, ahead = base + 1, ahead >> 1
+    return base, ahead
