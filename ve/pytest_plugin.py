@@ -62,11 +62,17 @@ def pytest_configure(config: pytest.Config) -> None:
         _end_with(os.getppid())
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """When all fixtures are done, and before pytest-xdist hears that this worker is: then it waits for it no longer."""
+    if _RUN in session.config.stash:
+        session.config.stash[_RUN].close()
+
+
 def pytest_unconfigure(config: pytest.Config) -> None:
     if _RUN in config.stash:
         from ve.interpreter import end_launcher
 
-        config.stash[_RUN].close()
         end_launcher()
 
 
