@@ -10,11 +10,13 @@ _STORE = (
     *("--root", "/run/disk/podman/root", "--runroot", "/run/disk/podman/run", "--storage-driver", "overlay"),
     *("--cgroup-manager", "cgroupfs", "--events-backend", "none", "--runtime", "crun"),
 )
-_PRIVILEGED = ("--rm", "--privileged", "--init", "--init-path", "/usr/bin/catatonit", "--network", "none")
+_PRIVILEGED = (
+    *("--rm", "--privileged", "--init", "--init-path", "/usr/bin/catatonit", "--network", "none"),
+    *("--cgroupns", "private", "--pids-limit", "-1", "--env-host", "--volume", "/run/disk:/run/disk"),
+)
 
 
-def inside(command: list[str], cgroups: str = "private") -> list[str]:
-    """The command as it runs in such a container; cgroups: whose cgroup namespace it has, private or host."""
-    words = ["podman", *_STORE, "run", *_PRIVILEGED, "--cgroupns", cgroups, "--pids-limit", "-1", "--env-host"]
-    words += ["--volume", "/run/disk:/run/disk", "--workdir", str(guest.ROOT)]
-    return [*words, "--rootfs", f"{guest.HOST}:O", *command]
+def inside(command: list[str]) -> list[str]:
+    """The command as it runs in such a container."""
+    where = ("--workdir", str(guest.ROOT), "--rootfs", f"{guest.HOST}:O")
+    return ["podman", *_STORE, "run", *_PRIVILEGED, *where, *command]
