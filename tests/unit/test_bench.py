@@ -23,6 +23,11 @@ RESULTS: dict[str, Any] = {
     "many": 30,
     "selftest": "34 held",
     "rows": FOUND,
+    "profile": {
+        "operations": {"life": {"wall": 20.5, "caller": 5.25, "faults": 1600.5}},
+        "steps": {"life: await_root": {"wall": 7.0}},
+        "commands": {"ve list": {"wall": 75.0, "faults": 2266.0, "imports": 66.75}},
+    },
 }
 
 
@@ -55,6 +60,7 @@ def test_the_page_leaves_nothing_open() -> None:
     text = page(RESULTS)
     assert not re.search(r"@[A-Z]+@", text) and max(map(len, text.splitlines())) <= 120
     assert all(f"`{row.name}`" in text for row in ROWS) and table(RESULTS) in text and "34 held" in text
+    assert "| `life` | 20.5 | 5.25 | 1600 |" in text and "| `ve list` | 75.0 | 2266 | 66.8 |" in text
 
 
 def test_the_page_shows_each_configuration() -> None:
