@@ -34,7 +34,7 @@ class Outer:
 
     def __init__(self, target: Target, *args: str, size: tuple[int, int] = (24, 80), **streams: Any) -> None:
         program = (
-            "import os, sys\nfrom ve.process import Target, call\n"
+            "import os, sys\nfrom ve.calling import Target, call\n"
             f"t = Target(pidfd=os.pidfd_open({target.pid}), pid={target.pid}, cgroup={target.cgroup!r}, filters=(),"
             f" env={dict(target.env)!r}, veid=101)\n"
             "sys.exit(call(sys.argv[1:], target=t))"

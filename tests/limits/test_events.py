@@ -106,7 +106,7 @@ def test_the_result_of_a_command_says_what_stopped_it(limited: Limited) -> None:
 
 def test_the_result_of_a_command_says_that_it_was_refused_a_process(limited: Limited) -> None:
     env = limited(numproc="20")
-    crowd = ["sh", "-c", "for i in $(seq 40); do sleep 1000 & done; wait"]
+    crowd = ["sh", "-c", "for i in $(seq 40); do sleep 1000 >/dev/null 2>&1 & done; wait"]
     with pytest.raises(ve.CalledProcessError, match=r"Its VE's numproc was used up") as failed:
         env.run(crowd, capture_output=True, text=True, check=True)
     assert failed.value.stopped_by == "numproc" and "fork" in failed.value.stderr
