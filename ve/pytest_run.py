@@ -8,11 +8,11 @@ was killed.  What a user sees of all this is in ve/pytest_plugin.py.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import os
 import re
 import stat
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from ve import lock, pytest_report
@@ -70,7 +70,7 @@ class Run:
         self._refusal: str | None = None
         self._prepared: dict[str, Snapshot | Exception] = {}
 
-    @cached_property
+    @functools.cached_property
     def host(self) -> Host:
         """The Host that they are on; its state dir is made, and rid of what runs that were killed have left."""
         host = Host(_safe_directory(self._state_dir))
@@ -78,7 +78,7 @@ class Run:
             _remove_orphans(host)
         return host
 
-    @cached_property
+    @functools.cached_property
     def shared(self) -> Shared:
         """The VEs that it has together with other workers."""
         return Shared(os.path.join(_own_directory(self.host), owner(self._leader)))
@@ -123,7 +123,7 @@ class Run:
     def prepared(self, prepare: Prepare, options: Mapping[str, Any]) -> Snapshot:
         """What a VE was after prepare(it), which is called once for all workers, or raises the same error again."""
         template = self.template(options)
-        named = f"{prepare.__module__}.{prepare.__qualname__} {template}"
+        named = f"{_named(prepare)} {template} {sorted(options.items())!r}"
         key = f"{_PREPARED}-{hashlib.sha256(named.encode()).hexdigest()[:16]}"
 
         def make(stack: contextlib.ExitStack) -> str:
@@ -227,6 +227,14 @@ class Factory:
         if self._prepare:
             of = self._run.prepared(self._prepare, {**self._given, "template": of})
         return self._run.running(wanted, of)
+
+
+def _named(prepare: Callable[..., object]) -> str:
+    """What tells it from others, the same in each worker: two conftest.py without a package are one module by name."""
+    if isinstance(prepare, functools.partial):
+        return f"{_named(prepare.func)} {prepare.args!r} {sorted(prepare.keywords.items())!r}"
+    code = getattr(prepare, "__code__", None)
+    return f"{code.co_filename}:{code.co_firstlineno}" if code else repr(prepare)
 
 
 @contextlib.contextmanager

@@ -228,6 +228,21 @@ def test_each_template_is_prepared(suite: pytest.Pytester, host: "ve.Host", call
     assert calls.read_text() == "called\n" * 2
 
 
+def test_each_conftest_has_its_own(suite: pytest.Pytester) -> None:
+    """Without packages both are a module conftest, and below them is one function, given other values."""
+    (suite.path / "common.py").write_text("def prepare(name, env):\n    env.run(['mkdir', f'/{name}'], check=True)\n")
+    for name in ("a", "b", "c"):
+        of_common = f"functools.partial(common.prepare, {name!r})"
+        prepare = f"lambda env: env.run(['mkdir', '/{name}'], check=True)" if name == "a" else of_common
+        conftest = "import common, functools, pytest\n@pytest.fixture(scope='session')\ndef ve_prepare():\n    return "
+        (suite.path / name).mkdir()
+        (suite.path / name / "conftest.py").write_text(conftest + prepare)
+        seen = f"def test_it(ve):\n    assert [each for each in 'abc' if ve.path('/', each).is_dir()] == [{name!r}]\n"
+        (suite.path / name / f"test_{name}.py").write_text(seen)
+    (suite.path / "b/conftest.py").write_text((suite.path / "a/conftest.py").read_text().replace("/a", "/b"))
+    assert outcomes(suite.runpytest_subprocess("-o", "pythonpath=.")) == {"passed": 3}
+
+
 def test_who_prepares_fails(suite: pytest.Pytester) -> None:
     """Once, with what its VE said; whoever needs it is told."""
     suite.makeconftest("""
