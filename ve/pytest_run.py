@@ -23,9 +23,9 @@ from ve.errors import (
     NotRoot,
     NotRunning,
     NotSupported,
-    StartFailed,
     TemplateNotFound,
     nearest,
+    require_root,
 )
 from ve.host import Host
 from ve.options import Common
@@ -46,7 +46,7 @@ _PREPARED = "prepared"  # the snapshot of one that others begin as
 _OF, _KEPT = "of pytest ", "kept by pytest: "  # descriptions of those that stay: until its end, or until somebody's
 _READY = 60.0  # seconds until one is ready
 _KEPT_VEIDS = range(1_000_000_000, 2_000_000_000)  # out of the way of an admin's, and of those that are thrown away
-_NOT_HERE = (NotRoot, NotSupported, StartFailed, OSError)  # what says that this host can have no VE, not just not this
+_NOT_HERE = (NotRoot.exit_code, NotSupported.exit_code)  # of what says that this host can have no VE, not just not this
 
 
 def checked(given: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -74,8 +74,7 @@ class Run:
     def host(self) -> Host:
         """The Host that they are on; its state dir is made, and rid of what runs that were killed have left."""
         host = Host(_safe_directory(self._state_dir))
-        if os.geteuid() == 0:
-            _remove_orphans(host)
+        _remove_orphans(host)
         return host
 
     @functools.cached_property
@@ -84,16 +83,18 @@ class Run:
         return Shared(os.path.join(_own_directory(self.host), owner(self._leader)))
 
     def refusal(self, template: str) -> str:
-        """Why there can be no VE here, or "": found once, by trying.  TemplateNotFound says no more than that."""
+        """Why there can be no VE here, or "": found once, by trying.  Any other error says no more than that."""
         if self._refusal is None:
             try:
+                require_root("cannot make a VE")
                 self._have(template)
                 with self.host.ephemeral(template, command=()):
                     self._refusal = ""
-            except _NOT_HERE as error:
-                hint = getattr(error, "hint", "")
+            except Error as error:
+                if error.exit_code not in _NOT_HERE:
+                    raise
                 why = re.sub(r"\b2\d{9}\b", "a VE", str(error))  # the same of each process, so that it is said once
-                self._refusal = f"no VE can run here: {why}" + (f" (hint: {hint})" if hint else "")
+                self._refusal = f"no VE can run here: {why}" + (f" (hint: {error.hint})" if error.hint else "")
         return self._refusal
 
     def template(self, options: Mapping[str, Any]) -> str:

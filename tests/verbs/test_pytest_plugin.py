@@ -387,6 +387,21 @@ def test_one_that_is_required(suite: pytest.Pytester) -> None:
         result.stdout.fnmatch_lines(["no VE can run here: *overlayfs*"])
 
 
+def test_a_template_that_cannot_run(suite: pytest.Pytester, host: "ve.Host", tmp_path: Path) -> None:
+    """Is no reason to skip: others can."""
+    (tmp_path / "tree/sbin").mkdir(parents=True)
+    proc = Path(host.templates.add("broken", str(tmp_path / "tree")).path, "proc")
+    proc.rmdir()
+    proc.touch()  # no place to mount one at
+    suite.makepyfile(f"import pytest\n@pytest.mark.ve('broken')\n{ONE}\ndef test_other(ve):\n    pass\n")
+    try:
+        result = suite.runpytest_subprocess()
+        assert outcomes(result) == {"errors": 1, "passed": 1}
+        result.stdout.fnmatch_lines(["*::test_it: cannot start 2?????????: *"])
+    finally:
+        host.templates.remove("broken")
+
+
 def test_who_is_not_root(pytester: pytest.Pytester, tmp_path: Path) -> None:
     pytester.makepyfile(ONE)
     nobody = ("unshare", "--user", "--map-user=1000", "--map-group=1000")
