@@ -245,8 +245,13 @@ def _told(test: str) -> Iterator[None]:
 
 def _keep(item: pytest.Item, environment: Environment) -> str:
     """How to enter and remove it; or why it is not kept."""
-    if not _run(item.config).keep(environment, item.nodeid):
-        return f"VE {environment.veid} is not kept: it was given a command, and ends with pytest"
+    from ve.errors import Error
+
+    try:
+        if not _run(item.config).keep(environment, item.nodeid):
+            return f"VE {environment.veid} is not kept: it was given a command, and ends with pytest"
+    except (Error, OSError) as error:  # the test has destroyed it, or somebody has it locked
+        return f"VE {environment.veid} is not kept: {error}"
     ve = f"ve --state-dir {environment.state.path}"
     return f"{ve} enter {environment.veid}\n{ve} stop --fast {environment.veid}\n{ve} destroy {environment.veid}"
 

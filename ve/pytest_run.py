@@ -20,6 +20,7 @@ from ve.errors import (
     Error,
     Exists,
     InvalidValue,
+    NotFound,
     NotRoot,
     NotRunning,
     NotSupported,
@@ -185,8 +186,9 @@ class Run:
             environment.start()
             yield environment
         finally:
-            if not environment.config.description.startswith(_KEPT):  # by any worker that has it
-                _remove(environment)
+            with contextlib.suppress(NotFound):  # its test has destroyed it
+                if not environment.config.description.startswith(_KEPT):  # by any worker that has it
+                    _remove(environment)
 
     def _create(self, of: str | Snapshot, options: dict[str, Any]) -> Environment:
         """Under a number that nobody has."""

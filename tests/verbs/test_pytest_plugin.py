@@ -501,6 +501,14 @@ def test_of_one_with_a_command_that_is_said(suite: pytest.Pytester, host_dir: Pa
     result.stdout.fnmatch_lines(["VE 2????????? is not kept: it was given a command, and ends with pytest"])
 
 
+def test_one_that_the_test_has_destroyed_is_not_kept(suite: pytest.Pytester, host_dir: Path) -> None:
+    suite.makepyfile("def test_it(ve):\n    ve.stop(fast=True)\n    ve.destroy()\n    assert False\n")
+    result = suite.runpytest_subprocess("--ve-keep-failed")
+    assert outcomes(result) == {"failed": 1}
+    result.stdout.fnmatch_lines(["VE 1????????? is not kept: *"])
+    assert veids(host_dir) == []
+
+
 # --- kill -9 --------------------------------------------------------------------------------------------------------
 
 
