@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
-from ve import ps
+from ve import journal, ps
 from ve.errors import Error, printable
 
 if TYPE_CHECKING:
     from ve.environment import Environment
 
 _LINES, _BYTES = 100, 1 << 16  # of the log, its last ones
+_PATIENCE = 5.0  # seconds for its journal, which a program of the VE's own reads
 
 
 def title(environment: Environment) -> str:
@@ -39,7 +41,8 @@ def _state(environment: Environment) -> list[str]:
 def _log(environment: Environment) -> list[str]:
     tail = b""
     try:
-        for chunk in environment.log_chunks():
+        until = time.monotonic() + _PATIENCE
+        for chunk in journal.chunks(environment.log_path, environment, follow=False, until=until):
             tail = (tail + chunk)[-_BYTES:]
     except (Error, OSError) as error:
         return [f"its log cannot be read: {error}"]

@@ -339,6 +339,19 @@ def test_one_that_ended_meanwhile(suite: pytest.Pytester) -> None:
     result.stdout.fnmatch_lines(["stopped, template busybox:1, in *", "log:", "last words"])
 
 
+def test_a_journal_that_does_not_end(suite: pytest.Pytester) -> None:
+    """Keeps no report: the log is there, and what came of it in time."""
+    suite.makepyfile("""
+        def test_it(ve):
+            script = "echo in the log > /proc/1/fd/1; echo 'echo in the journal; sleep 1000' > /bin/journalctl"
+            ve.run(["sh", "-c", f"{script}; sed -i '1i #!/bin/sh' /bin/journalctl; chmod 755 /bin/journalctl"])
+            assert False
+    """)
+    result = suite.runpytest_subprocess(timeout=100)
+    assert outcomes(result) == {"failed": 1}
+    result.stdout.fnmatch_lines(["log:", "in the log", "in the journal"])
+
+
 @pytest.mark.parametrize(
     ("marker", "why", "hint"),
     [
