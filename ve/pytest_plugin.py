@@ -33,6 +33,7 @@ _MARKER = """ve(template, command=..., ready=..., **options): what the VEs of a 
 ve.Host.ephemeral(), and what they are waited for; the closest marker to the test comes first"""
 _SESSIONS = ("worker", "shared")
 _RUN = pytest.StashKey["Run"]()
+_LEADER = pytest.StashKey[int]()  # the process that gives this one its tests, which may be itself
 _USED = pytest.StashKey["list[list[Environment]]"]()  # by a test
 
 
@@ -58,8 +59,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", _MARKER)
     if (session := _said(config, "session")) not in _SESSIONS:
         raise pytest.UsageError(f"ve_session is {session!r}, and can be {' or '.join(_SESSIONS)}")
-    if _is_worker(config):
-        _end_with(os.getppid())
+    config.stash[_LEADER] = os.getppid() if _is_worker(config) else os.getpid()  # now: later it may have been killed
 
 
 @pytest.hookimpl(trylast=True)
@@ -180,10 +180,12 @@ def _run(config: pytest.Config) -> Run:
 
         state_dir = _said(config, "state_dir") or os.environ.get("VE_STATE_DIR")
         state_dir = state_dir or os.path.join(tempfile.gettempdir(), "ve-pytest")
+        if _is_worker(config):
+            _end_with(config.stash[_LEADER])
         config.stash[_RUN] = Run(
             os.path.abspath(state_dir),
             _said(config, "template") or BUILT,
-            leader=os.getppid() if _is_worker(config) else os.getpid(),
+            leader=config.stash[_LEADER],
             keep=config.getoption("--ve-keep-failed"),
         )
     return config.stash[_RUN]

@@ -578,6 +578,14 @@ def test_a_worker_ends_with_pytest(suite: pytest.Pytester, host_dir: Path) -> No
     assert not (suite.path / "interrupted").exists()
 
 
+def test_a_worker_without_a_ve_has_nothing_of_ours(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile("import threading\ndef test_it():\n    print(threading.enumerate())\n")
+    result = pytester.runpytest_subprocess("-n1", "-rP")
+    assert outcomes(result) == {"passed": 1}
+    result.stdout.fnmatch_lines(["*MainThread*"])
+    assert "end with pytest" not in result.stdout.str()
+
+
 @pytest.mark.usefixtures("remove_kept")
 def test_what_would_have_been_kept_is_ended_by_the_next_run(suite: pytest.Pytester, host_dir: Path) -> None:
     kill_in_a_test(suite, "--ve-keep-failed")
