@@ -95,7 +95,7 @@ def chunks(
     reader = _Reader(path)
     try:
         ended = watch < 0
-        yield from reader.new()
+        yield from reader.new(until)
         while not (ended or reader.is_removed()):
             ready = _wait(until, stop, pipe, watch=watch)
             ended = not ready or (stop in ready if isinstance(stop, int) else bool(stop and stop()))
@@ -103,9 +103,12 @@ def chunks(
                 data = os.read(pipe, _CHUNK)
                 pipe = pipe if data else -1
                 yield data
-            yield from reader.new()
+            yield from reader.new(until)
+            ended = ended or time.monotonic() >= until  # though there always is more
         while pipe >= 0 and _wait(until, pipe) and (data := os.read(pipe, _CHUNK)):
             yield data
+            if time.monotonic() >= until:
+                return
     finally:
         reader.close()
         if watch >= 0:
@@ -150,7 +153,8 @@ class _Reader:
         self.position = 0
         self.last = b""
 
-    def new(self) -> Iterator[bytes]:
+    def new(self, until: float = math.inf) -> Iterator[bytes]:
+        """What has come; of one that is written to faster than it is read, what does until then."""
         if self.fd < 0:
             try:
                 self.fd = _open(self.path, os.O_RDONLY)
@@ -162,6 +166,8 @@ class _Reader:
             self.position += len(chunk)
             self.last = (self.last + chunk)[-_MEMORY:]
             yield chunk
+            if time.monotonic() >= until:
+                return
 
     def _place(self) -> int:
         """Behind what we gave last, if that is still there."""

@@ -334,6 +334,8 @@ def _last_line(command: process.Popen, until: float) -> str:
             if pipe not in ready or not (data := os.read(pipe, _LINE)):
                 break
             tail = (tail + data)[-_LINE:]
+            if time.monotonic() >= until:  # though it goes on
+                break
     finally:
         os.close(ended)
     return (tail.decode(errors="replace").rstrip().splitlines() or [""])[-1]

@@ -212,3 +212,22 @@ def test_a_time_can_end_all(path: str, writer: int, follow: bool) -> None:
     finally:
         os.close(reading)
         os.close(writing)
+
+
+@pytest.mark.parametrize("where", ["log", "pipe"])
+@pytest.mark.parametrize("follow", [True, False])
+def test_a_time_ends_what_always_has_more(path: str, writer: int, follow: bool, where: str) -> None:
+    """Each piece that is taken makes the next one."""
+    reading, writing = os.pipe()
+    until = time.monotonic() + 0.1
+    more = writer if where == "log" else writing
+    os.write(more, b"more\n")
+    try:
+        late = 0
+        for _ in log.chunks(path, follow, pipe=reading, until=until):
+            late += time.monotonic() >= until
+            assert late < 10, "it goes on"
+            os.write(more, b"more\n")
+    finally:
+        os.close(reading)
+        os.close(writing)
