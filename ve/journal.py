@@ -26,19 +26,19 @@ class Running(Protocol):
     def popen(self, args: Arguments, **options: Unpack[Streams]) -> process.Popen: ...
 
 
-def chunks(path: str, environment: Running, follow: bool, until: float = math.inf) -> Iterator[bytes]:
+def chunks(path: str, environment: Running, follow: bool, until: float = math.inf, since: int = 0) -> Iterator[bytes]:
     """The log at path, then the journal; with follow both go on until the VE ends, or at once if it does not run.
 
-    until ends both in any case, by the clock of time.monotonic().
+    until ends both in any case, by the clock of time.monotonic(); since is of the log, as of log.chunks.
 
     Whoever stops reading closes the iterator: then nothing of it is left.
     """
     with environment.init() as init:
         if init is None:
-            yield from log.chunks(path)
+            yield from log.chunks(path, until=until, since=since)
             return
         with _reader(environment, follow) as pipe:
-            yield from log.chunks(path, follow, stop=init[1], pipe=pipe, until=until)
+            yield from log.chunks(path, follow, stop=init[1], pipe=pipe, until=until, since=since)
 
 
 @contextlib.contextmanager

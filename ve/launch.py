@@ -315,7 +315,7 @@ def facts(launch: Launch) -> None:
             "env": json.dumps(outfit.environment(launch.config, launch.template)),
             "asked": json.dumps(outfit.asked(launch.config)),
             "rlimits": json.dumps(launch.config.resources.rlimits()),
-            "logged": str(log.size(launch.state.log(veid))),
+            "logged": str(log.written(launch.state.log(veid))),
             **launch.given.noted(),
         },
     )

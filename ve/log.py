@@ -4,6 +4,7 @@ init holds it open O_APPEND and the VE's root owns it, so that /dev/stdout can b
 cut it at any time; its name is out of the VE's reach, and what is there must be a regular file.
 """
 
+import contextlib
 import errno
 import fcntl
 import math
@@ -20,6 +21,7 @@ _CHUNK = 1 << 16
 _ROUNDS = 8  # a trim follows a writer for so long; a VE that writes all the time shall not keep it
 _LONG = 86400.0  # seconds; poll(2) counts milliseconds in an int
 _MEMORY = 4096  # bytes by which a reader finds its place again after a cut
+_CUT = "user.ve.cut"  # of the log: how many bytes trims have cut off its front; the VE may write there, too
 
 
 def open_for_init(path: str, uid: int) -> int:
@@ -60,6 +62,8 @@ def trim(path: str, keep: int = KEEP) -> bool:
             size += len(more)
             front += os.pwrite(fd, more, front)
         os.ftruncate(fd, front)
+        with contextlib.suppress(OSError):  # its file system has none of these, or no room
+            os.setxattr(fd, _CUT, str(_cut(fd) + size - front).encode())
         return True
     except OSError as error:
         if error.errno not in (errno.EAGAIN, errno.ENOSPC, errno.EDQUOT):  # no space: its front may be a hole
@@ -69,12 +73,20 @@ def trim(path: str, keep: int = KEEP) -> bool:
         os.close(fd)
 
 
-def size(path: str) -> int:
-    """In bytes; 0 if there is none."""
+def written(path: str) -> int:
+    """How many bytes have been written to it, with those that trims have cut off; 0 if there is none."""
     try:
-        return os.lstat(path).st_size
+        return os.stat(path).st_size + _cut(path)
     except FileNotFoundError:
         return 0
+
+
+def _cut(file: str | int) -> int:
+    try:
+        said = os.getxattr(file, _CUT)
+    except OSError:
+        return 0
+    return int(said) if said.isdigit() and len(said) < 19 else 0
 
 
 def chunks(
@@ -83,16 +95,18 @@ def chunks(
     stop: int | Callable[[], bool] | None = None,
     pipe: int = -1,
     until: float = math.inf,
+    since: int = 0,
 ) -> Iterator[bytes]:
     """The log, in pieces; with follow also what comes, and what comes first if there is none yet, until it is removed.
 
     stop ends following: a descriptor once it is readable, such as a pidfd, or a function that is asked at each change.
     What was written before is still given.  After a trim it goes on where it was, after a cut by the VE at the start.
     What comes out of pipe, a descriptor of the caller's, is given as well: after the log, with follow beside it.
-    until ends all that, by the clock of time.monotonic().
+    until ends all that, by the clock of time.monotonic().  since: begin where written() was so much, or as near as
+    trims have left; at the start if the VE has cut it.
     """
     watch = _watch(os.path.dirname(path) or ".") if follow else -1
-    reader = _Reader(path)
+    reader = _Reader(path, since)
     try:
         ended = watch < 0
         yield from reader.new(until)
@@ -147,8 +161,9 @@ def _wait(until: float, *fds: object, watch: int = -1) -> list[int]:
 class _Reader:
     """Reads on in a file that may not be there yet, and may be cut."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, since: int) -> None:
         self.path = path
+        self.since = since
         self.fd = -1
         self.position = 0
         self.last = b""
@@ -160,6 +175,7 @@ class _Reader:
                 self.fd = _open(self.path, os.O_RDONLY)
             except FileNotFoundError:
                 return
+            self._begin()
         if os.fstat(self.fd).st_size < self.position:
             self.position = self._place()
         while chunk := os.pread(self.fd, _CHUNK, self.position):
@@ -168,6 +184,13 @@ class _Reader:
             yield chunk
             if time.monotonic() >= until:
                 return
+
+    def _begin(self) -> None:
+        position = max(0, self.since - _cut(self.fd))
+        if position <= os.fstat(self.fd).st_size:
+            self.position = position
+            before = min(position, _MEMORY)
+            self.last = os.pread(self.fd, before, position - before)
 
     def _place(self) -> int:
         """Behind what we gave last, if that is still there."""

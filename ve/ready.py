@@ -27,7 +27,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple, NoReturn, TypeAlias
 
-from ve import errand, files, journal, log, process, shutdown
+from ve import errand, files, journal, process, shutdown
 from ve.errors import Error, InvalidValue, NotReady, NotRunning, NotSupported, nearest
 
 TYPE_CHECKING = False
@@ -149,7 +149,7 @@ class _Moment:
     """One VE that is waited for, until a deadline."""
 
     def __init__(self, env: Environment, pid: int, pidfd: int, logged: int, deadline: float) -> None:
-        """logged: how long its log was when it started."""
+        """logged: how much had been written to its log when it started."""
         self.env, self.pid, self.pidfd, self.logged, self.deadline = env, pid, pidfd, logged, deadline
 
     def miss(self, condition: Condition) -> str:
@@ -205,12 +205,7 @@ class _Moment:
 
     def chunks(self, follow: bool, until: float) -> Iterator[bytes]:
         """Its log, from what it wrote since it started, and its journal."""
-        path, skip = self.env.log_path, self.logged
-        if log.size(path) < skip:  # it was cut meanwhile: nobody can tell what is from when
-            skip = 0
-        for chunk in journal.chunks(path, self.env, follow, until):
-            yield chunk[skip:]
-            skip = max(0, skip - len(chunk))
+        return journal.chunks(self.env.log_path, self.env, follow, until, self.logged)
 
 
 class _Ended(Exception):

@@ -231,3 +231,41 @@ def test_a_time_ends_what_always_has_more(path: str, writer: int, follow: bool, 
     finally:
         os.close(reading)
         os.close(writing)
+
+
+@pytest.mark.parametrize("old", [100, 5000, 100_000])
+def test_from_where_it_was_written_to_whatever_is_trimmed(path: str, writer: int, old: int) -> None:
+    """Before a start its log has old lines; what is trimmed meanwhile are these, and some of the new ones at last."""
+    os.write(writer, b"old\n" * (old // 4))
+    log.trim(path, keep=5000)
+    since = log.written(path)
+    assert since == old
+    new = b""
+    for number in range(3000):
+        new += b"new %06d\n" % number
+        os.write(writer, b"new %06d\n" % number)
+        if number % 100 == 0:
+            log.trim(path, keep=5000)
+            seen = b"".join(log.chunks(path, since=since))
+            assert new.endswith(seen) and len(seen) >= min(len(new), 5000 - 11)
+
+
+def test_from_where_it_was_and_trimmed_while_it_is_followed(path: str, writer: int) -> None:
+    os.write(writer, b"old\n" * 5000)
+    seen = log.chunks(path, follow=True, stop=lambda: True, since=log.written(path) - 4)
+    assert next(seen) == b"old\n"
+    os.write(writer, b"new\n")
+    assert log.trim(path, keep=10_000)
+    assert list(seen) == [b"new\n"]
+
+
+@pytest.mark.parametrize("said", [b"", b"x", b"-1", b"9" * 1000, b"9" * 30])
+def test_what_the_ve_says_of_cuts_is_its_own_loss(path: str, writer: int, said: bytes) -> None:
+    os.setxattr(path, "user.ve.cut", said)
+    os.write(writer, b"line\n" * 1000)
+    since = log.written(path)
+    assert since == 5000 and log.trim(path, keep=100)
+    assert list(log.chunks(path, since=since)) == []
+    os.truncate(path, 0)
+    os.write(writer, b"line\n")
+    assert list(log.chunks(path, since=since)) == [b"line\n"]

@@ -107,6 +107,19 @@ def test_a_line_of_an_earlier_start_is_none(running: "ve.Environment") -> None:
     refused(running, "log:it is up")
 
 
+@pytest.mark.parametrize("lines", [1 << 15, (1 << 15) - 2])
+def test_nor_is_one_where_the_log_is_long(running: "ve.Environment", lines: int) -> None:
+    """As it is cut meanwhile: with old lines just as many as are kept, and two less."""
+    running.stop(fast=True)
+    Path(running.log_path).write_text(("an old line".ljust(31) + "\n") * lines)
+    running.start()
+    refused(running, "log:an old line")
+    with later(running, "exec >>/proc/1/fd/1; echo it is new; seq 30; exec sleep 1000"):
+        running.wait_ready("log:^it is new$", timeout=LONG)
+    refused(running, "log:an old line")
+    running.wait_ready("log:^it is new$", timeout=LONG)
+
+
 def test_a_command(running: "ve.Environment") -> None:
     with later(running, "touch /there; exec sleep 1000"):
         running.wait_ready("command:test -e /there", ["test", "-e", "/there"], timeout=LONG)
