@@ -28,6 +28,8 @@ from ve import execgroup, process
 from ve.outcome import CompletedProcess, TimeoutExpired, Usage
 from ve.request import Arguments, Target
 
+PATIENCE = 0.0  # seconds that a loop waits for what was killed, but by the loop
+
 _T = TypeVar("_T")
 _CHUNK = 1 << 16
 _OF_TEXT = ("text", "encoding", "errors", "universal_newlines")
@@ -178,7 +180,7 @@ class AsyncPopen:
 class _Unheard(process.Popen):
     """One that is on its way in when it is made; who waits does it in the loop."""
 
-    _patience = 0.0
+    _patience = PATIENCE
 
     def _begin(self, timeout: float | None) -> None:
         """AsyncPopen._start does."""

@@ -64,7 +64,7 @@ class Commands(Instance):
         """run() for asyncio, which ends the command's whole tree when it is cancelled: see ve/aio.py."""
         from ve import aio
 
-        with self._target(login) as target:
+        with self._target(login, aio.PATIENCE) as target:
             return await aio.run(args, target=target, **options)
 
     async def apopen(
@@ -73,7 +73,7 @@ class Commands(Instance):
         """popen() for asyncio, with asyncio's streams, of bytes: see ve/aio.py."""
         from ve import aio
 
-        with self._target(login) as target:
+        with self._target(login, aio.PATIENCE) as target:
             return await aio.begin(args, target=target, pty=pty, **options)
 
     def call(
@@ -102,8 +102,9 @@ class Commands(Instance):
         return self.call(["login"])
 
     @contextlib.contextmanager
-    def _target(self, login: bool = False) -> Iterator[Target]:
-        from ve import outfit, process
+    def _target(self, login: bool = False, patience: float | None = None) -> Iterator[Target]:
+        """Where a command enters; patience: seconds for each tree that a dead caller has left to be gone."""
+        from ve import execgroup, outfit, process
 
         with self.running("run a command in") as (facts, pidfd):
             if self.frozen:
@@ -111,7 +112,7 @@ class Commands(Instance):
             path = self.cgroup.path
             outside, inside = (f"{path}/{name}" for name in ("exec", "init"))
             for cgroup in (outside, inside):
-                process.sweep(cgroup)
+                process.sweep(cgroup, execgroup.PATIENCE if patience is None else patience)
             filters = outfit.filters(self.state, facts.extra.get("filter", ""))
             cgroup = inside if login else outside
             given = outfit.rlimits(facts), outfit.memory(facts)

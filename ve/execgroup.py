@@ -57,11 +57,12 @@ def _move(source: str, destination: str) -> None:
             file.write(pid)
 
 
-def sweep(cgroup: str) -> None:
+def sweep(cgroup: str, patience: float = PATIENCE) -> None:
     """Remove what callers that are gone have left in the directory cgroup: their commands' trees are ended.
 
     Commands of callers that live go on, and what those left that ended by themselves.  So does what somebody else made
-    there: a VE's root may make cgroups beside those of logins, and call them as it likes.
+    there: a VE's root may make cgroups beside those of logins, and call them as it likes.  patience: seconds for each
+    tree to be gone; of one that is not, the next sweep finds the cgroup.
     """
     for name in os.listdir(cgroup) if os.path.isdir(cgroup) else ():
         group = Cgroup(f"{cgroup}/{name}")
@@ -76,7 +77,7 @@ def sweep(cgroup: str) -> None:
                 set_free(group)
                 continue
             group.kill()
-            group.wait_empty(PATIENCE)
+            group.wait_empty(patience)
         with contextlib.suppress(OSError):
             group.remove()
 

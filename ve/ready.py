@@ -27,7 +27,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple, NoReturn, TypeAlias
 
-from ve import errand, files, journal, process, shutdown
+from ve import errand, execgroup, files, journal, patience, process, shutdown
 from ve.errors import Error, InvalidValue, NotReady, NotRunning, NotSupported, nearest
 
 TYPE_CHECKING = False
@@ -251,13 +251,13 @@ def _refusal(hosts: Sequence[str], port: int, seconds: float) -> str:
 
 
 def _log(moment: _Moment, pattern: re.Pattern[str]) -> None:
-    patience, pause = _AGAIN, _SOON
+    look, pause = _AGAIN, _SOON
     while True:  # anew, and longer each time: a journalctl does not see a journal that begins after it
-        until = min(moment.until(), time.monotonic() + patience)
+        until = min(moment.until(), time.monotonic() + look)
         with contextlib.closing(moment.chunks(True, until)) as chunks:  # type: ignore[type-var]
             if any(map(pattern.search, _lines(chunks))):
                 return
-        patience, pause = 2 * patience, moment.again(pause, "no such line")
+        look, pause = 2 * look, moment.again(pause, "no such line")
 
 
 def _lines(chunks: Iterator[bytes]) -> Iterator[str]:
@@ -307,17 +307,20 @@ def _run(moment: _Moment, argv: Sequence[str]) -> tuple[int | None, str]:
     until, null = moment.until(), subprocess.DEVNULL
     streams: dict[str, Any] = {"stdin": null, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "bufsize": 0}
     try:
-        with moment.env.popen(argv, enter_timeout=moment.left(), **streams) as command:
-            said = _last_line(command, until)
-            try:
-                return process.shell_code(command.wait(max(0.0, until - time.monotonic()))), said
-            except subprocess.TimeoutExpired:
-                command.kill()
-                return None, "it does not end"
+        command = moment.env.popen(argv, enter_timeout=moment.left(), **streams)
     except subprocess.TimeoutExpired:
         return None, "the VE lets no command in"
     except OSError as error:  # it may be installed just now
         return None, f"{error.filename or argv[0]}: {error.strerror}"
+    assert command.stdout
+    with command.stdout, contextlib.ExitStack() as interrupted:
+        interrupted.callback(command.kill)  # nothing to one that has ended
+        said = _last_line(command, until)
+        try:
+            left = max(0.0, until - time.monotonic())
+            return process.shell_code(patience.wait(command, left, execgroup.PATIENCE)), said
+        except subprocess.TimeoutExpired:
+            return None, "it does not end"
 
 
 def _last_line(command: process.Popen, until: float) -> str:
