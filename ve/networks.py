@@ -106,6 +106,7 @@ class Networks:
         They reach the host and all others as before.  NotRunning; NotSupported for one without addresses of its own to
         which the host routes, as on a bridge.
         """
+        require_root("cannot part the network")
         parting.part(*([_routed(each) for each in side] for side in (one, other)))
 
     def heal(self, *environments: "Environment") -> None:

@@ -1,6 +1,7 @@
 """A network of several VEs that falls apart: judged by pings from inside them, on a namespace that plays the host."""
 
 import json
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -95,3 +96,11 @@ def test_who_cannot_be_parted(hostnet: HostNet, host: "ve.Host", make: Make, thr
     hostnet.call(host.networks.heal, lonely, stopped)
     assert elements(hostnet) == []
     assert witness.shell(three[0], "ping -c1 -W5 10.9.0.2")
+
+
+def test_who_is_not_root(host: "ve.Host", monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    with pytest.raises(errors.NotRoot, match=r"^cannot part the network: not root$"):
+        host.networks.partition([], [])
+    with pytest.raises(errors.NotRoot, match=r"^cannot heal the network: not root$"):
+        host.networks.heal()
