@@ -146,12 +146,17 @@ class Host:
             environment.end()
 
     def aephemeral(
-        self, template: str, *, command: Sequence[str] | None = None, **options: Unpack[Common]
+        self,
+        template: str | Snapshot,
+        *,
+        command: Sequence[str] | None = None,
+        on_disk: bool = False,
+        **options: Unpack[Common],
     ) -> contextlib.AbstractAsyncContextManager[Ephemeral]:
         """ephemeral() for asyncio: it begins and ends in a thread of the loop's, see ve/aio.py."""
         from ve import aio
 
-        return aio.ephemeral(self.ephemeral(template, command=command, **options))
+        return aio.ephemeral(self.ephemeral(template, command=command, on_disk=on_disk, **options))
 
     def run(
         self,

@@ -315,6 +315,19 @@ def test_aephemeral(host: "ve.Host", host_dir: Path) -> None:
     assert [witness.left_of(host_dir, veid) for veid in veids] == [[]] * 4
 
 
+def test_aephemeral_of_a_snapshot(host: "ve.Host") -> None:
+    """Of one that has what it changes on disk."""
+
+    async def act() -> None:
+        async with host.aephemeral("busybox", on_disk=True) as env:
+            await env.arun(["touch", "/mark"], check=True)
+            snapshot = await asyncio.to_thread(env.checkpoint, "marked")
+            async with host.aephemeral(snapshot, command=["sleep", "1000"]) as other:
+                await other.arun(["test", "-e", "/mark"], check=True)
+
+    asyncio.run(act())
+
+
 def test_aephemeral_is_cancelled(host: "ve.Host", host_dir: Path) -> None:
     """While it begins, while it runs, and while it ends: it is gone when that is heard."""
 
