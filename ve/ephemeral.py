@@ -18,10 +18,7 @@ from ve.errors import Locked
 from ve.model import Config
 from ve.state import State
 from ve.template import Template
-from ve.veid import VEID_MAX
-
-# They take a free number up here, out of the way of those that an admin gives.
-VEIDS = range(2_000_000_000, VEID_MAX + 1)
+from ve.veid import EPHEMERAL_VEIDS, any_of
 
 
 def begin(
@@ -34,7 +31,7 @@ def begin(
 ) -> "Ephemeral":
     """A running one under a number that nobody has; the template and the layers are held, or nobody can remove them."""
     while True:
-        environment = Ephemeral(state, VEIDS[int.from_bytes(os.urandom(8)) % len(VEIDS)])
+        environment = Ephemeral(state, any_of(EPHEMERAL_VEIDS))
         settings = making.settings_of(state, environment.veid, template.ref, options, stack)
         try:
             with state.lock(environment.veid, 0):

@@ -31,6 +31,7 @@ from ve.errors import (
 from ve.host import Host
 from ve.options import Common
 from ve.pytest_shared import OWNER, Shared, is_gone, owner, remove_orphans
+from ve.veid import EPHEMERAL_VEIDS, TEST_VEIDS, any_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -46,7 +47,6 @@ _OWN = ("template", "command", "ready", "ready_timeout")  # what a VE can be giv
 _PREPARED = "prepared"  # the snapshot of one that others begin as
 _OF, _KEPT = "of pytest ", "kept by pytest: "  # descriptions of those that stay: until its end, or until somebody's
 _READY = 60.0  # seconds until one is ready
-_KEPT_VEIDS = range(1_000_000_000, 2_000_000_000)  # out of the way of an admin's, and of those that are thrown away
 _NOT_HERE = (NotRoot.exit_code, NotSupported.exit_code)  # of what says that this host can have no VE, not just not this
 
 
@@ -94,7 +94,7 @@ class Run:
             except Error as error:
                 if error.exit_code not in _NOT_HERE:
                     raise
-                why = re.sub(r"\b2\d{9}\b", "a VE", str(error))  # the same of each process, so that it is said once
+                why = re.sub(r"\b\d{10}\b", _unnumbered, str(error))
                 self._refusal = f"no VE can run here: {why}" + (f" (hint: {error.hint})" if error.hint else "")
         return self._refusal
 
@@ -193,7 +193,7 @@ class Run:
     def _create(self, of: str | Snapshot, options: dict[str, Any]) -> Environment:
         """Under a number that nobody has."""
         while True:
-            veid = _KEPT_VEIDS[int.from_bytes(os.urandom(8)) % len(_KEPT_VEIDS)]
+            veid = any_of(TEST_VEIDS)
             with contextlib.suppress(Exists):
                 if isinstance(of, str):
                     return self.host.create(veid, template=of, **options)
@@ -238,6 +238,11 @@ def _named(prepare: Callable[..., object]) -> str:
         return f"{_named(prepare.func)} {prepare.args!r} {sorted(prepare.keywords.items())!r}"
     code = getattr(prepare, "__code__", None)
     return f"{code.co_filename}:{code.co_firstlineno}" if code else repr(prepare)
+
+
+def _unnumbered(found: re.Match[str]) -> str:
+    """The same of each process, so that it is said once."""
+    return "a VE" if int(found[0]) in EPHEMERAL_VEIDS else found[0]
 
 
 @contextlib.contextmanager

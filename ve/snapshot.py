@@ -17,7 +17,7 @@ from ve import ending, layers, limits, making
 from ve.errors import BrokenConfig, Exists, InvalidValue, Mounted, NotFound, NotSupported
 from ve.options import Words
 from ve.template import Shelf
-from ve.veid import check_name
+from ve.veid import FORK_VEIDS, check_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from ve.options import Options
     from ve.template import Template
 
-_FORKS = range(1, 2_000_000_000)  # above are those that are thrown away: ve/ephemeral.py
 # What another VE may have as well; not what only one can have, as its name and an address.
 _SHARED = (
     *("hostname", "description", "env", "mounts", "devices", "profiles", "capabilities", "on_barrier", "on_failure"),
@@ -247,8 +246,8 @@ def _free_name(config: Config) -> str:
 
 def _first_free(env: Environment, veid: int | None, make: Callable[[Environment], None]) -> Environment:
     """Make a VE under the first number from veid on, or above env's, that nobody has."""
-    first = veid if veid is not None else env.veid + 1 if env.veid + 1 in _FORKS else _FORKS.start
-    for number in itertools.chain(range(first, _FORKS.stop), _FORKS):
+    first = veid if veid is not None else env.veid + 1 if env.veid + 1 in FORK_VEIDS else FORK_VEIDS.start
+    for number in itertools.chain(range(first, FORK_VEIDS.stop), FORK_VEIDS):
         other = type(env)(env.state, number)
         if env.state.exists(number) or env.state.is_locked(number):
             continue

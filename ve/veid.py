@@ -1,10 +1,14 @@
 """VEIDs and names: what a VE may be called, and which of our files is whose."""
 
+import os
 import re
 
 from ve.errors import InvalidValue
 
 VEID_MIN, VEID_MAX = 1, 2147483644  # vzctl(8): 0 is the host, and a signed 32-bit int holds it
+FORK_VEIDS = range(VEID_MIN, 2_000_000_000)  # for copies that are given no number
+TEST_VEIDS = range(1_000_000_000, 2_000_000_000)  # those that pytest keeps: out of the way of an admin's
+EPHEMERAL_VEIDS = range(2_000_000_000, VEID_MAX + 1)  # those that are thrown away: out of the way of all others
 NAME = "[A-Za-z_][A-Za-z0-9_.-]{0,62}"
 _VEID = "[1-9][0-9]{0,9}"
 
@@ -16,6 +20,11 @@ def check_veid(veid: int) -> int:
     if not VEID_MIN <= veid <= VEID_MAX:
         raise InvalidValue(f"cannot use VEID {veid}: it is not in {VEID_MIN}..{VEID_MAX}")
     return veid
+
+
+def any_of(veids: range) -> int:
+    """One of them by chance, which somebody may have."""
+    return veids[int.from_bytes(os.urandom(8)) % len(veids)]
 
 
 def veid_named(name: str, ending: str = "") -> int | None:
