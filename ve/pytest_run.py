@@ -123,7 +123,10 @@ class Run:
             yield environment
 
     def prepared(self, prepare: Prepare, options: Mapping[str, Any]) -> Snapshot:
-        """What a VE was after prepare(it), which is called once for all workers, or raises the same error again."""
+        """What a VE was after prepare(it), which is called once for all workers.
+
+        What it raises is raised again to who asks again; other workers call it anew.
+        """
         template = self.template(options)
         named = f"{_named(prepare)} {template} {sorted(options.items())!r}"
         key = f"{_PREPARED}-{hashlib.sha256(named.encode()).hexdigest()[:16]}"
