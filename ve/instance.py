@@ -9,7 +9,7 @@ import contextlib
 import os
 
 from ve import cgroups, log, mountinfo
-from ve.errors import BrokenConfig, Error, NotFound, NotMounted, NotRunning, NotSupported, Running
+from ve.errors import BrokenConfig, Error, Locked, NotFound, NotMounted, NotRunning, NotSupported, Running
 from ve.facts import ended, home, init_pidfd, process_start_time
 from ve.wholefile import read_small
 
@@ -106,7 +106,9 @@ class Instance:
             return False
         from ve import layers
 
-        return self.state.is_locked(self.veid) or not layers.let_go(self)
+        with contextlib.suppress(Locked), self.state.lock(self.veid, 0):  # who makes the next one has it
+            return not layers.let_go(self)
+        return True
 
     @property
     def pid(self) -> int | None:

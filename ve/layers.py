@@ -245,7 +245,10 @@ def _still(instance: Instance) -> Iterator[None]:
 
 
 def let_go(instance: Instance) -> bool:
-    """Thaw a VE that stands still for a checkpoint, as who makes that has been killed or is done; has it been so?"""
+    """Thaw a VE that stands still for a checkpoint, as who makes that has been killed or is done; has it been so?
+
+    Under its lock: what is there without is the next checkpoint's.
+    """
     path = instance.cgroup.path
     with suppress(OSError):
         os.getxattr(path, _STILL)

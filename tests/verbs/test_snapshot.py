@@ -19,6 +19,7 @@ from tests import conftest
 from tests.verbs import commandline, witness
 from tests.verbs.conftest import Make
 from ve import errors
+from ve import layers as layers_room
 
 CHANGES = (
     "rm /etc/shells; echo one >/srv/one; ln /srv/one /srv/uno; mv /home /house; rm -r /media; mkdir /media; chmod 750 /"
@@ -210,6 +211,26 @@ def test_it_goes_on_when_who_copied_is_killed(host_dir: Path, make: Make, tmp_pa
     assert "frozen 0" in events.read_text()
     hold.write_text("\n")  # for the orphan
     assert "snapshots" not in conf(host_dir, env.veid)
+
+
+def test_who_looks_lets_go_only_while_nobody_can_begin_the_next(
+    host_dir: Path, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    env = make()
+    env.start()
+    env.freeze()
+    os.setxattr(commandline.cgroup(host_dir, env.veid), "user.ve.still", b"")  # as who was killed leaves it
+    let_go, codes = layers_room.let_go, list[int]()
+
+    def watched(instance: "ve.Environment") -> bool:
+        codes.append(subprocess.run(["flock", "-n", host_dir / f"run/lock/{env.veid}", "true"]).returncode)
+        return let_go(instance)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(layers_room, "let_go", watched)
+        assert env.status == ve.Status.RUNNING
+    assert codes == [1]
+    assert "frozen 0" in (commandline.cgroup(host_dir, env.veid) / "cgroup.events").read_text()
 
 
 # --- back -------------------------------------------------------------------------------------------------------------
