@@ -235,8 +235,10 @@ def _require_files(env: Environment, cannot: str) -> None:
     if os.path.isdir(f"{private}/inner"):
         raise NotSupported(f"{cannot}: VEs are in it (profile nesting), whose files are in no layer")
     with env.init() as init:
-        if init is None and env.shown:
-            raise Mounted(f"{cannot}: it is mounted", hint=f"ve umount {env.veid}")
+        if init is None:
+            if env.shown:
+                raise Mounted(f"{cannot}: it is mounted", hint=f"ve umount {env.veid}")
+            ending.clear(env)  # its init may have ended by itself, and what still dies writes to the upper
     env.require_private()
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -211,6 +212,16 @@ def test_it_goes_on_when_who_copied_is_killed(host_dir: Path, make: Make, tmp_pa
     assert "frozen 0" in events.read_text()
     hold.write_text("\n")  # for the orphan
     assert "snapshots" not in conf(host_dir, env.veid)
+
+
+def test_of_one_that_ended_by_itself_nothing_dies_any_more(host_dir: Path, make: Make) -> None:
+    env = make()
+    env.start()
+    os.kill(witness.init(host_dir, env.veid), signal.SIGKILL)
+    witness.wait_stopped(env)
+    assert commandline.cgroup(host_dir, env.veid).exists()
+    env.checkpoint()
+    assert not commandline.cgroup(host_dir, env.veid).exists()  # which a process in it would keep
 
 
 def test_who_looks_lets_go_only_while_nobody_can_begin_the_next(
