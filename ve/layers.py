@@ -40,6 +40,7 @@ MOVE, NEW = "move", "new"  # what may be unfinished: its upper becomes the newes
 _GONE = ".gone-"
 _STILL = "user.ve.still"  # of the cgroup of a VE that stands still for a moment
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_ENDS_WITH_US = ("setpriv", "--pdeathsig", "KILL")  # or it would copy on from a VE that goes on
 _COPY = ("cp", "-dR", "--preserve=mode,ownership,timestamps,links,xattr", "--reflink=auto", "--sparse=auto", "--")
 _SEVERAL_NAMES = ("find", ".", "-xdev", "-links", "+1", "!", "-type", "d", "-printf", r"%i %p\0")
 
@@ -48,11 +49,11 @@ _SEVERAL_NAMES = ("find", ".", "-xdev", "-links", "+1", "!", "-type", "d", "-pri
 
 
 @contextmanager
-def held(state: State) -> Iterator[None]:
-    """No layer is removed meanwhile; if that fails, those that it has made."""
+def held(state: State) -> Iterator[int]:
+    """No layer is removed meanwhile; if that fails, those that it has made.  The descriptor that holds them."""
     try:
-        with _locked(state.make_dir(state.layer_dir), fcntl.LOCK_SH):
-            yield
+        with _locked(state.make_dir(state.layer_dir), fcntl.LOCK_SH) as fd:
+            yield fd
     except BaseException:
         sweep(state)
         raise
@@ -131,11 +132,11 @@ def _entries(directory: str) -> list[str]:
 
 
 @contextmanager
-def _locked(directory: str, how: int) -> Iterator[None]:
+def _locked(directory: str, how: int) -> Iterator[int]:
     fd = os.open(directory, _DIRECTORY)
     try:
         fcntl.flock(fd, how)
-        yield
+        yield fd
     finally:
         os.close(fd)
 
@@ -143,11 +144,12 @@ def _locked(directory: str, how: int) -> Iterator[None]:
 # --- making one -----------------------------------------------------------------------------------------------------
 
 
-def take(instance: Instance, cannot: str) -> tuple[tuple[str, ...], str]:
+def take(instance: Instance, cannot: str, held_fd: int) -> tuple[tuple[str, ...], str]:
     """Make what a VE has changed a layer: all its layers then, and what is unfinished of that.
 
-    For the caller to write into a conf file; under the VE's lock and held().  cannot: how the sentence of an error
-    begins.  NotSupported, DiskFull; Error if a running VE cannot be frozen.
+    For the caller to write into a conf file; under the VE's lock and held(), which gave held_fd: who copies has it too,
+    so nobody removes what it still writes to.  cannot: how the sentence of an error begins.  NotSupported, DiskFull;
+    Error if a running VE cannot be frozen.
     """
     state, config = instance.state, instance.config
     if len(config.layers) >= LAYERS_MAX:
@@ -160,7 +162,7 @@ def take(instance: Instance, cannot: str) -> tuple[tuple[str, ...], str]:
         moves = init is None and os.stat(f"{top}/upper").st_dev == os.stat(directory).st_dev
         if not moves:
             with _still(instance) if init else ExitStack():
-                _copy(top, directory, cannot)
+                _copy(top, directory, cannot, held_fd)
             if not instance.ephemeral:
                 subprocess.run(["sync", "--file-system", directory], check=True)
     sync(directory)
@@ -198,11 +200,11 @@ def _move(upper: str, layer: str, cannot: str) -> None:
     sync(os.path.dirname(upper))
 
 
-def _copy(top: str, directory: str, cannot: str) -> None:
+def _copy(top: str, directory: str, cannot: str, held_fd: int) -> None:
     """Copy an upper into the directory of a layer, with what overlayfs has noted in it."""
     fd = os.open(top, _DIRECTORY)
     try:
-        done = _run(*_COPY, "upper", f"{directory}/upper", at=fd)
+        done = _run(*_ENDS_WITH_US, *_COPY, "upper", f"{directory}/upper", at=fd, keep=(held_fd,))
     finally:
         os.close(fd)
     if done.returncode:
@@ -212,7 +214,7 @@ def _copy(top: str, directory: str, cannot: str) -> None:
         raise Error(f"{cannot}: {said}")
 
 
-def _run(*words: str, at: int) -> subprocess.CompletedProcess[str]:
+def _run(*words: str, at: int, keep: tuple[int, ...] = ()) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         words,
         cwd=f"/proc/self/fd/{at}",
@@ -221,6 +223,7 @@ def _run(*words: str, at: int) -> subprocess.CompletedProcess[str]:
         encoding="utf-8",
         errors="surrogateescape",
         check=False,
+        pass_fds=keep,
         env=os.environ | {"LC_ALL": "C"},
     )
 

@@ -144,8 +144,8 @@ def create(env: Environment, name: str) -> Snapshot:
         name = check_name(name, "snapshot") if name else _free_name(config)
         if name in config.snapshots:
             raise Exists(f"{cannot}: it has a snapshot {name}", f"ve snapshot delete {env.veid} {name}")
-        with layers.held(env.state):
-            stack, unfinished = layers.take(env, cannot)
+        with layers.held(env.state) as held:
+            stack, unfinished = layers.take(env, cannot, held)
             found = config.snapshots | {name: " ".join(stack)}
             _write(env, replace(config, snapshots=found), stack, unfinished)
     return Snapshot(env, name)
@@ -188,8 +188,8 @@ def clone(env: Environment, veid: int | None, options: Mapping[str, Any]) -> Env
         _require_files(env, cannot)
         asked = inherited(env.config, options)
         making.settings_of(env.state, env.veid, env.config.template, asked)  # before anything is changed
-        with layers.held(env.state), Shelf(env.state.template_dir).hold(env.config.template) as template:
-            stack, unfinished = layers.take(env, cannot)
+        with layers.held(env.state) as held, Shelf(env.state.template_dir).hold(env.config.template) as template:
+            stack, unfinished = layers.take(env, cannot, held)
             if unfinished:
                 _write(env, env.config, stack, unfinished)
 

@@ -194,23 +194,25 @@ def test_more_layers_than_may_be_are_refused(host_dir: Path, make: Make) -> None
     env.umount()
 
 
-def test_it_goes_on_when_who_copied_is_killed(host_dir: Path, make: Make, tmp_path: Path) -> None:
+def test_it_goes_on_when_who_copied_is_killed_and_nobody_copies_on(host_dir: Path, make: Make, tmp_path: Path) -> None:
     env = make()
     env.start()
     events, told, hold = commandline.cgroup(host_dir, env.veid) / "cgroup.events", tmp_path / "told", tmp_path / "hold"
     os.mkfifo(told)
     os.mkfifo(hold)
-    (tmp_path / "cp").write_text(f"#!/bin/sh\necho begun >{told}; read line <{hold}\n")
+    (tmp_path / "cp").write_text(f"#!/bin/sh\necho $$ >{told}; read line <{hold}\n")
     (tmp_path / "cp").chmod(0o755)
     environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
-    with commandline.start(host_dir, "snapshot", "create", env.veid, env=environment) as process:
-        assert told.read_text() == "begun\n"
+    with (
+        commandline.start(host_dir, "snapshot", "create", env.veid, env=environment) as process,
+        commandline.watched(int(told.read_text())) as copier,
+    ):
         assert commandline.output(host_dir, "list", "-H", "-o", "status") == "frozen\n"
         commandline.kill(process)
+        assert commandline.has_ended(copier)
     assert "frozen 1" in events.read_text()
     assert commandline.output(host_dir, "list", "-H", "-o", "status") == "running\n"
     assert "frozen 0" in events.read_text()
-    hold.write_text("\n")  # for the orphan
     assert "snapshots" not in conf(host_dir, env.veid)
 
 
