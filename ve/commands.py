@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 
-from ve.errors import NotFound, NotRunning
+from ve.errors import NotFound
 from ve.instance import Instance
 
 TYPE_CHECKING = False
@@ -107,8 +107,7 @@ class Commands(Instance):
         from ve import execgroup, outfit, process
 
         with self.running("run a command in") as (facts, pidfd):
-            if self.frozen:
-                raise NotRunning(f"cannot run a command in {self.veid}: it is frozen", hint=f"ve thaw {self.veid}")
+            self.refuse_frozen("run a command in")
             path = self.cgroup.path
             outside, inside = (f"{path}/{name}" for name in ("exec", "init"))
             for cgroup in (outside, inside):

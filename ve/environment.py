@@ -116,7 +116,8 @@ class Environment(Commands, Contents):
         """Wait until all of these are so: "boot", "tcp:PORT", "log:REGEX", "file:PATH", "command:LINE", or an argv.
 
         Without any it is boot: see ve/ready.py.  NotReady, which has its log, timeout seconds later, or once it has
-        ended; what runs goes on.  InvalidValue, NotRunning, also if it is frozen; NotSupported for what never comes.
+        ended; what runs goes on.  InvalidValue, NotRunning, also if it is frozen; NotSupported for what never comes;
+        Locked if a checkpoint takes longer.
         """
         from ve import ready
 

@@ -198,6 +198,16 @@ class Instance:
                 cure = "restart" if verb == "start" else "stop"
                 raise Running(f"cannot {verb} {self.veid}: it is running", hint=f"ve {cure} {self.veid}")
 
+    def refuse_frozen(self, verb: str, patience: float = 10.0) -> None:
+        """NotRunning until somebody thaws it; a checkpoint is waited for: Locked after patience seconds."""
+        while self.frozen:
+            from ve import layers
+
+            if not layers.stands_still(self) and self.cgroup.frozen():
+                raise NotRunning(f"cannot {verb} {self.veid}: it is frozen", hint=f"ve thaw {self.veid}")
+            with self.locked(patience):
+                layers.let_go(self)
+
     def refuse_unknown(self) -> None:
         """NotSupported if something of it runs, and who its init is cannot be read: nobody ends that unasked."""
         try:
@@ -212,9 +222,9 @@ class Instance:
             raise NotSupported(f"cannot {verb} {self.veid}: it is ephemeral, nothing of it is on disk")
 
     @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        """Hold the VE alone; NotFound if it was destroyed while we waited."""
-        with self.state.lock(self.veid):
+    def locked(self, timeout: float = 10.0) -> Iterator[None]:
+        """Hold the VE alone; NotFound if it was destroyed while we waited, Locked after timeout seconds."""
+        with self.state.lock(self.veid, timeout):
             if not self.state.exists(self.veid):
                 self.state.remove_lock(self.veid)
                 raise self._gone()

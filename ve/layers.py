@@ -247,6 +247,13 @@ def _still(instance: Instance) -> Iterator[None]:
         let_go(instance)
 
 
+def stands_still(instance: Instance) -> bool:
+    """Is it for a checkpoint that its processes stand still, if they do?"""
+    with suppress(OSError):
+        return _STILL in os.listxattr(instance.cgroup.path)
+    return False
+
+
 def let_go(instance: Instance) -> bool:
     """Thaw a VE that stands still for a checkpoint, as who makes that has been killed or is done; has it been so?
 
@@ -254,7 +261,8 @@ def let_go(instance: Instance) -> bool:
     """
     path = instance.cgroup.path
     with suppress(OSError):
-        os.getxattr(path, _STILL)
+        if not stands_still(instance):
+            return False
         instance.cgroup.freeze(False)
         os.removexattr(path, _STILL)
         return True

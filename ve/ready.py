@@ -132,12 +132,11 @@ def wait(env: Environment, wishes: Sequence[Wish], timeout: float) -> None:
     if not timeout >= 0:
         raise InvalidValue(f"cannot wait for {env.veid}: {timeout} is no number of seconds")
     with env.running("wait for") as (facts, pidfd):
-        if env.cgroup.frozen():
-            raise NotRunning(f"cannot wait for {env.veid}: it is frozen", hint=f"ve thaw {env.veid}")
+        env.refuse_frozen("wait for", timeout)
         moment = _Moment(env, facts.pid, pidfd, int(facts.extra.get("logged", 0)), time.monotonic() + timeout)
         missing = list(filter(None, (moment.miss(condition) for condition in conditions)))
         if missing:
-            frozen = ", and it is frozen by now" if env.cgroup.frozen() else ""
+            frozen = ", and it is frozen by now" if env.frozen else ""
             moment.fail(f"it was not ready in {timeout:g} s{frozen}: {'; '.join(missing)}", missing)
 
 

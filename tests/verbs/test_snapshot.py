@@ -10,6 +10,7 @@ import time
 import tomllib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -214,6 +215,35 @@ def test_it_goes_on_when_who_copied_is_killed_and_nobody_copies_on(host_dir: Pat
     assert commandline.output(host_dir, "list", "-H", "-o", "status") == "running\n"
     assert "frozen 0" in events.read_text()
     assert "snapshots" not in conf(host_dir, env.veid)
+
+
+@pytest.mark.parametrize("way", ["run", "wait_ready"])
+def test_who_enters_meanwhile_waits_for_its_end(
+    host_dir: Path, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    env = make()
+    env.start()
+    told, hold, locked = tmp_path / "told", tmp_path / "hold", ve.Environment.locked
+    os.mkfifo(told)
+    os.mkfifo(hold)
+    (tmp_path / "cp").write_text(f'#!/bin/sh\necho begun >{told}; read line <{hold}; exec /bin/cp "$@"\n')
+    (tmp_path / "cp").chmod(0o755)
+
+    def waits(self: "ve.Environment", timeout: float) -> AbstractContextManager[None]:
+        hold.write_text("\n")
+        return locked(self, timeout)
+
+    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    with commandline.start(host_dir, "snapshot", "create", env.veid, env=environment) as process:
+        assert told.read_text() == "begun\n"
+        with monkeypatch.context() as patch:
+            patch.setattr(ve.Environment, "locked", waits)
+            if way == "run":
+                assert witness.shell(env, "echo on") == "on\n"
+            else:
+                env.wait_ready("file:/etc/passwd")
+        assert process.wait() == 0
+    assert list(conf(host_dir, env.veid)["snapshots"]) == ["s1"]
 
 
 def test_of_one_that_ended_by_itself_nothing_dies_any_more(host_dir: Path, make: Make) -> None:
