@@ -208,10 +208,15 @@ def _copy(top: str, directory: str, cannot: str, held_fd: int) -> None:
     finally:
         os.close(fd)
     if done.returncode:
-        said = done.stderr.strip().partition("\n")[0].removeprefix("cp: ") or f"cp ended with {done.returncode}"
+        said = _said(done, "cp")
         if any(os.strerror(number) in said for number in FULL):
             raise DiskFull(f"{cannot}: {said}", "make room on the file system of the state directory")
         raise Error(f"{cannot}: {said}")
+
+
+def _said(done: subprocess.CompletedProcess[str], name: str) -> str:
+    """Why a program of this name failed: the first thing that it says."""
+    return done.stderr.strip().partition("\n")[0].removeprefix(f"{name}: ") or f"{name} ended with {done.returncode}"
 
 
 def _run(*words: str, at: int, keep: tuple[int, ...] = ()) -> subprocess.CompletedProcess[str]:
@@ -273,7 +278,7 @@ def let_go(instance: Instance) -> bool:
 #
 # A file of a template, or of a layer, may have several names.  Once it is changed by one, the index of the mounted
 # overlay alone knows that the others mean the same file, and a layer has no index.  Such a name is there in the upper
-# as well once somebody has made a link to it.
+# as well once its attributes have been set.
 
 
 def _require_all_names(instance: Instance, top: str, cannot: str, *, runs: bool) -> None:
@@ -285,6 +290,8 @@ def _require_all_names(instance: Instance, top: str, cannot: str, *, runs: bool)
     root = instance.stopped_root()
     try:
         done = _run(*_SEVERAL_NAMES, at=root)
+        if done.returncode:
+            raise Error(f"{cannot}: {_said(done, 'find')}")
         names: dict[str, list[str]] = {}
         for number, _, path in (each.partition(" ") for each in done.stdout.split("\0") if each):
             names.setdefault(number, []).append(path)
@@ -316,6 +323,6 @@ def _has_hidden_names(index: str) -> bool:
 
 
 def _touch_name(root: int, path: str) -> None:
-    link = f".ve-name-{os.urandom(8).hex()}"
-    os.link(path, link, src_dir_fd=root, dst_dir_fd=root, follow_symlinks=False)
-    os.unlink(link, dir_fd=root)
+    """Have it in the upper: overlayfs copies a name up that is given other times, be they the same."""
+    at = os.stat(path, dir_fd=root, follow_symlinks=False)
+    os.utime(path, ns=(at.st_atime_ns, at.st_mtime_ns), dir_fd=root, follow_symlinks=False)

@@ -138,19 +138,32 @@ def test_it_goes_on_after_it(host_dir: Path, make: Make) -> None:
 
 
 @pytest.mark.any_kernel
-def test_another_name_of_a_changed_file_means_it_still(host: "ve.Host", host_dir: Path, spare: str, make: Make) -> None:
+def test_another_name_of_a_changed_file_means_it_still(
+    host: "ve.Host", spare: str, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tree = Path(host.templates.get(spare).path)
     (tree / "srv/a").write_text("old\n")
     os.link(tree / "srv/a", tree / "srv/b")
+    (tree / "srv/link").symlink_to("a")
+    os.link(tree / "srv/link", tree / "srv/knil", follow_symlinks=False)
     env = make(template=spare)
     env.start()
-    witness.shell(env, "echo new >>/srv/a")
+    witness.shell(env, "echo new >>/srv/a; chown -h 7 /srv/link")
+    times = witness.shell(env, "stat -c %.9Y /srv/a /srv/link")
     with pytest.raises(errors.NotSupported, match="a file that has other names") as refused:
         env.checkpoint()
     assert refused.value.hint == f"ve stop {env.veid} first"
     env.stop(fast=True)
+    (tmp_path / "find").symlink_to("/bin/false")
+    with monkeypatch.context() as patch:
+        patch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+        with pytest.raises(errors.Error, match=f"^cannot checkpoint {env.veid}: find ended with 1$"):
+            env.checkpoint()
     env.checkpoint()
     env.start()
+    assert witness.shell(env, "stat -c %.9Y /srv/b /srv/knil; stat -c %u /srv/knil; ls -A /srv") == (
+        f"{times}7\na\nb\nknil\nlink\n"
+    )
     assert witness.shell(env, "cat /srv/b; echo more >>/srv/b; cat /srv/a") == "old\nnew\nold\nnew\nmore\n"
 
 
