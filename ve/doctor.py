@@ -139,7 +139,7 @@ def _of_none(instance: Instance, left: list[str]) -> _Finding:
     conf, private = instance.state.conf(instance.veid), instance.state.private(instance.veid)
     if instance.cgroup.populated():
         return _Finding(f"it runs, and has no conf file {conf}", "put that file back: then it can be stopped")
-    if looparea.exists(private) or _entries(f"{private}/upper"):
+    if not instance.is_left() and (looparea.exists(private) or _entries(f"{private}/upper")):
         why = f"there is no such VE, and data of it: {private}"
         return _Finding(why, f"put {conf} back to have it again, or remove {private}")
     return _Finding(

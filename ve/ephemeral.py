@@ -16,7 +16,7 @@ from ve import config, ending, hardware, ids, launch, making, outfit, process, u
 from ve.environment import Environment
 from ve.errors import Locked
 from ve.model import Config
-from ve.state import State
+from ve.state import THROWN_AWAY, State
 from ve.template import Template
 from ve.veid import EPHEMERAL_VEIDS, any_of
 
@@ -62,6 +62,7 @@ class Ephemeral(Environment):
             if on_disk:
                 private = self.state.make_dir(self.state.private(self.veid))
                 outfit.limit_disk(private, settings)
+                open(f"{private}/{THROWN_AWAY}", "xb").close()
                 unionfs.prepare(private, next(map(self.state.layer, settings.layers), template.path))
             base, *inner = ids.leases(self.state, self.veid, settings.rights.inner, ephemeral=True)
             what = (self.state, settings, template, base, tuple(inner), command)

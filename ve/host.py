@@ -335,17 +335,17 @@ class Host:
         for path in asides(self.state.run_dir):
             with contextlib.suppress(OSError):
                 os.unlink(path)
-        for veid in self.state.ephemeral_veids():
+        for veid in (*self.state.ephemeral_veids(), *self.state.thrown_away()):
             environment = Environment(self.state, veid)
             if environment.is_left():
                 # Locked: it is being made.  What cannot be removed now is no reason to fail who wants another VE.
                 with contextlib.suppress(Error, OSError), self.state.lock(veid, 0):
-                    if not self.state.exists(veid):
-                        self.state.remove_lock(veid)  # removed meanwhile, and its lock's file made anew by us
-                    elif environment.is_left():
+                    if environment.is_left():
                         from ve import ending  # which whoever lists VEs needs for this alone
 
                         ending.remove_all(environment)
+                    elif not self.state.exists(veid):
+                        self.state.remove_lock(veid)  # removed meanwhile, and its lock's file made anew by us
 
     def begin(
         self,

@@ -312,10 +312,10 @@ class Instance:
     def is_left(self) -> bool:
         """Is it ephemeral and its maker gone, and with that its init?  One without facts never ran in this boot.
 
-        An init whose maker has just gone is about to go, too, and waited for.
+        An init whose maker has just gone is about to go, too, and waited for.  Also one that a reboot has ended.
         """
         if not self.ephemeral:
-            return False
+            return self.state.is_nobodys(self.veid)
         with self.init() as init:
             facts = init[0] if init else self.state.read_facts(self.veid)
             if facts and process_start_time(facts.maker_pid) == facts.maker_start:

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING
 from ve import cgroups, looparea, removal, unionfs
 from ve.errors import FULL, DiskFull, Error, NotFound, NotSupported
 from ve.model import LAYERS_MAX
+from ve.state import THROWN_AWAY
 from ve.wholefile import sync
 
 if TYPE_CHECKING:
@@ -122,6 +123,7 @@ def _lost(state: State) -> bool:
     private = os.path.join(state.path, "private")
     veids = {*map(str, state.veids())}
     areas = [os.path.join(private, name) for name in _entries(private) if name not in veids]
+    areas = [area for area in areas if not os.path.exists(f"{area}/{THROWN_AWAY}")]
     return any(looparea.exists(area) or _entries(f"{area}/upper") for area in areas)
 
 

@@ -24,6 +24,7 @@ from ve.wholefile import create_whole, read_small, remove_asides, sync, write_wh
 ACTIONS = ("premount", "mount", "start", "stop", "umount", "postumount")
 DEFAULT_DIR = "/var/lib/ve"
 DEFAULT_RUN_DIR = "/run/ve"
+THROWN_AWAY = "ephemeral"  # in a private area: it is nobody's once its conf file is gone, as after a reboot
 
 
 class State:
@@ -159,6 +160,16 @@ class State:
     def ephemeral_veids(self) -> list[int]:
         """Those of ephemeral VEs, in order, without a look at any other."""
         return sorted(_configured(self.run_dir))
+
+    def thrown_away(self) -> list[int]:
+        """The VEIDs of ephemeral VEs of which a reboot has left the private area alone."""
+        names = _entries(os.path.join(self.path, "private"))  # before the conf files, which are there for longer
+        known = {*self.veids()}
+        return [veid for name in names if (veid := veid_named(name)) and veid not in known and self.is_nobodys(veid)]
+
+    def is_nobodys(self, veid: int) -> bool:
+        """Is there a private area that was to be thrown away, and no conf file any more?"""
+        return not self.exists(veid) and os.path.exists(os.path.join(self.private(veid), THROWN_AWAY))
 
     def conf_of(self, veid: int) -> str | None:
         """The VE's conf file, wherever it is; None when there is no such VE."""

@@ -475,6 +475,22 @@ def test_nothing_is_left_of_these_when_their_maker_is_killed(host: "ve.Host", ho
 
 
 @pytest.mark.any_kernel
+def test_nor_when_a_reboot_ended_all_of_them(host: "ve.Host", host_dir: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", MADE, host_dir], cwd=witness.ROOT, stdout=subprocess.PIPE, text=True)
+    veids = [int(word) for word in done.stdout.split()]
+    for veid in veids:
+        witness.wait_empty(host_dir, veid)
+        for link in witness.leases(host_dir, veid):  # these and the run directory are in /run
+            link.unlink()
+    shutil.rmtree(host_dir / "run")
+    assert (host_dir / f"private/{veids[0]}/upper/srv/base").exists() and layers(host_dir)
+    host.list()
+    assert not (host_dir / f"private/{veids[0]}").exists()
+    assert all(each.mended for each in host.doctor(fix=True))
+    assert [witness.left_of(host_dir, veid) for veid in veids] == [[], []]
+
+
+@pytest.mark.any_kernel
 @pytest.mark.parametrize("running", [False, True])
 def test_clone(host_dir: Path, make: Make, gone: Callable[..., Any], host: "ve.Host", running: bool) -> None:
     env = make(hostname="red")
