@@ -8,12 +8,14 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import stat
 import subprocess
 from contextlib import ExitStack, contextmanager
 
 from ve import check, looparea, substitute
 from ve._linux import syscalls
-from ve.errors import Error
+from ve.errors import Error, InvalidValue
+from ve.wholefile import sync
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,20 +48,32 @@ def provide(state: State) -> None:
 
 
 def again(state: State) -> None:
-    """Mount what was made for this state dir before: its mount went with a container that has been started again."""
+    """Mount what was made for this state dir before: its mount went with a container that has been started again.
+
+    InvalidValue if others than root may have made it, or can change it: the kernel trusts what it mounts.
+    """
     with _alone(state.path):
         _again(state.path)
 
 
 def _again(path: str) -> bool:
-    if not os.path.exists(f"{path}/{substitute.IMAGE}"):
+    if not os.path.lexists(f"{path}/{substitute.IMAGE}"):
         return False
+    _require_own(path)
     fd = looparea.mount(path)
     try:
         syscalls.move_mount(fd, syscalls.AT_FDCWD, path)
     finally:
         os.close(fd)
     return True
+
+
+def _require_own(path: str) -> None:
+    for name, is_right in ((path, stat.S_ISDIR), (f"{path}/{substitute.IMAGE}", stat.S_ISREG)):
+        about = os.lstat(name)
+        if about.st_uid or about.st_mode & 0o022 or not is_right(about.st_mode):
+            why = f"{name} is not root's alone, and is to be mounted"
+            raise InvalidValue(f"cannot use state dir {path}: {why}", f"if it is yours: chown root {name}, chmod go-w")
 
 
 def _mount(way: str, path: str) -> None:
@@ -72,8 +86,12 @@ def _mount(way: str, path: str) -> None:
         fd = substitute.WAYS[way](new, _size(path))
         undo.callback(os.close, fd)
         _copy(path, fd)
-        if os.path.exists(f"{new}/{substitute.IMAGE}"):
-            os.rename(f"{new}/{substitute.IMAGE}", f"{path}/{substitute.IMAGE}")
+        image = f"{new}/{substitute.IMAGE}"
+        if os.path.exists(image):
+            subprocess.run(["sync", "--file-system", f"/proc/self/fd/{fd}"], pass_fds=(fd,), check=True)
+            subprocess.run(["sync", image], check=True)
+            os.rename(image, f"{path}/{substitute.IMAGE}")
+            sync(path)
         os.rmdir(new)
         syscalls.move_mount(fd, syscalls.AT_FDCWD, path)
 

@@ -83,6 +83,19 @@ def test_it_is_found_again(place: Path) -> None:
     assert out[-4:] == ["area.img", "7", "ext4", "0"]
 
 
+@pytest.mark.parametrize(
+    "act", ["chmod 666 $DIR/area.img", "chown 7 $DIR", "mv $DIR/area.img other; ln -s ../other $DIR/area.img"]
+)
+def test_what_is_not_of_root_alone_is_not_mounted(place: Path, act: str) -> None:
+    """Or who may write there would have the kernel mount what he likes."""
+    out, err = says(
+        place,
+        f"ve template build busybox; umount $DIR; {act}; ve list || echo ended with $?; df --output=fstype $DIR",
+    )
+    assert out[-3:] == ["ended with 20", "Type", "overlay"]
+    assert f"cannot use state dir {place}: {place}" in err and "is not root's alone, and is to be mounted" in err
+
+
 def test_a_half_made_one_is_made_anew(place: Path) -> None:
     out, _ = says(
         place,
