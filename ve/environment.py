@@ -30,7 +30,7 @@ class Environment(Commands, Contents):
     """A VE and its verbs; made by Host.create, Host.get and Host.list.
 
     Every verb takes the VE's lock (Locked after 10 seconds, naming the holder), except those that only look or run a
-    command inside.
+    command inside, which waits for a checkpoint alone.
     """
 
     @property
@@ -214,8 +214,9 @@ class Environment(Commands, Contents):
     def checkpoint(self, name: str = "") -> Snapshot:
         """Keep what it is now as a snapshot, under a name or as s1, s2...; it goes on as before.
 
-        Of a stopped one that is done at once; a running one stands still while what it changed is copied.  Exists if it
-        has one of that name, Mounted; NotSupported if there are VEs in it, or with what stands in the way.
+        Of a stopped one that is done at once; a running one stands still while what it changed is copied, but not who
+        writes to it from the host.  Exists if it has one of that name, Mounted; NotSupported if there are VEs in it, or
+        with what stands in the way.
         """
         from ve import snapshot
 

@@ -240,7 +240,10 @@ def _run(*words: str, at: int, keep: tuple[int, ...] = ()) -> subprocess.Complet
 
 @contextmanager
 def _still(instance: Instance) -> Iterator[None]:
-    """No process of it runs meanwhile; one that is frozen stays so.  Under its lock."""
+    """No process of it runs meanwhile; one that is frozen stays so.  Under its lock.
+
+    Who writes to its files from the host (ve cp, path.open) is none of it, and goes on.
+    """
     let_go(instance)
     group = instance.cgroup
     if group.frozen():
