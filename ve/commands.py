@@ -62,6 +62,7 @@ class Commands(Instance):
 
     async def arun(self, args: Arguments, *, login: bool = False, **options: Unpack[Run]) -> CompletedProcess:
         """run() for asyncio, which ends the command's whole tree when it is cancelled: see ve/aio.py."""
+        await self._going_on()
         from ve import aio
 
         with self._target(login, aio.PATIENCE) as target:
@@ -71,6 +72,7 @@ class Commands(Instance):
         self, args: Arguments, *, login: bool = False, pty: bool = False, **options: Unpack[Streams]
     ) -> AsyncPopen:
         """popen() for asyncio, with asyncio's streams, of bytes: see ve/aio.py."""
+        await self._going_on()
         from ve import aio
 
         with self._target(login, aio.PATIENCE) as target:
@@ -100,6 +102,13 @@ class Commands(Instance):
     def console(self) -> ExitCode:
         """A login on a new pty of the VE."""
         return self.call(["login"])
+
+    async def _going_on(self) -> None:
+        """Wait in a thread for the end of a checkpoint, so that the loop does not."""
+        if self.cgroup.frozen():
+            import asyncio
+
+            await asyncio.to_thread(self.refuse_frozen, "run a command in")
 
     @contextlib.contextmanager
     def _target(self, login: bool = False, patience: float | None = None) -> Iterator[Target]:

@@ -1,11 +1,13 @@
 """ve snapshot, clone and reset, checkpoints and forks: what is on disk, and what a VE made on it sees."""
 
+import asyncio
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 import tomllib
 from collections.abc import Callable, Iterator
@@ -230,7 +232,7 @@ def test_it_goes_on_when_who_copied_is_killed_and_nobody_copies_on(host_dir: Pat
     assert "snapshots" not in conf(host_dir, env.veid)
 
 
-@pytest.mark.parametrize("way", ["run", "wait_ready"])
+@pytest.mark.parametrize("way", ["run", "arun", "wait_ready"])
 def test_who_enters_meanwhile_waits_for_its_end(
     host_dir: Path, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
@@ -244,6 +246,7 @@ def test_who_enters_meanwhile_waits_for_its_end(
 
     def waits(self: "ve.Environment", timeout: float) -> AbstractContextManager[None]:
         hold.write_text("\n")
+        assert (threading.current_thread() is threading.main_thread()) == (way != "arun")  # where its loop is
         return locked(self, timeout)
 
     environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
@@ -253,6 +256,8 @@ def test_who_enters_meanwhile_waits_for_its_end(
             patch.setattr(ve.Environment, "locked", waits)
             if way == "run":
                 assert witness.shell(env, "echo on") == "on\n"
+            elif way == "arun":
+                assert asyncio.run(env.arun(["echo", "on"], capture_output=True)).stdout == b"on\n"
             else:
                 env.wait_ready("file:/etc/passwd")
         assert process.wait() == 0
