@@ -309,15 +309,11 @@ def create(tag: str, veid: int, owner: int) -> Cgroup:
 def delegate(group: Cgroup) -> None:
     """Let the VE's root divide what its cgroup has among cgroups of its own, as systemd does for its services.
 
-    And count the memory of each command that a program runs in it.
-
     Not the pids controller where a kernel (before 6.11) counts a refused fork only in the cgroup that forked, whoever's
     limit it was: those that the VE made would take the failures along when they go.
     """
     local = os.path.exists(f"{group.path}/pids.events.local")
-    names = [name for name in controllers(group.path) if local or name != "pids"]
-    _hand_down(group.path, names)
-    _hand_down(f"{group.path}/{PLACES[1]}", [name for name in names if name == "memory"])
+    _hand_down(group.path, [name for name in controllers(group.path) if local or name != "pids"])
 
 
 def _hand_down(path: str, names: list[str], *, to_leaf: bool = False) -> None:

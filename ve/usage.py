@@ -2,8 +2,9 @@
 
 The kernel counts CPU time twice: of the cgroup, where all of the command's tree is but what went to another cgroup, as
 logins do; and of the command with those of its tree that were waited for, wherever they were (getrusage(2)).  What is
-told is the larger one, less what the way in took of it.  Of memory it is the most that the cgroup had at once or, where
-nobody counts that (no memory controller, a kernel before 5.19), the most that one process of those had.
+told is the larger one, less what the way in took of it.  Of memory it is the most that one process of those had: a
+memory cgroup for each command would count all of them, but what it leaves in the page cache would keep a dying cgroup
+for each command, and lose the guarantee (memory.low) that the VE has, which the kernel takes from who is removed.
 """
 
 from __future__ import annotations
@@ -43,11 +44,7 @@ def told(cgroup: bytes, own: resource.struct_rusage, entering: Seconds, joiner: 
     """Seconds as user and in the kernel, and bytes, of a command that has ended; own as wait4(2) has it."""
     of_command = _less(of(own), sum(entering))
     of_tree = _less(of_cgroup(cgroup), sum(entering) + sum(joiner))
-    try:
-        memory = int(procfs.contents(os.fsdecode(cgroup) + "/memory.peak", None))
-    except OSError:
-        memory = own.ru_maxrss * _KIB
-    return *max(of_tree, of_command, key=sum), memory
+    return *max(of_tree, of_command, key=sum), own.ru_maxrss * _KIB
 
 
 def pause(left: float, cpus: int) -> float:

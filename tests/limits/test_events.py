@@ -112,19 +112,6 @@ def test_the_result_of_a_command_says_that_it_was_refused_a_process(limited: Lim
     assert failed.value.stopped_by == "numproc" and "fork" in failed.value.stderr
 
 
-def test_the_memory_of_a_command_is_counted_for_it_alone(limited: Limited) -> None:
-    """All its processes together, as memory.peak has it, where getrusage(2) would tell of the largest one."""
-    env = limited(memory="256M", swap="0")
-    twice = f"/eat memory {32 * MIB // PAGE} & /eat memory {32 * MIB // PAGE} & wait"
-    with env.popen(["/eat", "memory", str(64 * MIB // PAGE), "hold"], stdin=-1, stdout=-1) as beside:
-        assert beside.stdout and beside.stdout.readline()
-        small = env.run(["true"]).usage
-        assert small and small.max_memory < 32 * MIB
-        beside.kill()
-    both = env.run(["sh", "-c", twice], capture_output=True).usage
-    assert both and 32 * MIB <= both.max_memory < 128 * MIB
-
-
 @pytest.mark.long
 def test_the_command_line_says_what_stopped_a_command(host_dir: Path, limited: Limited, eat: Path) -> None:
     env = limited(memory="64M", swap="0")

@@ -36,11 +36,9 @@ def test_one_that_went_to_another_cgroup(tmp_path: Path) -> None:
     assert told[0] + told[1] == pytest.approx(0.5)
 
 
-def test_a_cgroup_that_is_gone_or_counts_memory(tmp_path: Path) -> None:
+def test_a_cgroup_that_is_gone(tmp_path: Path) -> None:
     told = usage.told(os.fsencode(tmp_path / "gone"), rusage(0.5, 0.003, 10), ENTERING, JOINER)
     assert told[0] + told[1] == pytest.approx(0.5)
-    (tmp_path / "memory.peak").write_text("4096\n")
-    assert usage.told(write(tmp_path, 6000, 2000), rusage(0, 0, 10), ENTERING, JOINER)[2] == 4096
 
 
 def test_nobody_looks_too_often() -> None:
