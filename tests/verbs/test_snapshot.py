@@ -32,6 +32,21 @@ CHANGES = (
 SEEN = "cat /srv/one; stat -c '%a %u:%g %h %n' / /srv/* /media/*; ls /home /house /etc/shells 2>&1; true"
 
 
+@pytest.fixture(scope="module")
+def host_dir(_test_dir: Path) -> Iterator[Path]:
+    """One of their own: what others have left is not to be found by the doctor."""
+    path = conftest._new_state_dir(_test_dir)
+    yield path
+    conftest._forget_state_dir(path)
+
+
+@pytest.fixture(scope="module")
+def host(host_dir: Path) -> "ve.Host":
+    host = ve.Host(host_dir)
+    host.templates.build("busybox")
+    return host
+
+
 @pytest.fixture(autouse=True)
 def _no_layer_is_left(host: "ve.Host", host_dir: Path) -> Iterator[None]:
     yield
