@@ -64,7 +64,7 @@ def sweep(cgroup: str, patience: float = PATIENCE) -> None:
     there: a VE's root may make cgroups beside those of logins, and call them as it likes.  patience: seconds for each
     tree to be gone; of one that is not, the next sweep finds the cgroup.
     """
-    for name in os.listdir(cgroup) if os.path.isdir(cgroup) else ():
+    for name in _names(cgroup):
         group = Cgroup(f"{cgroup}/{name}")
         caller = re.fullmatch(_NAME, name)
         if not (caller or name == LEFT) or not _is_ours(group.path):
@@ -80,6 +80,14 @@ def sweep(cgroup: str, patience: float = PATIENCE) -> None:
             group.wait_empty(patience)
         with contextlib.suppress(OSError):
             group.remove()
+
+
+def _names(path: str) -> list[str]:
+    """What is in it; nothing if it is gone, as of a VE that is just being stopped."""
+    try:
+        return os.listdir(path)
+    except FileNotFoundError:
+        return []
 
 
 def _has_ended(path: str) -> bool:
