@@ -15,29 +15,28 @@ LEAF = "ve-host"  # where the processes go that were in the root of a container
 
 def mount_point() -> str:
     """Where cgroup2 is mounted; NotSupported if it is nowhere."""
-    if line := _mount():
-        return line.point
-    raise NotSupported("cannot find cgroup2: it is not mounted", hint="mount -t cgroup2 none /sys/fs/cgroup")
+    return _mount().point
 
 
 def find() -> str:
     """The cgroup that is ours to divide: that of all others, or a container's where it sees those of its host."""
     line = _mount()
-    return mount_point() if line is None else line.point + below(_of_first(), line.root)
+    return line.point + below(_of_first(), line.root)
 
 
 _known: tuple[mountinfo.Line, tuple[int, int]] | None = None  # and which directory was there
 
 
-def _mount() -> mountinfo.Line | None:
-    """The first mount of cgroup2: the one that was known, as long as the same directory is there."""
+def _mount() -> mountinfo.Line:
+    """The first mount of cgroup2: the one that was known, as long as the same directory is there.  NotSupported."""
     global _known
     with contextlib.suppress(OSError):
         if _known and _which(_known[0]) == _known[1]:
             return _known[0]
-    line = next(mountinfo.lines(kind="cgroup2"), None)
-    _known = (line, _which(line)) if line else None
-    return line
+    for line in mountinfo.lines(kind="cgroup2"):
+        _known = line, _which(line)
+        return line
+    raise NotSupported("cannot find cgroup2: it is not mounted", hint="mount -t cgroup2 none /sys/fs/cgroup")
 
 
 def _which(line: mountinfo.Line) -> tuple[int, int]:
