@@ -6,7 +6,6 @@ A pid is never kept alone: with the start time it names one process for ever, an
 import errno
 import os
 import re
-import select
 import zlib
 from collections.abc import Mapping
 from functools import cache
@@ -14,6 +13,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from ve.errors import UPGRADE, BrokenConfig, newer
+from ve.polling import readable
 from ve.wholefile import read_small
 
 VERSION = 1
@@ -124,9 +124,7 @@ def lives(facts: Facts) -> bool:
 
 def ended(pidfd: int, timeout: float = 0.0) -> bool:
     """Has the whole process ended, or does it within timeout seconds?  It has also before anybody has waited for it."""
-    poll = select.poll()
-    poll.register(pidfd, select.POLLIN)
-    return bool(poll.poll(max(0.0, timeout) * 1000))
+    return bool(readable([pidfd], timeout))
 
 
 def process_start_time(pid: int) -> int | None:

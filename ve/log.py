@@ -9,17 +9,16 @@ import errno
 import fcntl
 import math
 import os
-import select
 import stat
 import time
 from collections.abc import Callable, Iterator
 
 from ve.errors import Error
+from ve.polling import readable
 
 KEEP = 1 << 20  # bytes
 _CHUNK = 1 << 16
 _ROUNDS = 8  # a trim follows a writer for so long; a VE that writes all the time shall not keep it
-_LONG = 86400.0  # seconds; poll(2) counts milliseconds in an int
 _MEMORY = 4096  # bytes by which a reader finds its place again after a cut
 _CUT = "user.ve.cut"  # of the log: how many bytes trims have cut off its front; the VE may write there, too
 
@@ -147,12 +146,7 @@ def _watch(directory: str) -> int:
 
 def _wait(until: float, *fds: object, watch: int = -1) -> list[int]:
     """Until one of the descriptors has something to say, as watch does of its directory; those that do."""
-    poll = select.poll()
-    for fd in (watch, *fds):
-        if isinstance(fd, int) and fd >= 0:
-            poll.register(fd, select.POLLIN)
-    left = min(until - time.monotonic(), _LONG)
-    ready = [fd for fd, _ in poll.poll(max(0.0, left) * 1000)]
+    ready = readable([fd for fd in (watch, *fds) if isinstance(fd, int) and fd >= 0], until - time.monotonic())
     if watch in ready:
         os.read(watch, _CHUNK)  # which change it was is of no use: the file says what is in it
     return ready

@@ -21,7 +21,6 @@ after the process that called us, so that what a killed caller leaves can be fou
 import contextlib
 import errno
 import os
-import select
 import signal
 import socket
 import subprocess
@@ -35,6 +34,7 @@ from ve.errors import Error, InvalidValue, NotRunning, NotSupported
 from ve.execgroup import sweep
 from ve.facts import ended
 from ve.outcome import CalledProcessError, CompletedProcess, Counters, TimeoutExpired, Usage, no_process
+from ve.polling import readable
 from ve.request import Arguments, Options, Target
 
 __all__ = ["Popen", "Target", "run", "shell_code", "sweep"]
@@ -102,7 +102,7 @@ class Popen(interpreter.FarSide):
         assert self._channel is not None
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
-            if deadline is not None and not _is_readable(self._channel, deadline - time.monotonic()):
+            if deadline is not None and not readable([self._channel.fileno()], deadline - time.monotonic()):
                 raise subprocess.TimeoutExpired(self.args, cast(float, timeout))
             if self._hear():
                 return
@@ -289,12 +289,6 @@ def completed(process: Popen, stdout: Any, stderr: Any, check: bool) -> Complete
 def shell_code(returncode: int) -> int:
     """A returncode of subprocess as a shell tells it: 128+N for signal N."""
     return returncode if returncode >= 0 else 128 - returncode
-
-
-def _is_readable(channel: socket.socket, timeout: float) -> bool:
-    poll = select.poll()
-    poll.register(channel, select.POLLIN)
-    return bool(poll.poll(max(0.0, timeout) * 1000))
 
 
 def _make_cgroup(target: Target) -> Cgroup:

@@ -19,7 +19,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import select
 import socket
 import subprocess
 import time
@@ -29,6 +28,7 @@ from typing import Any, NamedTuple, NoReturn, TypeAlias
 
 from ve import errand, execgroup, files, journal, patience, process, shutdown
 from ve.errors import Error, InvalidValue, NotReady, NotRunning, NotSupported, nearest
+from ve.polling import readable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,7 +40,6 @@ _SOON, _AGAIN = 0.02, 1.0  # seconds between two tries, at first and in the end
 _LOOK = 0.25  # seconds that a look has even when there is no time left
 _CONNECT = 1.0  # seconds for an answer to who connects; a full backlog gives none
 _LINE = 1 << 16  # bytes: no longer line is looked at as one
-_LONG = 86400.0  # seconds; poll(2) counts milliseconds in an int, and a deadline may be infinite
 _TOLD = 20  # lines of the log that the error carries
 
 
@@ -172,7 +171,7 @@ class _Moment:
 
     def ended(self, seconds: float = 0.0) -> bool:
         """Has its init, or does it within so many seconds?"""
-        return bool(_readable([self.pidfd], seconds))
+        return bool(readable([self.pidfd], seconds))
 
     def again(self, pause: float, seen: str) -> float:
         """Let a moment pass, and say how long the next one may be; _NotYet, _Ended."""
@@ -273,7 +272,7 @@ def _file(moment: _Moment, path: str) -> None:
     place = files.Place(moment.env.veid, pidfd=moment.pidfd)
     what = f"cannot wait for {place.show(path)}"
     with files.Hand(place, what, {"action": "appear", "path": path}) as hand:
-        ready = _readable([hand.channel.fileno(), moment.pidfd], moment.left())
+        ready = readable([hand.channel.fileno(), moment.pidfd], moment.left())
         if ready[:1] == [hand.channel.fileno()]:
             hand.expect("DONE")
             return
@@ -327,7 +326,7 @@ def _last_line(command: process.Popen, until: float) -> str:
     assert command.stdout
     pipe, ended, tail = command.stdout.fileno(), os.pidfd_open(command.pid), b""
     try:
-        while ready := _readable([pipe, ended], until - time.monotonic()):
+        while ready := readable([pipe, ended], until - time.monotonic()):
             if pipe not in ready or not (data := os.read(pipe, _LINE)):
                 break
             tail = (tail + data)[-_LINE:]
@@ -336,12 +335,3 @@ def _last_line(command: process.Popen, until: float) -> str:
     finally:
         os.close(ended)
     return (tail.decode(errors="replace").rstrip().splitlines() or [""])[-1]
-
-
-def _readable(fds: Sequence[int], seconds: float) -> list[int]:
-    """Which of them are, within so many seconds, in their order."""
-    poll = select.poll()
-    for fd in fds:
-        poll.register(fd, select.POLLIN)
-    ready = dict(poll.poll(max(0.0, min(seconds, _LONG)) * 1000))
-    return [fd for fd in fds if fd in ready]

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import select
 import signal
 import socket
 import stat
@@ -41,6 +40,7 @@ from ve.errand import in_a_thread
 from ve.errors import Error, NotRunning, NotSupported
 from ve.facts import Facts
 from ve.namespaces import NAMES
+from ve.polling import readable
 from ve.process import Target
 from ve.protections import PROTECTIONS
 from ve.template import Template
@@ -161,8 +161,8 @@ class Subject:
                 answers = self._answers(channel)
                 self.outside = {name: self._look(look, victim) for name, look in OUTSIDE.items()}
                 channel.shutdown(socket.SHUT_WR)  # let it take back what it made
-                _is_readable(channel.fileno(), execgroup.PATIENCE)
-                if _is_readable(self.target.pidfd, 0):
+                readable([channel.fileno()], execgroup.PATIENCE)
+                if readable([self.target.pidfd], 0):
                     raise NotRunning(f"cannot examine {self.environment.veid}: it has ended meanwhile")
             return answers
         finally:
@@ -172,7 +172,7 @@ class Subject:
 
     def _answers(self, channel: socket.socket) -> dict[str, str]:
         message: tuple[Any, ...] = ("", f"the process that tries has not answered for {_PATIENCE} seconds")
-        if _is_readable(channel.fileno(), _PATIENCE):
+        if readable([channel.fileno()], _PATIENCE):
             message, _ = farside.receive(channel)
         if message[:1] != ("ANSWERS",):
             why = message[1] if message else "the process that tries was killed"
@@ -363,12 +363,6 @@ def _own_file_system(held: contextlib.ExitStack) -> int:
     where = syscalls.fsmount(fs)
     held.callback(os.close, where)
     return where
-
-
-def _is_readable(fd: int, timeout: float) -> bool:
-    poll = select.poll()
-    poll.register(fd, select.POLLIN)
-    return bool(poll.poll(timeout * 1000))
 
 
 def _read(path: str) -> str:

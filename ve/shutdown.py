@@ -26,7 +26,6 @@ HALT: tuple[tuple[str, int | tuple[str, ...]], ...] = (
 )
 _OTHER = signal.SIGPWR  # what LXC sends, and so what an init of that world expects
 _SOON, _AGAIN = 0.02, 1.0  # seconds between two signals, at first and in the end
-_LONG = 86400.0  # seconds; poll(2) counts milliseconds in an int, and a deadline may be infinite
 _UNHEARD = 5.0  # seconds in which an init becomes ready
 _KILLED = 10.0  # seconds for the kernel to end what it killed
 
@@ -83,7 +82,7 @@ def _halt(pid: int, pidfd: int, deadline: float, run: Run) -> bool:
         if not heard:
             with contextlib.suppress(Exception):  # whatever kept the command from running, the deadline is the answer
                 heard = ask(pid, pidfd, run)
-        if ended(pidfd, min(left, _LONG if heard else pause)):
+        if ended(pidfd, left if heard else min(left, pause)):
             return True
         pause = min(2 * pause, _AGAIN)
     return False

@@ -24,6 +24,7 @@ LEVELS = (
         "ve.mountinfo",
         "ve.procfs",
         "ve.caller",
+        "ve.polling",
     ),
     (
         "ve.namespaces",
