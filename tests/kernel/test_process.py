@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +18,6 @@ from ve.errors import CannotExecute, Error, InvalidValue, NotRunning
 from ve.process import Popen, Target
 
 PIPE = subprocess.PIPE
-
-
-@pytest.fixture(scope="module")
-def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
-    with standin.running(tmp_path_factory.mktemp("standin") / "root") as target:
-        yield target
 
 
 def output(target: Target, *args: str | bytes, **popen_args: Any) -> str:

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.kernel import standin
 from ve import process
 from ve.process import Popen, Target
 
@@ -22,12 +21,6 @@ pytestmark = pytest.mark.any_kernel  # seen on 6.1 and 6.12; what is ours in it 
 PIPE = subprocess.PIPE
 # a grandchild in another session, then a child; each says its pid in the VE
 FAMILY = "setsid sh -c 'echo $$; exec sleep 1000' & sleep 1000 & echo ready; wait"
-
-
-@pytest.fixture(scope="module")
-def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
-    with standin.running(tmp_path_factory.mktemp("standin") / "root") as target:
-        yield target
 
 
 @pytest.fixture(autouse=True)

@@ -16,17 +16,10 @@ from typing import Any
 
 import pytest
 
-from tests.kernel import standin
 from ve import terminal
 from ve.process import Popen, Target
 
 pytestmark = pytest.mark.any_kernel  # seen on 6.1 and 6.12; what is ours in it is the same on every kernel
-
-
-@pytest.fixture(scope="module")
-def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
-    with standin.running(tmp_path_factory.mktemp("standin") / "root") as target:
-        yield target
 
 
 class Outer:

@@ -10,19 +10,12 @@ from typing import Any
 
 import pytest
 
-from tests.kernel import standin
 from ve import calling, outcome, process
 from ve.process import Popen, Target
 
 MIB = 1 << 20
 SPIN = "while :; do :; done"
 WORK = "i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done"
-
-
-@pytest.fixture(scope="module")
-def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
-    with standin.running(tmp_path_factory.mktemp("standin") / "root") as target:
-        yield target
 
 
 @pytest.fixture(autouse=True)
