@@ -1,7 +1,5 @@
 """ve in a container: a cgroup namespace whose root has processes, as everything there is started in it."""
 
-import os
-import select
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,14 +21,8 @@ JOIN = 'echo $$ >"$0/cgroup.procs"; pid=$1; shift; exec nsenter --target "$pid" 
 @pytest.fixture
 def container() -> Iterator[Path]:
     """A cgroup to be the root of a container's; what is in it goes with it."""
-    path = cgroup_root() / "container"
-    path.mkdir()
-    yield path
-    (path / "cgroup.kill").write_text("1")
-    while "populated 1" in (path / "cgroup.events").read_text():
-        select.select([], [], [], 0.02)
-    for each, _, _ in os.walk(path, topdown=False):
-        os.rmdir(each)
+    with commandline.cgroup_for(cgroup_root() / "container") as path:
+        yield path
 
 
 def joining(pid: int, *words: str | bytes) -> list[str | bytes]:

@@ -151,6 +151,18 @@ def cgroup(state_dir: Path, veid: int) -> Path:
     return cgroup_root() / f"ve-{about.st_dev:x}-{about.st_ino:x}" / str(veid)
 
 
+@contextlib.contextmanager
+def cgroup_for(path: Path) -> Iterator[Path]:
+    """A cgroup that is made for the block; what is in it then goes with it."""
+    path.mkdir()
+    yield path
+    (path / "cgroup.kill").write_text("1")
+    while "populated 1" in (path / "cgroup.events").read_text():
+        select.select([], [], [], 0.02)
+    for each, _, _ in os.walk(path, topdown=False):
+        os.rmdir(each)
+
+
 def processes(state_dir: Path, veid: int) -> dict[int, int]:
     """Host pids of the processes in its cgroup, zombies too, by their pid in the VE."""
     found = {}

@@ -1,7 +1,6 @@
 """A container that sees the cgroups of its host (podman --cgroupns=host): its VEs are in its own all the same."""
 
 import os
-import select
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,14 +19,8 @@ exec unshare --pid --fork --kill-child --mount-proc sh -ec 'echo 0 >"$0/cgroup.p
 
 @pytest.fixture
 def container() -> Iterator[Path]:
-    path = cgroup_root() / f"ve-container-{os.getpid()}"
-    path.mkdir()
-    yield path
-    (path / "cgroup.kill").write_text("1")
-    while "populated 1" in (path / "cgroup.events").read_text():
-        select.select([], [], [], 0.02)
-    for each, _, _ in os.walk(path, topdown=False):
-        os.rmdir(each)
+    with commandline.cgroup_for(cgroup_root() / f"ve-container-{os.getpid()}") as path:
+        yield path
 
 
 @pytest.mark.container
