@@ -28,20 +28,24 @@ _known: tuple[mountinfo.Line, tuple[int, int]] | None = None  # and which direct
 
 
 def _mount() -> mountinfo.Line:
-    """The first mount of cgroup2: the one that was known, as long as the same directory is there.  NotSupported."""
+    """The first of cgroup2 that no other mount hides: the one that was known, while it is there.  NotSupported."""
     global _known
-    with contextlib.suppress(OSError):
-        if _known and _which(_known[0]) == _known[1]:
-            return _known[0]
+    if _known and _which(_known[0]) == _known[1]:
+        return _known[0]
     for line in mountinfo.lines(kind="cgroup2"):
-        _known = line, _which(line)
-        return line
+        there = _which(line)
+        if there and f"{os.major(there[0])}:{os.minor(there[0])}" == line.device:
+            _known = line, there
+            return line
     raise NotSupported("cannot find cgroup2: it is not mounted", hint="mount -t cgroup2 none /sys/fs/cgroup")
 
 
-def _which(line: mountinfo.Line) -> tuple[int, int]:
-    about = os.stat(line.point)
-    return about.st_dev, about.st_ino
+def _which(line: mountinfo.Line) -> tuple[int, int] | None:
+    """The directory that its path leads to now; None if another mount is in the way."""
+    with contextlib.suppress(OSError):
+        about = os.stat(line.point)
+        return about.st_dev, about.st_ino
+    return None
 
 
 def below(first: str, root: str) -> str:

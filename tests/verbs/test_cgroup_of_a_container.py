@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +22,21 @@ exec unshare --pid --fork --kill-child --mount-proc sh -ec 'echo 0 >"$0/cgroup.p
 def container() -> Iterator[Path]:
     with commandline.cgroup_for(cgroup_root() / f"ve-container-{os.getpid()}") as path:
         yield path
+
+
+# What was mounted there before is still in the table of mounts, but its path leads elsewhere, or nowhere.
+HIDE = """
+mount -t tmpfs none "$0"; mkdir -p "$0/$1"; mount -t cgroup2 none "$0/$1"; shift
+exec "$@"
+"""
+
+
+@pytest.mark.parametrize("place", ["below/it", "unified"])
+def test_a_cgroup2_that_another_mount_hides(place: str) -> None:
+    """As where a container's engine mounts its own /sys, which has the tree elsewhere than the host's."""
+    asked = (sys.executable, "-c", "from ve import cgrouproot; print(cgrouproot.mount_point())")
+    words = ["unshare", "--mount", "sh", "-ec", HIDE, "/sys/fs/cgroup", place, *asked]
+    assert subprocess.run(words, check=True, capture_output=True, text=True).stdout == f"/sys/fs/cgroup/{place}\n"
 
 
 @pytest.mark.container
