@@ -104,10 +104,10 @@ def test_no_cpu_time(target: Target, seconds: float) -> None:
 
 def test_a_timeout(target: Target) -> None:
     with pytest.raises(subprocess.TimeoutExpired) as caught:
-        run(target, f"{WORK}; echo done; sleep 1000", timeout=5)
+        run(target, f"echo begun; {SPIN}", timeout=5)
     error = caught.value
     assert isinstance(error, outcome.TimeoutExpired) and error.stopped_by == "timeout"
-    assert (error.cmd[0], error.timeout, error.output) == ("sh", 5, b"done\n")
+    assert (error.cmd[0], error.timeout, error.output) == ("sh", 5, b"begun\n")
     assert error.usage and error.usage.cpu > 0.05
 
 
