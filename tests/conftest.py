@@ -22,6 +22,7 @@ import select
 import signal
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
@@ -167,6 +168,7 @@ def _leases() -> set[str]:
 
 
 def _fds() -> set[tuple[int, str]]:
+    _wait_for_removals()
     found = set()
     launcher = interpreter._launcher
     for name in set(os.listdir("/proc/self/fd")) - ({str(launcher.channel.fileno())} if launcher else set()):
@@ -175,6 +177,15 @@ def _fds() -> set[tuple[int, str]]:
         except FileNotFoundError:  # the one that listdir itself had
             continue
     return found
+
+
+def _wait_for_removals() -> None:
+    """An interface is gone at once; what the kernel does behind that, a thread of rtnetlink.remove waits for."""
+    for _ in range(1000):
+        known = {str(thread.native_id) for thread in threading.enumerate()}
+        if set(os.listdir("/proc/self/task")) <= known:
+            return
+        time.sleep(0.005)
 
 
 def _children() -> set[str]:

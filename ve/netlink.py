@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 # <linux/netlink.h>
 NETFILTER = 12  # a protocol that the module socket has no name for
+_SOL_NETLINK, _ADD_MEMBERSHIP = 270, 1
 REPLACE, EXCL, CREATE = 0x100, 0x200, 0x400  # NLM_F_...
 NESTED = 0x8000  # NLA_F_NESTED
 _NLM_F_REQUEST, _NLM_F_ACK, _NLM_F_DUMP = 0x1, 0x4, 0x300
@@ -38,6 +39,16 @@ def connect(protocol: int) -> socket.socket:
         channel.close()
         raise
     return channel
+
+
+def join(channel: socket.socket, group: int) -> None:
+    """Have it hear what the kernel tells this group from now on."""
+    channel.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, group)
+
+
+def heard(channel: socket.socket) -> tuple[int, memoryview]:
+    """Type and body of the next thing that it tells; ENOBUFS if it has told more since than there is room for."""
+    return _taken_apart(channel.recv(_LARGEST, socket.MSG_DONTWAIT))
 
 
 def dump(channel: socket.socket, kind: int, request: bytes) -> Iterator[memoryview]:
@@ -106,12 +117,10 @@ def request(kind: int, body: bytes, flags: int = 0) -> bytes:
 def get(channel: socket.socket, kind: int, body: bytes, flags: int = 0) -> memoryview:
     """The one message that the kernel answers a question with; OSError is its refusal."""
     channel.send(_NLMSGHDR.pack(_NLMSGHDR.size + len(body), kind, _NLM_F_REQUEST | flags, 0, 0) + body)
-    answer = memoryview(channel.recv(_LARGEST, socket.MSG_DONTWAIT))
-    if len(answer) < _NLMSGHDR.size:
-        raise _broken()
-    if _NLMSGHDR.unpack_from(answer)[1] == _NLMSG_ERROR:
-        _check(answer[_NLMSGHDR.size :])
-    return answer[_NLMSGHDR.size :]
+    what, answer = _taken_apart(channel.recv(_LARGEST, socket.MSG_DONTWAIT))
+    if what == _NLMSG_ERROR:
+        _check(answer)
+    return answer
 
 
 def transact(channel: socket.socket, *messages: bytes) -> None:
@@ -159,6 +168,13 @@ def attribute(kind: int, value: bytes) -> bytes:
 
 def nested(kind: int, *parts: bytes) -> bytes:
     return attribute(NESTED | kind, b"".join(parts))
+
+
+def _taken_apart(message: bytes) -> tuple[int, memoryview]:
+    """Type and body of one message."""
+    if len(message) < _NLMSGHDR.size:
+        raise _broken()
+    return _NLMSGHDR.unpack_from(message)[1], memoryview(message)[_NLMSGHDR.size :]
 
 
 def _attribute_at(body: memoryview, at: int) -> tuple[int, int]:

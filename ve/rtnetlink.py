@@ -6,18 +6,20 @@ its messages alone it is 30.
 
 from __future__ import annotations
 
+import _thread
+import math
 import os
 import socket
 import struct
 import sys
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
 
-from ve import netlink
+from ve import netlink, polling
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,6 +37,7 @@ NEWROUTE, DELROUTE, GETROUTE = 24, 25, 26
 NEWNEIGH, DELNEIGH, GETNEIGH = 28, 29, 30
 NEWLINKPROP = 108
 _REQUEST, _ACK = 0x1, 0x4
+_RTNLGRP_LINK = 1
 NEW = netlink.CREATE | netlink.EXCL  # EEXIST if there is one
 IFF_UP, IFF_NOARP = 0x1, 0x80
 RT_TABLE_MAIN, RTA_DST = 254, 1
@@ -92,15 +95,6 @@ def up(index: int) -> bytes:
 
 def delete(index: int) -> bytes:
     return link(DELLINK, [], index=index)
-
-
-def delete_named(other: str) -> bytes:
-    """The same by an alternative name; ENODEV if there is none.
-
-    Each VE that ends asks for it, with a network or not, so it does without pyroute2.
-    """
-    name = netlink.attribute(_IFLA_ALT_IFNAME, other.encode() + b"\0")
-    return netlink.request(DELLINK, IFINFOMSG.pack(0, 0, 0, 0, 0) + name)
 
 
 def link(kind: int, attributes: Attributes, *, index: int = 0, flags: int = 0, change: int = 0, how: int = 0) -> bytes:
@@ -232,5 +226,63 @@ def look(which: str | int) -> memoryview:
     with netlink.connect(socket.NETLINK_ROUTE) as channel:
         if isinstance(which, int):
             return netlink.get(channel, GETLINK, IFINFOMSG.pack(0, 0, which, 0, 0))
-        wanted = netlink.attribute(_IFLA_ALT_IFNAME, which.encode() + b"\0")  # the other one takes 15 bytes alone
-        return netlink.get(channel, GETLINK, IFINFOMSG.pack(0, 0, 0, 0, 0) + wanted)
+        return _look(channel, which)
+
+
+def _look(channel: socket.socket, name: str) -> memoryview:
+    wanted = netlink.attribute(_IFLA_ALT_IFNAME, name.encode() + b"\0")  # the other one takes 15 bytes alone
+    return netlink.get(channel, GETLINK, IFINFOMSG.pack(0, 0, 0, 0, 0) + wanted)
+
+
+def remove(*names: str) -> None:
+    """Delete the interfaces of these names, if there are any, as long as nobody forbids it.
+
+    When it returns they are gone from the host, with their addresses and routes.  The kernel itself lets go of them a
+    whole grace period later, 20 ms (netdev_run_todo in net/core/dev.c), and answers then: a thread waits for that.
+    Each VE that ends asks for it, with a network or not, so it does without pyroute2.
+    """
+    found = set()
+    with netlink.connect(socket.NETLINK_ROUTE) as channel:
+        for name in names:
+            with suppress(OSError):
+                found.add(IFINFOMSG.unpack_from(_look(channel, name))[2])
+    if not found:
+        return
+    with netlink.connect(socket.NETLINK_ROUTE) as told:
+        netlink.join(told, _RTNLGRP_LINK)
+        with _asked_behind(*(netlink.request(DELLINK, IFINFOMSG.pack(0, 0, index, 0, 0)) for index in found)) as answer:
+            while found and polling.readable([answer.fileno(), told.fileno()], math.inf)[0] != answer.fileno():
+                found.discard(_deleted(told))
+
+
+@contextmanager
+def _asked_behind(*messages: bytes) -> Iterator[socket.socket]:
+    """Have another thread ask: what can be read here once the kernel has answered.
+
+    threading does not know of that thread, as it imports nothing (see part()), and nobody has to wait for it.
+    """
+    channel = netlink.connect(socket.NETLINK_ROUTE)
+    answer, answered = socket.socketpair()
+
+    def run() -> None:
+        with channel, suppress(OSError):
+            netlink.ask(channel, *messages)
+        with answered, suppress(OSError):  # nobody waits any more
+            answered.send(b"\n", socket.MSG_NOSIGNAL)
+
+    with answer:
+        try:
+            _thread.start_new_thread(run, ())
+        except RuntimeError:  # there may be no more of them
+            run()
+        yield answer
+
+
+def _deleted(told: socket.socket) -> int:
+    """The number of the interface that the kernel tells to be gone; 0 if it tells something else."""
+    try:
+        kind, body = netlink.heard(told)
+    except OSError:  # ENOBUFS: there was more to tell than there was room for
+        return 0
+    family, _, index, *_ = IFINFOMSG.unpack_from(body)
+    return index if (kind, family) == (DELLINK, socket.AF_UNSPEC) else 0  # AF_BRIDGE: it has left a bridge

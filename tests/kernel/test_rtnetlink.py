@@ -1,5 +1,6 @@
 """Links, addresses and routes as ip(8) sees them; and what is left of pyroute2 when only a part of it was wanted."""
 
+import _thread
 import errno
 import ipaddress
 import json
@@ -88,15 +89,36 @@ def test_a_host_route_is_given_to_one(hostnet: HostNet, address: Address) -> Non
         hostnet.call(rtnetlink.ask, rtnetlink.host_route(rtnetlink.NEWROUTE, first, address))
         with pytest.raises(FileExistsError):
             hostnet.call(rtnetlink.ask, rtnetlink.host_route(rtnetlink.NEWROUTE, second, address))
-        hostnet.call(rtnetlink.ask, rtnetlink.delete_named("long-name-of-venetone"))
+        hostnet.call(rtnetlink.remove, "long-name-of-venetone")
         hostnet.call(rtnetlink.ask, rtnetlink.host_route(rtnetlink.NEWROUTE, second, address))
         [left] = ip(hostnet.words, "-6" if address.version == 6 else "-4", "route", "show", str(address))
     assert left["dev"] == "venetother"
 
 
+def no_thread(*_: object) -> None:
+    raise RuntimeError("can't start new thread")
+
+
+@pytest.mark.parametrize("threads", [True, False])
+def test_what_is_removed_is_gone_at_once(hostnet: HostNet, threads: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bridge tells, too, that it has let go of a port, before that is gone.  Who has no more threads waits."""
+    if not threads:
+        monkeypatch.setattr(_thread, "start_new_thread", no_thread)
+    subprocess.run([*hostnet.words, "ip", "link", "add", "red", "type", "bridge"], check=True)
+    with namespace() as one, namespace() as other:
+        for _ in range(20):
+            for inside, name in ((one, "venetone"), (other, "venetother")):
+                pair(hostnet, inside, name)
+                subprocess.run([*hostnet.words, "ip", "link", "set", name, "master", "red"], check=True)
+            hostnet.call(rtnetlink.remove, "long-name-of-venetone", "nobody", "long-name-of-venetother")
+            assert not {link["ifname"] for link in ip(hostnet.words, "link")} & {"venetone", "venetother"}
+    subprocess.run([*hostnet.words, "ip", "link", "delete", "red"], check=True)
+    hostnet.call(rtnetlink.remove, "nobody")
+
+
 def test_the_first_refusal_is_told(hostnet: HostNet) -> None:
     with pytest.raises(OSError) as refused:
-        hostnet.call(rtnetlink.ask, rtnetlink.delete_named("no-such-interface"), rtnetlink.up(999999))
+        hostnet.call(rtnetlink.ask, rtnetlink.delete(999998), rtnetlink.up(999999))
     assert refused.value.errno == errno.ENODEV
 
 
