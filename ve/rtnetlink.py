@@ -19,7 +19,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
 
-from ve import netlink, polling
+from ve import caller, netlink, polling
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -238,8 +238,9 @@ def remove(*names: str) -> None:
     """Delete the interfaces of these names, if there are any, as long as nobody forbids it.
 
     When it returns they are gone from the host, with their addresses and routes.  The kernel itself lets go of them a
-    whole grace period later, 20 ms (netdev_run_todo in net/core/dev.c), and answers then: a thread waits for that.
-    Each VE that ends asks for it, with a network or not, so it does without pyroute2.
+    whole grace period later, 20 ms (netdev_run_todo in net/core/dev.c), and answers then: a thread waits for that, but
+    in the ve command, which cannot end before, and is cloned.  Each VE that ends asks for it, with a network or not, so
+    it does without pyroute2.
     """
     found = set()
     with netlink.connect(socket.NETLINK_ROUTE) as channel:
@@ -248,9 +249,14 @@ def remove(*names: str) -> None:
                 found.add(IFINFOMSG.unpack_from(_look(channel, name))[2])
     if not found:
         return
+    messages = [netlink.request(DELLINK, IFINFOMSG.pack(0, 0, index, 0, 0)) for index in found]
+    if caller.is_the_command:
+        with suppress(OSError):
+            ask(*messages)
+        return
     with netlink.connect(socket.NETLINK_ROUTE) as told:
         netlink.join(told, _RTNLGRP_LINK)
-        with _asked_behind(*(netlink.request(DELLINK, IFINFOMSG.pack(0, 0, index, 0, 0)) for index in found)) as answer:
+        with _asked_behind(*messages) as answer:
             while found and polling.readable([answer.fileno(), told.fileno()], math.inf)[0] != answer.fileno():
                 found.discard(_deleted(told))
 
