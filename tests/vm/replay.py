@@ -19,20 +19,36 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 import ve
-from tests.vm.powercut import DISK, MARK, MOUNTED, SPARE, STATE, TOP, VEIDS, Contents, contents, elsewhere
+from tests.vm.powercut import (
+    DISK,
+    MARK,
+    MARKERS,
+    MOUNTED,
+    OVER,
+    SPARE,
+    STATE,
+    TOP,
+    VEIDS,
+    Contents,
+    contained,
+    contents,
+    elsewhere,
+    seen,
+)
 from tests.vm.writelog import Entry, entries
 from ve import errors, ledger
 
 CASES = "cases: "
 _LEFT = ("state/name", "state/address", "state/ubc", "state/traffic")  # of a VE, without which they are nobody's
-_KEPT = ("conf", "name", "address", "ubc", "traffic", "private", "root", "lease")  # of a VE, below the state dir
+_OF_VES = ("conf", "name", "address", "ubc", "traffic", "private", "root", "lease", "layer")  # below the state dir
 
 
 class Mark(NamedTuple):
-    """A verb had returned; what the files said then."""
+    """A verb had returned; what the files said then, and what was in VEs."""
 
     verb: str
     files: Contents
+    inside: Contents
 
 
 class Cut(NamedTuple):
@@ -57,8 +73,8 @@ class Log:
         self.entries, self.marks = list[Entry](), list[tuple[int, Mark]]()
         for entry in entries(path):
             if entry.data is not None and entry.at >= size:
-                verb, files = json.loads(entry.data.rstrip(b"\0").removeprefix(MARK))
-                self.marks.append((len(self.entries), Mark(verb, files)))
+                told = json.loads(entry.data.rstrip(b"\0").removeprefix(MARK))
+                self.marks.append((len(self.entries), Mark(*told)))
             else:
                 self.entries.append(entry)
 
@@ -95,10 +111,10 @@ def replay(kind: str, base: Path, log: Log) -> tuple[int, int, list[str]]:
             write(image, log.entries[cut.whole + 1 : cut.end])
             before, after = log.around(cut.end)
             with mounted(kind, image.name):
-                found = [*torn(before.files, after.files)]
+                found = [*torn(before.files, after.files, contents())]
                 if not found and (state := fingerprint()) not in left:
                     left.add(state)
-                    found = [*stuck()]
+                    found = [*lost(before.inside, after.inside), *stuck()]
             wrong += [f"{kind}: {cut}, {before.verb!r} was done and {after.verb!r} was not: {why}" for why in found]
     return len(cuts), len(left), wrong
 
@@ -137,13 +153,25 @@ def mounted(kind: str, image: str) -> Iterator[None]:
 # --- what is looked at ----------------------------------------------------------------------------------------------
 
 
-def torn(before: Contents, after: Contents) -> Iterator[str]:
+def torn(before: Contents, after: Contents, now: Contents) -> Iterator[str]:
     """Files that say neither what they did before nor what they did after."""
-    now = contents()
     for path in sorted({*before, *after, *now}):
         told = [each.get(path) for each in (before, after)]
         if now.get(path) not in told and not _is_nobodys(path, now) and not _is_half(path, told):
             yield f"{path} is {now.get(path)!r:.300}; it was {told[0]!r:.300}, and became {told[1]!r:.300}"
+
+
+def lost(before: Contents, after: Contents) -> Iterator[str]:
+    """Files in VEs that are neither as they were before nor as they became."""
+    try:
+        now = seen(ve.Host(STATE)) if STATE.exists() else {}
+    except (errors.Error, OSError) as error:
+        yield f"{type(error).__name__}: {error}"
+        return
+    for where in now:
+        told = [each.get(where) for each in (before, after)]
+        if now[where] not in told and told != [None, None]:
+            yield f"in {where} is {now[where]!r}; it was {told[0]!r}, and became {told[1]!r}"
 
 
 def _is_nobodys(path: str, now: Contents) -> bool:
@@ -154,6 +182,9 @@ def _is_nobodys(path: str, now: Contents) -> bool:
         veid = Path(says).stem
         record = now.get(f"state/address/{veid}", "").split()
         return path in now and (name not in record or f"state/conf/{veid}.toml" not in now)
+    if path.startswith("state/layer/"):
+        confs = [text for file, text in now.items() if file.startswith("state/conf/")]
+        return not any(path.split("/")[2] in text for text in confs)
     veid = says if where == "state/name" else name
     return path in now and where in _LEFT and f"state/conf/{veid}.toml" not in now
 
@@ -170,7 +201,8 @@ def fingerprint() -> str:
         if Path(top).parent.parent == STATE / "template":
             directories.clear()
         for path in (Path(top, name) for name in (*directories, *files)):
-            lines.append(f"{path} {path.lstat().st_mode} {path.lstat().st_size}")
+            said = path.read_bytes() if path.name in MARKERS else b""
+            lines.append(f"{path} {path.lstat().st_mode} {path.lstat().st_size} {said!r}")
     return hashlib.sha256("\n".join(sorted(lines)).encode(errors="surrogateescape")).hexdigest()
 
 
@@ -181,9 +213,12 @@ def stuck() -> Iterator[str]:
         if STATE.exists():
             yield from _unmended(host)
         _use(host)
+        if OVER.exists():
+            with contained() as inner:
+                _use(inner)
     except errors.Error as error:
         yield f"{type(error).__name__}: {error}"
-    patterns = [f"state/{where}/*" for where in (*_KEPT, "template")]
+    patterns = [f"state/{where}/*" for where in (*_OF_VES, "template")]
     patterns += ["network/.*.toml*", "network/*.toml", "network/address/[0-9]*", "id/[0-9]*"]
     for left in (path for pattern in patterns for path in DISK.glob(pattern)):
         if left.name != ".new":  # the next claim's
@@ -205,7 +240,7 @@ def _unmended(host: ve.Host) -> Iterator[str]:
 
 def _use(host: ve.Host) -> None:
     """Make what is not there, then remove everything."""
-    if not host.templates.list() if STATE.exists() else True:
+    if not os.path.exists(host.state.path) or not host.templates.list():
         host.templates.build("busybox")
     pools = {pool.name for pool in host.networks.list()}
     for name, network in {"lan": "10.9.0.0/24", "next": "10.11.0.0/24"}.items():
@@ -214,10 +249,10 @@ def _use(host: ve.Host) -> None:
     for veid in VEIDS:
         with contextlib.suppress(errors.NotFound):
             host.get(veid).destroy()
-    for veid, name in zip(VEIDS, ("mars", "venus", "pluto"), strict=True):
+    for veid, name in zip(VEIDS[:3], ("mars", "venus", "pluto"), strict=True):
         host.create(veid, template="busybox", name=name, addresses=[f"10.9.0.{veid - 96}"])
-    for veid in VEIDS:
-        host.get(veid).destroy()
+    for env in host.list():
+        env.destroy()
     for name in {"lan", "next", *pools}:
         host.networks.remove(name)
     for template in host.templates.list():
