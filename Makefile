@@ -92,10 +92,12 @@ test: setup-vm ## every test on this kernel and, at the same time, what depends 
 	@echo "==> testing on this machine's kernel and on a stock one: what is said of either is shown when it is done"
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target test-native test-vm
 
+NATIVE := tests/unit tests/fuzz tests/kernel tests/verbs tests/attacks tests/faults
+
 .PHONY: test-native
 test-native: setup-test ## every test on this kernel
 	@echo "==> testing on this machine's kernel, $$(uname -r)"
-	@$(BIN)/python -m pytest tests/unit tests/fuzz tests/kernel tests/verbs tests/attacks tests/faults $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest $(if $(findstring tests/,$(PYTEST_ARGS)),,$(NATIVE)) $(PYTEST_ARGS)
 
 .PHONY: test-vm
 test-vm: setup-vm ## what depends on the kernel on a stock one, and some in podman there; slow: KERNEL=6.1, 6.12 or 7

@@ -19,7 +19,7 @@ def described(work: Path) -> dict[str, str]:
         "memory": f"{total / (1 << 20):.0f} GiB",
         "kernel": platform.release(),
         "Python": platform.python_version(),
-        "file system of the state dirs": _output("stat", "-f", "-c", "%T", str(work)),
+        "file system of the state dirs": _output("findmnt", "-n", "-o", "FSTYPE", "-T", str(work)),
         "cgroup2 controllers": ", ".join(controllers) or "none",
         **{package: _version(package) for package in PACKAGES},
     }
