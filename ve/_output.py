@@ -38,7 +38,7 @@ def setting(name: str) -> Callable[[Any], Any]:
 
 
 LIST = fields("veid", "name", "status", "pid", "ephemeral") | {
-    "addresses": lambda env: env.addresses,
+    "addresses": setting("addresses"),
     "publish": setting("network.ports"),
     "sent": setting("traffic.sent"),
     "received": setting("traffic.received"),

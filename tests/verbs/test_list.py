@@ -54,6 +54,20 @@ def test_json_has_what_scripts_need(host_dir: Path, make: Make) -> None:
     assert (second["veid"], second["status"], second["pid"]) == (idle.veid, "stopped", None)
 
 
+@pytest.mark.parametrize("line", ["bogus = 1", "no TOML", "version = 1000"])
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_one_whose_conf_file_is_broken(host_dir: Path, make: Make, line: str, options: list[str]) -> None:
+    """It is shown as far as it is known, and so are the others."""
+    broken, fine = make(), make()
+    with (host_dir / f"conf/{broken.veid}.toml").open("r+") as file:
+        rest = file.read().replace("version = 1\n", "") if line.startswith("version") else file.read()
+        file.seek(0)
+        file.write(f"{line}\n{rest}")
+    done = commandline.run(host_dir, "list", *options)
+    assert done.returncode == 14 and str(broken.veid) in done.stderr
+    assert str(broken.veid) in done.stdout and str(fine.veid) in done.stdout
+
+
 def test_a_pid_that_somebody_else_has_now_is_not_its_init(host_dir: Path, make: Make) -> None:
     """The number alone is not the process: its start time and the boot belong to it."""
     env = make()
