@@ -9,11 +9,12 @@ from ve._linux import syscalls
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
 _LINKS_MAX = 40  # as the kernel has it: path_resolution(7)
 _TRIES = 1000
+_NAMES_A_CALL = 15  # with names of 255 bytes a path stays below PATH_MAX
 
 
 class Root:
@@ -88,3 +89,22 @@ def look(directory: int, name: str) -> os.stat_result | None:
         return os.stat(name, dir_fd=directory, follow_symlinks=False)
     except FileNotFoundError:
         return None
+
+
+def deep(root: int, names: Sequence[str], flags: int) -> int:
+    """A descriptor of what these names lead to, each being in the one before: without links, and at any depth."""
+    fd = root
+    try:
+        for start in range(0, max(len(names), 1), _NAMES_A_CALL):
+            piece = "/".join(names[start : start + _NAMES_A_CALL]) or "."
+            last = start + _NAMES_A_CALL >= len(names)
+            resolve = syscalls.RESOLVE_BENEATH | syscalls.RESOLVE_NO_SYMLINKS
+            deeper = syscalls.openat2(fd, piece, flags if last else os.O_PATH, resolve)
+            if fd != root:
+                os.close(fd)
+            fd = deeper
+    except OSError:
+        if fd != root:
+            os.close(fd)
+        raise
+    return fd

@@ -17,11 +17,11 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
-from ve._linux.syscalls import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, SyscallError, openat2
+from ve._linux.syscalls import SyscallError
+from ve.beneath import deep
 from ve.unionfs import marks
 
 _VANISHED = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
-_NAMES_A_CALL = 15  # with names of 255 bytes a path stays below PATH_MAX
 
 
 @dataclass(frozen=True)
@@ -199,19 +199,9 @@ def _opened(
 
 
 def _open(root: int, names: tuple[str, ...], flags: int) -> int | None:
-    fd = root
     try:
-        for start in range(0, max(len(names), 1), _NAMES_A_CALL):
-            piece = "/".join(names[start : start + _NAMES_A_CALL]) or "."
-            last = start + _NAMES_A_CALL >= len(names)
-            deeper = openat2(fd, piece, flags if last else os.O_PATH, RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS)
-            if fd != root:
-                os.close(fd)
-            fd = deeper
+        return deep(root, names, flags)
     except SyscallError as error:
-        if fd != root:
-            os.close(fd)
         if error.errno not in _VANISHED:
             raise
         return None
-    return fd

@@ -24,7 +24,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ve import cgroups, looparea, removal, unionfs
+from ve import beneath, cgroups, looparea, removal, unionfs
 from ve.errors import FULL, DiskFull, Error, NotFound, NotSupported
 from ve.model import LAYERS_MAX
 from ve.state import THROWN_AWAY
@@ -43,7 +43,7 @@ _STILL = "user.ve.still"  # of the cgroup of a VE that stands still for a moment
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _ENDS_WITH_US = ("setpriv", "--pdeathsig", "KILL")  # or it would copy on from a VE that goes on
 _COPY = ("cp", "-dR", "--preserve=mode,ownership,timestamps,links,xattr", "--reflink=auto", "--sparse=auto", "--")
-_SEVERAL_NAMES = ("find", ".", "-xdev", "-links", "+1", "!", "-type", "d", "-printf", r"%i %p\0")
+_CHANGED_SINCE = ("find", ".", "-xdev", "!", "-type", "d", "-newerct")
 
 
 # --- which there are ------------------------------------------------------------------------------------------------
@@ -281,53 +281,62 @@ def let_go(instance: Instance) -> bool:
 
 # --- files with several names ---------------------------------------------------------------------------------------
 #
-# A file of a template, or of a layer, may have several names.  Once it is changed by one, the index of the mounted
-# overlay alone knows that the others mean the same file, and a layer has no index.  Such a name is there in the upper
-# as well once its attributes have been set.
+# A file of a template, or of a layer, may have several names.  Once it is changed by one, or has lost one, the index of
+# the mounted overlay alone knows that the others mean the same file, and a layer has no index.  Such a name is there in
+# the upper as well once its attributes have been set.
 
 
 def _require_all_names(instance: Instance, top: str, cannot: str, *, runs: bool) -> None:
-    if not _has_hidden_names(f"{top}/work/index"):
+    hidden = _with_hidden_names(f"{top}/work/index")
+    if not hidden:
         return
     if runs:
         why = "it has changed a file that has other names, which only its index knows"
         raise NotSupported(f"{cannot} while it runs: {why}", f"ve stop {instance.veid} first")
     root = instance.stopped_root()
     try:
-        done = _run(*_SEVERAL_NAMES, at=root)
+        done = _run(*_CHANGED_SINCE, f"@{min(hidden) // 10**9 - 1}", "-printf", r"%C@ %p\0", at=root)
         if done.returncode:
             raise Error(f"{cannot}: {_said(done, 'find')}")
-        names: dict[str, list[str]] = {}
-        for number, _, path in (each.partition(" ") for each in done.stdout.split("\0") if each):
-            names.setdefault(number, []).append(path)
-        for paths in names.values():
-            hidden = [path for path in paths if not os.path.lexists(f"{top}/upper/{path}")]
-            for path in hidden if len(hidden) < len(paths) else ():
+        for changed, _, path in (each.partition(" ") for each in done.stdout.split("\0") if each):
+            if _nanoseconds(changed) in hidden:
                 _touch_name(root, path)
     finally:
         os.close(root)
 
 
-def _has_hidden_names(index: str) -> bool:
-    """Documentation/filesystems/overlayfs.rst, "Index": a link to each changed file that has several names.
+def _with_hidden_names(index: str) -> set[int]:
+    """When the files were changed last (ctime) of which a name is not in the upper; by that each name can be told.
 
-    The kernel notes how many names it has in all as "U+N", relative to the links there are, of which this is one.
+    Documentation/filesystems/overlayfs.rst, "Index": a link to each changed file that has several names.  The kernel
+    notes how many names it has in all as "U+N", relative to the links there are, of which this is one.
     """
+    found = set()
     for name in _entries(index):
         path = os.path.join(index, name)
-        mode = os.lstat(path).st_mode
-        if stat.S_ISDIR(mode) or stat.S_ISCHR(mode):  # a whiteout
+        at = os.lstat(path)
+        if stat.S_ISDIR(at.st_mode) or stat.S_ISCHR(at.st_mode):  # a whiteout
             continue
-        try:
+        noted = b""
+        with suppress(OSError):
             noted = os.getxattr(path, f"{unionfs.marks()}nlink", follow_symlinks=False)
-        except OSError:
-            return True
         if noted != b"U-1":
-            return True
-    return False
+            found.add(at.st_ctime_ns)
+    return found
+
+
+def _nanoseconds(printed: str) -> int:
+    """What find(1) prints as seconds, with more digits than there are."""
+    seconds, _, fraction = printed.partition(".")
+    return int(seconds) * 10**9 + int(fraction[:9])
 
 
 def _touch_name(root: int, path: str) -> None:
     """Have it in the upper: overlayfs copies a name up that is given other times, be they the same."""
-    at = os.stat(path, dir_fd=root, follow_symlinks=False)
-    os.utime(path, ns=(at.st_atime_ns, at.st_mtime_ns), dir_fd=root, follow_symlinks=False)
+    *directories, name = path.split("/")
+    directory = beneath.deep(root, directories, os.O_PATH | os.O_DIRECTORY)
+    try:
+        at = os.stat(name, dir_fd=directory, follow_symlinks=False)
+        os.utime(name, ns=(at.st_atime_ns, at.st_mtime_ns), dir_fd=directory, follow_symlinks=False)
+    finally:
+        os.close(directory)

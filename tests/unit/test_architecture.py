@@ -23,6 +23,7 @@ LEVELS = (
         "ve.addresses ve.shapes ve.resolver ve.ports ve.rates ve.model",
         "ve.mountinfo",
         "ve.procfs",
+        "ve.beneath",
         "ve.caller",
         "ve.polling",
     ),
@@ -54,7 +55,7 @@ LEVELS = (
         "ve.consistency ve.hardware ve.plan",
         "ve.presets",
         "ve.facts ve.lock ve.state ve.ids ve.netdir ve.pool ve.claims ve.poolhosts",
-        "ve.beneath ve.tree ve.accounts",
+        "ve.tree ve.accounts",
         "ve.staging ve.rootfs ve.archive ve.distributions ve.template",
     ),
     (

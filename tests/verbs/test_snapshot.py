@@ -185,6 +185,37 @@ def test_another_name_of_a_changed_file_means_it_still(
 
 
 @pytest.mark.any_kernel
+def test_the_name_that_is_left_of_a_changed_file_means_it_still(host: "ve.Host", spare: str, make: Make) -> None:
+    tree = Path(host.templates.get(spare).path)
+    (tree / "srv/a").write_text("old\n")
+    os.link(tree / "srv/a", tree / "srv/b")
+    (tree / "srv/link").symlink_to("a")
+    os.link(tree / "srv/link", tree / "srv/knil", follow_symlinks=False)
+    env = make(template=spare)
+    env.start()
+    witness.shell(env, "echo new >>/srv/a; rm /srv/a; chown -h 7 /srv/link; rm /srv/link")
+    env.stop(fast=True)
+    env.checkpoint()
+    env.start()
+    assert witness.shell(env, "cd /srv; ls -A; cat b; stat -c '%u %h' knil") == "b\nknil\nold\nnew\n7 1\n"
+
+
+@pytest.mark.any_kernel
+@pytest.mark.parametrize("directories", [16, 40])  # of 255 bytes: as long as a path may be, and longer
+def test_another_name_below_a_long_path(make: Make, directories: int) -> None:
+    env = make()
+    env.start()
+    deeper = f"n=$(printf 'd%.0s' $(seq 253)); cd /srv; for i in $(seq {directories}); do mkdir -p $n; cd $n; done"
+    witness.shell(env, f"{deeper}; echo old >f; ln f g")
+    for script in ("true", "echo new >>f"):
+        witness.shell(env, f"{deeper}; {script}")
+        env.stop(fast=True)
+        env.checkpoint()
+        env.start()
+    assert witness.shell(env, f"{deeper}; cat f g") == "old\nnew\n" * 2
+
+
+@pytest.mark.any_kernel
 def test_layers_upon_layers(host_dir: Path, make: Make) -> None:
     env = make()
     for number in range(12):
