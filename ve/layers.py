@@ -20,7 +20,7 @@ import os
 import re
 import stat
 import subprocess
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -160,13 +160,18 @@ def take(instance: Instance, cannot: str, held_fd: int) -> tuple[tuple[str, ...]
     name = os.urandom(8).hex()
     directory = state.make_dir(os.path.dirname(state.layer(name)))
     with instance.init() as init, instance.top() as top:
-        _require_all_names(instance, top, cannot, runs=init is not None)
-        moves = init is None and os.stat(f"{top}/upper").st_dev == os.stat(directory).st_dev
-        if not moves:
-            with _still(instance) if init else ExitStack():
+        moves = False
+        if init:
+            with _still(instance):
+                _refuse_hidden_names(instance, top, cannot)
                 _copy(top, directory, cannot, held_fd)
-            if not instance.ephemeral:
-                subprocess.run(["sync", "--file-system", directory], check=True)
+        else:
+            _have_all_names(instance, top, cannot)
+            moves = os.stat(f"{top}/upper").st_dev == os.stat(directory).st_dev
+            if not moves:
+                _copy(top, directory, cannot, held_fd)
+        if not moves and not instance.ephemeral:
+            subprocess.run(["sync", "--file-system", directory], check=True)
     sync(directory)
     sync(state.layer_dir)
     return (name, *config.layers), "" if init else MOVE if moves else NEW
@@ -286,13 +291,18 @@ def let_go(instance: Instance) -> bool:
 # the upper as well once its attributes have been set.
 
 
-def _require_all_names(instance: Instance, top: str, cannot: str, *, runs: bool) -> None:
+def _refuse_hidden_names(instance: Instance, top: str, cannot: str) -> None:
+    """Of a running VE, which has the overlay for itself, while it stands still."""
+    if _with_hidden_names(f"{top}/work/index"):
+        why = "it has changed a file that has other names, which only its index knows"
+        raise NotSupported(f"{cannot} while it runs: {why}", f"ve stop {instance.veid} first")
+
+
+def _have_all_names(instance: Instance, top: str, cannot: str) -> None:
+    """Of a stopped VE."""
     hidden = _with_hidden_names(f"{top}/work/index")
     if not hidden:
         return
-    if runs:
-        why = "it has changed a file that has other names, which only its index knows"
-        raise NotSupported(f"{cannot} while it runs: {why}", f"ve stop {instance.veid} first")
     root = instance.stopped_root()
     try:
         done = _run(*_CHANGED_SINCE, f"@{min(hidden) // 10**9 - 1}", "-printf", r"%C@ %p\0", at=root)

@@ -22,7 +22,7 @@ import ve
 from tests import conftest
 from tests.verbs import commandline, witness
 from tests.verbs.conftest import Make
-from ve import errors
+from ve import cgroups, errors
 from ve import layers as layers_room
 
 CHANGES = (
@@ -182,6 +182,30 @@ def test_another_name_of_a_changed_file_means_it_still(
         f"{times}7\na\nb\nknil\nlink\n"
     )
     assert witness.shell(env, "cat /srv/b; echo more >>/srv/b; cat /srv/a") == "old\nnew\nold\nnew\nmore\n"
+
+
+@pytest.mark.any_kernel
+def test_a_file_with_several_names_that_is_changed_until_all_stands_still(
+    host_dir: Path, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    env = make()
+    env.start()
+    witness.shell(env, "echo old >/srv/a; ln /srv/a /srv/b")
+    env.stop(fast=True)
+    env.checkpoint("base")
+    env.start()
+    freeze = cgroups.freeze
+
+    def slowly(veid: int, group: cgroups.Cgroup) -> None:
+        witness.shell(env, "echo new >>/srv/a")
+        freeze(veid, group)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cgroups, "freeze", slowly)
+        with pytest.raises(errors.NotSupported, match="a file that has other names"):
+            env.checkpoint("torn")
+    assert "frozen 0" in (commandline.cgroup(host_dir, env.veid) / "cgroup.events").read_text()
+    assert list(conf(host_dir, env.veid)["snapshots"]) == ["base"]
 
 
 @pytest.mark.any_kernel
