@@ -170,7 +170,7 @@ def take(instance: Instance, cannot: str, held_fd: int) -> tuple[tuple[str, ...]
             moves = os.stat(f"{top}/upper").st_dev == os.stat(directory).st_dev
             if not moves:
                 _copy(top, directory, cannot, held_fd)
-        if not moves and not instance.ephemeral:
+        if not instance.ephemeral:  # what it has is to outlive a power cut, be it synced by the VE or not
             subprocess.run(["sync", "--file-system", directory], check=True)
     sync(directory)
     sync(state.layer_dir)
