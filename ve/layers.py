@@ -154,7 +154,8 @@ def take(instance: Instance, cannot: str, held_fd: int) -> tuple[tuple[str, ...]
     Error if a running VE cannot be frozen.
     """
     state, config = instance.state, instance.config
-    if len(config.layers) >= LAYERS_MAX:
+    below = [each for each in config.layers if os.listdir(state.layer(each))]  # an empty one adds nothing to others
+    if len(below) >= LAYERS_MAX:
         cure = f"make a template of it: ve template add NAME $(ve mount {instance.veid})"
         raise NotSupported(f"{cannot}: it has {LAYERS_MAX} layers, and no VE may have more", cure)
     name = os.urandom(8).hex()
@@ -174,7 +175,7 @@ def take(instance: Instance, cannot: str, held_fd: int) -> tuple[tuple[str, ...]
             subprocess.run(["sync", "--file-system", directory], check=True)
     sync(directory)
     sync(state.layer_dir)
-    return (name, *config.layers), "" if init else MOVE if moves else NEW
+    return (name, *below), "" if init else MOVE if moves else NEW
 
 
 def finish(instance: Instance, config: Config, template: str) -> None:

@@ -144,7 +144,7 @@ def create(env: Environment, name: str) -> Snapshot:
         name = check_name(name, "snapshot") if name else _free_name(config)
         if name in config.snapshots:
             raise Exists(f"{cannot}: it has a snapshot {name}", f"ve snapshot delete {env.veid} {name}")
-        with layers.held(env.state) as held:
+        with _held(env) as held:
             stack, unfinished = layers.take(env, cannot, held)
             found = config.snapshots | {name: " ".join(stack)}
             _write(env, replace(config, snapshots=found), stack, unfinished)
@@ -188,7 +188,7 @@ def clone(env: Environment, veid: int | None, options: Mapping[str, Any]) -> Env
         _require_files(env, cannot)
         asked = inherited(env.config, options)
         making.settings_of(env.state, env.veid, env.config.template, asked)  # before anything is changed
-        with layers.held(env.state) as held, Shelf(env.state.template_dir).hold(env.config.template) as template:
+        with _held(env) as held, Shelf(env.state.template_dir).hold(env.config.template) as template:
             stack, unfinished = layers.take(env, cannot, held)
             if unfinished:
                 _write(env, env.config, stack, unfinished)
@@ -216,6 +216,16 @@ def inherited(config: Config, options: Mapping[str, Any]) -> dict[str, Any]:
     if not found["addresses"]:
         found = {name: value for name, value in found.items() if name not in _OF_ADDRESSES or name in options}
     return found
+
+
+@contextmanager
+def _held(env: Environment) -> Iterator[int]:
+    """layers.held for who may give env other layers: of what it had, nothing is left that nobody has."""
+    before = env.config.layers
+    with layers.held(env.state) as held:
+        yield held
+    if {*before} - {*env.config.layers}:
+        layers.sweep(env.state)
 
 
 def _write(env: Environment, config: Config, stack: tuple[str, ...], unfinished: str) -> None:

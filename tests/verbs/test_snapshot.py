@@ -266,6 +266,7 @@ def test_more_layers_than_may_be_are_refused(host_dir: Path, make: Make) -> None
     path = host_dir / f"conf/{env.veid}.toml"
     env.checkpoint("s")
     (layer,) = layers(host_dir)
+    (host_dir / f"layer/{layer}/upper/file").touch()
     names = [f"{number:016x}" for number in range(99)]
     for name in names:
         shutil.copytree(host_dir / "layer" / layer, host_dir / "layer" / name)
@@ -278,6 +279,27 @@ def test_more_layers_than_may_be_are_refused(host_dir: Path, make: Make) -> None
     env.stop(fast=True)
     assert "etc" in os.listdir(env.mount())
     env.umount()
+
+
+@pytest.mark.any_kernel
+def test_what_is_not_changed_gets_no_more_layers(host_dir: Path, make: Make, gone: Callable[..., Any]) -> None:
+    env = make()
+    env.start()
+    witness.shell(env, "echo base >/srv/base; chmod 750 /")
+    env.stop(fast=True)
+    clones = [gone(env.clone()) for _ in range(3)]
+    for name in ("one", "two"):
+        env.checkpoint(name)
+    kept = conf(host_dir, env.veid)
+    assert [len(conf(host_dir, each.veid)["layers"]) for each in clones] == [1, 2, 2]
+    assert [len(stack.split()) for stack in (*kept["snapshots"].values(), " ".join(kept["layers"]))] == [2, 2, 2]
+    assert kept["snapshots"]["one"] != kept["snapshots"]["two"]  # each has the time at which it was made
+    assert layers(host_dir) == set().union(*(conf(host_dir, each.veid)["layers"] for each in clones)) | {
+        layer for stack in kept["snapshots"].values() for layer in stack.split()
+    }
+    for each in (*clones, gone(*env.snapshot("one").fork()), env):
+        each.start()
+        assert witness.shell(each, "cat /srv/base; stat -c %a /") == "base\n750\n"
 
 
 def test_it_goes_on_when_who_copied_is_killed_and_nobody_copies_on(host_dir: Path, make: Make, tmp_path: Path) -> None:
