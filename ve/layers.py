@@ -15,12 +15,13 @@ uses has it alone.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import re
 import stat
 import subprocess
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -161,16 +162,17 @@ def take(instance: Instance, cannot: str, held_fd: int) -> tuple[tuple[str, ...]
     name = os.urandom(8).hex()
     directory = state.make_dir(os.path.dirname(state.layer(name)))
     with instance.init() as init, instance.top() as top:
-        moves = False
+        at_hand = os.stat(f"{top}/upper").st_dev == os.stat(directory).st_dev
+        moves = at_hand and init is None
+        cure = f"ve stop {instance.veid} first" if at_hand else "shorten it inside, with mv"  # of a path to be copied
         if init:
             with _still(instance):
                 _refuse_hidden_names(instance, top, cannot)
-                _copy(top, directory, cannot, held_fd)
+                _copy(top, directory, cannot, held_fd, cure)
         else:
             _have_all_names(instance, top, cannot)
-            moves = os.stat(f"{top}/upper").st_dev == os.stat(directory).st_dev
             if not moves:
-                _copy(top, directory, cannot, held_fd)
+                _copy(top, directory, cannot, held_fd, cure)
         if not instance.ephemeral:  # what it has is to outlive a power cut, be it synced by the VE or not
             subprocess.run(["sync", "--file-system", directory], check=True)
     sync(directory)
@@ -208,18 +210,28 @@ def _move(upper: str, layer: str, cannot: str) -> None:
     sync(os.path.dirname(upper))
 
 
-def _copy(top: str, directory: str, cannot: str, held_fd: int) -> None:
-    """Copy an upper into the directory of a layer, with what overlayfs has noted in it."""
-    fd = os.open(top, _DIRECTORY)
-    try:
-        done = _run(*_ENDS_WITH_US, *_COPY, "upper", f"{directory}/upper", at=fd, keep=(held_fd,))
-    finally:
-        os.close(fd)
-    if done.returncode:
-        said = _said(done, "cp")
-        if any(os.strerror(number) in said for number in FULL):
-            raise DiskFull(f"{cannot}: {said}", "make room on the file system of the state directory")
-        raise Error(f"{cannot}: {said}")
+def _copy(top: str, directory: str, cannot: str, held_fd: int, cure: str) -> None:
+    """Copy an upper into the directory of a layer, with what overlayfs has noted in it.
+
+    cp(1) names each file by its path from where it begins, which is to be hardly longer than it is in the VE; cure: of
+    one that is too long all the same.
+    """
+    os.mkdir(f"{directory}/upper", 0o700)
+    with ExitStack() as held:
+        at = os.open(f"{top}/upper", _DIRECTORY)
+        held.callback(os.close, at)
+        into = os.open(f"{directory}/upper", _DIRECTORY)
+        held.callback(os.close, into)
+        done = _run(*_ENDS_WITH_US, *_COPY, ".", "/proc/self/fd/0", at=at, stdin=into, keep=(held_fd,))
+    if not done.returncode:
+        return
+    said = _said(done, "cp")
+    if any(os.strerror(number) in said for number in FULL):
+        raise DiskFull(f"{cannot}: {said}", "make room on the file system of the state directory")
+    if os.strerror(errno.ENAMETOOLONG) in said:
+        begins = said.partition("./")[2][:40]
+        raise NotSupported(f"{cannot}: it has a path that is too long to be copied: /{begins}...", cure)
+    raise Error(f"{cannot}: {said}")
 
 
 def _said(done: subprocess.CompletedProcess[str], name: str) -> str:
@@ -227,11 +239,13 @@ def _said(done: subprocess.CompletedProcess[str], name: str) -> str:
     return done.stderr.strip().partition("\n")[0].removeprefix(f"{name}: ") or f"{name} ended with {done.returncode}"
 
 
-def _run(*words: str, at: int, keep: tuple[int, ...] = ()) -> subprocess.CompletedProcess[str]:
+def _run(
+    *words: str, at: int, stdin: int = subprocess.DEVNULL, keep: tuple[int, ...] = ()
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         words,
         cwd=f"/proc/self/fd/{at}",
-        stdin=subprocess.DEVNULL,
+        stdin=stdin,
         capture_output=True,
         encoding="utf-8",
         errors="surrogateescape",

@@ -224,12 +224,16 @@ def test_the_name_that_is_left_of_a_changed_file_means_it_still(host: "ve.Host",
     assert witness.shell(env, "cd /srv; ls -A; cat b; stat -c '%u %h' knil") == "b\nknil\nold\nnew\n7 1\n"
 
 
+def deep(directories: int) -> str:
+    """A script that makes directories in each other, with names of 253 bytes, and goes there."""
+    return f"n=$(printf 'd%.0s' $(seq 253)); cd /srv; for i in $(seq {directories}); do mkdir -p $n; cd -P $n; done"
+
+
 @pytest.mark.any_kernel
-@pytest.mark.parametrize("directories", [16, 40])  # of 255 bytes: as long as a path may be, and longer
+@pytest.mark.parametrize("directories", [16, 40])  # about as long as a path may be, and longer
 def test_another_name_below_a_long_path(make: Make, directories: int) -> None:
-    env = make()
+    env, deeper = make(), deep(directories)
     env.start()
-    deeper = f"n=$(printf 'd%.0s' $(seq 253)); cd /srv; for i in $(seq {directories}); do mkdir -p $n; cd $n; done"
     witness.shell(env, f"{deeper}; echo old >f; ln f g")
     for script in ("true", "echo new >>f"):
         witness.shell(env, f"{deeper}; {script}")
@@ -237,6 +241,25 @@ def test_another_name_below_a_long_path(make: Make, directories: int) -> None:
         env.checkpoint()
         env.start()
     assert witness.shell(env, f"{deeper}; cat f g") == "old\nnew\n" * 2
+
+
+@pytest.mark.any_kernel
+@pytest.mark.parametrize("area", ["", "loop"])
+def test_a_copy_of_long_paths(host_dir: Path, make: Make, gone: Callable[..., Any], area: str) -> None:
+    env = make(area=area, disk="30M") if area else make()
+    env.start()
+    witness.shell(env, f"{deep(16)}; echo x >f; chmod 750 /")
+    fork = gone(*env.checkpoint("long").fork())
+    fork.start()
+    assert witness.shell(fork, f"stat -c %a /; {deep(16)}; cat f") == "750\nx\n"
+    witness.shell(env, f"{deep(17)}")
+    said = f"cannot checkpoint {env.veid}: it has a path that is too long to be copied: /srv/{'d' * 36}..."
+    hint = witness.refused(host_dir, 5, said, "snapshot", "create", env.veid)
+    assert hint == ("shorten it inside, with mv" if area else f"ve stop {env.veid} first")
+    assert "frozen 0" in (commandline.cgroup(host_dir, env.veid) / "cgroup.events").read_text()
+    env.stop(fast=True)
+    if not area:
+        env.checkpoint("stopped")
 
 
 @pytest.mark.any_kernel
