@@ -24,7 +24,7 @@ _SIZE_MAX = 16 << 20
 _LOCK_TIMEOUT = 15  # seconds, as lckpwdf(3)
 _OPEN = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _DAY = 86400
-NO_SUCH_USER = errno.ESRCH  # not ENOENT, which is about files
+NO_SUCH_USER = errno.EBADRQC  # which the kernel says of no file or process, as it does ENOENT and ESRCH
 _NO_ID = 2**32 - 1
 _ELSEWHERE = "x"  # in the second field of passwd(5): see shadow(5)
 

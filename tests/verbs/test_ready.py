@@ -3,6 +3,8 @@
 The witness that a condition was not so before is whoever makes it so: it had begun by then.
 """
 
+import errno
+import os
 import socket
 import threading
 from collections.abc import Iterator
@@ -14,7 +16,8 @@ import pytest
 import ve
 from tests.verbs import commandline
 from tests.verbs.conftest import Make
-from ve.errors import InvalidValue, NotReady, NotRunning, NotSupported
+from ve import files
+from ve.errors import FileError, InvalidValue, NotReady, NotRunning, NotSupported
 
 LONG = 60.0  # seconds, which nobody waits for unless the test fails
 SOON = 0.5  # seconds in which nothing comes
@@ -161,6 +164,23 @@ def test_one_that_ends_is_told_at_once(running: "ve.Environment") -> None:
         assert running.pid is None
         if condition == "tcp:81":
             assert "last words" in error.log
+
+
+def test_who_looks_for_a_file_in_one_that_has_ended_is_told_that(running: "ve.Environment") -> None:
+    """And nothing of its users: it may end between two looks of ours."""
+    assert running.pid is not None
+    pidfd = os.pidfd_open(running.pid)
+    try:
+        running.stop(fast=True)
+        request = {"action": "appear", "path": "/no"}
+        with (
+            pytest.raises(FileError) as caught,
+            files.Hand(files.Place(running.veid, pidfd=pidfd), "cannot wait", request) as hand,
+        ):
+            hand.expect("DONE")
+        assert caught.value.errno == errno.ESRCH and "passwd" not in caught.value.hint
+    finally:
+        os.close(pidfd)
 
 
 def test_one_that_is_frozen_or_does_not_run(running: "ve.Environment", host_dir: Path) -> None:
