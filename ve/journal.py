@@ -9,9 +9,10 @@ import subprocess
 from collections.abc import Iterator
 from typing import Protocol, Unpack
 
-from ve import log, process
+from ve import log, process, shutdown
 from ve.errors import NotRunning
 from ve.facts import Facts
+from ve.mounts import SMALL_INIT
 from ve.request import Arguments, Streams
 
 _JOURNALCTL = ("journalctl", "--no-pager", "--boot", "--lines=all")
@@ -37,16 +38,20 @@ def chunks(path: str, environment: Running, follow: bool, until: float = math.in
         if init is None:
             yield from log.chunks(path, until=until, since=since)
             return
-        with _reader(environment, follow) as pipe:
+        with _reader(environment, init[0].pid, follow) as pipe:
             yield from log.chunks(path, follow, stop=init[1], pipe=pipe, until=until, since=since)
 
 
 @contextlib.contextmanager
-def _reader(environment: Running, follow: bool) -> Iterator[int]:
+def _reader(environment: Running, pid: int, follow: bool) -> Iterator[int]:
     """A descriptor of what journalctl says inside; -1 when nobody can say anything: the log is worth showing alone.
 
     There may be no journalctl, or one that cannot be executed; the VE may be frozen, or end or stop it meanwhile.
+    Nobody writes a journal where its init, pid, is our small one, and to ask there costs more than the rest of a look.
     """
+    if shutdown.kind(pid) == SMALL_INIT:
+        yield -1
+        return
     command = [*_JOURNALCTL, "--follow"] if follow else list(_JOURNALCTL)
     try:
         reader = environment.popen(

@@ -284,6 +284,18 @@ def test_the_log_then_the_journal(keeper: "ve.Environment") -> None:
 
 
 @pytest.mark.any_kernel
+def test_nobody_asks_for_a_journal_where_one_command_runs(host: "ve.Host", host_dir: Path, tmp_path: Path) -> None:
+    script = tmp_path / "journalctl"
+    script.write_text('#!/bin/sh\necho "a journal"\n')
+    script.chmod(0o755)
+    with host.ephemeral("busybox", command=["sh", "-c", "echo a log; exec sleep 100000"]) as env:
+        wait_for(host_dir, env.veid, b"a log\n")
+        env.copy_in(str(script), "/usr/bin/journalctl")
+        assert env.run(["journalctl"], capture_output=True, text=True, check=True).stdout == "a journal\n"
+        assert commandline.output(host_dir, "logs", env.veid) == "a log\n"
+
+
+@pytest.mark.any_kernel
 def test_both_until_the_end(keeper: "ve.Environment", host_dir: Path) -> None:
     chunks = keeper.log_chunks(follow=True)
     until(chunks, b"to stderr\n", b"a journal\n")
