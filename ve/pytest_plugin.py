@@ -81,6 +81,8 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     """Attach what is true of a failed test's VEs now: they end only with its teardown."""
     report = yield
     used = item.stash.get(_USED, [])
+    if "ve_session" in getattr(item, "fixturenames", ()):  # itself, or for another fixture
+        used = [*used, *item.session.stash.get(_USED, [])]
     if report.failed and report.when != "teardown":
         from ve import pytest_report
 
@@ -134,23 +136,18 @@ def ve(request: pytest.FixtureRequest, ve_factory: Factory) -> Environment:
 
 
 @pytest.fixture(scope="session")
-def _ve_of_session(
+def ve_session(
     request: pytest.FixtureRequest, ve_options: dict[str, Any], ve_prepare: Prepare | None
 ) -> Iterator[Environment]:
+    """A running VE for all tests of this worker, or with --ve-session=shared of all."""
     with _told("ve_session"):
         given = _checked(ve_options, "ve_options")
     with _made(request, given, {}, ve_prepare) as factory, _told("ve_session"):
         if _said(request.config, "session") == "shared":
-            yield _run(request.config).shared_session(factory.making)
+            factory.made.append(_run(request.config).shared_session(factory.making))
         else:
-            yield factory()
-
-
-@pytest.fixture
-def ve_session(request: pytest.FixtureRequest, _ve_of_session: Environment) -> Environment:
-    """A running VE for all tests of this worker, or with --ve-session=shared of all."""
-    request.node.stash.setdefault(_USED, []).append([_ve_of_session])
-    return _ve_of_session
+            factory()
+        yield factory.made[0]
 
 
 @contextlib.contextmanager

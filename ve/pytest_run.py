@@ -15,7 +15,7 @@ import re
 import stat
 from typing import TYPE_CHECKING, Any
 
-from ve import lock, pytest_report
+from ve import lock, pytest_report, traffic
 from ve.errors import (
     Error,
     Exists,
@@ -156,6 +156,9 @@ class Run:
     def close(self) -> None:
         if "shared" in vars(self):
             self.shared.close()
+        if "host" in vars(self):
+            with contextlib.suppress(Error, OSError):  # those counts are in nobody's way
+                traffic.sweep()
 
     def keep(self, environment: Environment, test: str) -> bool:
         """Let it stay after its block, with the test's name as its description; whether it does."""

@@ -16,6 +16,7 @@ import pytest
 
 import ve
 from tests import lacking
+from tests.hostnet import HostNet
 from tests.verbs import commandline, witness
 
 pytest_plugins = "pytester"
@@ -328,6 +329,30 @@ def test_a_failure_shows_state_and_log(suite: pytest.Pytester) -> None:
     assert "and this one" in lines and "not shown" not in lines
 
 
+def test_a_fixture_of_the_session_may_have_that_of_the_session(suite: pytest.Pytester) -> None:
+    """And what is said of a failure is of each test that has such a fixture, and of no other."""
+    suite.makepyfile("""
+        import pytest
+
+        @pytest.fixture(scope="session")
+        def box(ve_session):
+            ve_session.run(["sh", "-c", "mkdir /mark; echo what it said > /proc/1/fd/1"], check=True)
+            return ve_session
+
+        def test_other():
+            assert False
+
+        def test_one(box):
+            box.run(["rmdir", "/mark"], check=True)
+
+        def test_two(box):
+            box.run(["rmdir", "/mark"], check=True)
+    """)
+    result = suite.runpytest_subprocess()
+    assert outcomes(result) == {"failed": 2, "passed": 1}
+    assert result.outlines.count("what it said") == 1
+
+
 def test_one_that_ended_meanwhile(suite: pytest.Pytester) -> None:
     suite.makepyfile("""
         def test_it(ve):
@@ -476,6 +501,23 @@ def test_it_stays_until_the_last_worker_ends(suite: pytest.Pytester) -> None:
             assert ve_session.run(["ls", "/made"]).returncode == 0
     """)
     assert outcomes(suite.runpytest_subprocess("-n2", "--ve-session=shared")) == {"passed": 2}
+
+
+def test_nothing_of_a_network_is_left(suite: pytest.Pytester, hostnet: HostNet, tmp_path: Path) -> None:
+    """Of VEs with addresses nor what the kernel has counted for them, by the names of their interfaces."""
+    suite.makepyfile("""
+        import pytest
+
+        @pytest.mark.parametrize("number", (1, 2, 3, 4))
+        def test_it(ve_factory, number):
+            address = f"10.9.0.{number}"
+            assert ve_factory(addresses=[address]).addresses == [address]
+    """)
+    ini = suite.path / "tox.ini"
+    hostnet.run(*PYTEST, "-n2", "--rootdir", suite.path, "-c", ini, suite.path, timeout=300)
+    assert "venet" not in hostnet.run("ip", "-o", "link").stdout
+    assert not re.search(r'"venet\w+"', hostnet.run("nft", "list", "ruleset").stdout)
+    assert not list(tmp_path.glob("network/run/counted/*"))
 
 
 # --- kept -----------------------------------------------------------------------------------------------------------
