@@ -19,6 +19,7 @@ BUSYBOX, INIT, IDLE = (
     "true",
     "idle",
 )  # templates: as it is, with an init that ends at once, with one that stays
+PREPARED = "prepared"  # a snapshot
 ADDRESS = "10.9.{}.{}"
 
 
@@ -113,6 +114,19 @@ class Ours:
             self.init  # noqa: B018 - made before anything is timed
             with self.worker(mib, threads) as worker:
                 yield lambda: worker.do(" ".join(["life", INIT, *addresses]))
+
+        return Way(name, ready)
+
+    def forks(self, name: str, veid: int) -> Way:
+        """The same of one that was prepared, by a busybox more in it."""
+
+        @contextlib.contextmanager
+        def ready() -> Iterator[Once]:
+            self.init  # noqa: B018
+            with self.created(veid, INIT) as env, self.worker() as worker:
+                env.copy_in(self.busybox, "/srv/prepared")
+                env.checkpoint(PREPARED)
+                yield lambda: worker.do(f"fork_life {veid} {PREPARED}")
 
         return Way(name, ready)
 

@@ -52,6 +52,15 @@ ROWS = (
         ),
     ),
     Row(
+        "fork",
+        "library, warm: the life of a VE made on a snapshot, against that of an empty one",
+        2.0,
+        turns(
+            lambda on: on.ours.forks("Host.ephemeral(snapshot)", VEID),
+            lambda on: on.ours.lives("Host.ephemeral()"),
+        ),
+    ),
+    Row(
         "exec",
         'library, warm: `env.run(["true"])` in a running VE',
         0.6,

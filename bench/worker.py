@@ -20,6 +20,14 @@ def life(host: ve.Host, template: str, *addresses: str) -> None:
         raise SystemExit(f"bench: init ended with {code}")
 
 
+def fork_life(host: ve.Host, veid: str, snapshot: str) -> None:
+    """The same, made on a snapshot."""
+    with host.ephemeral(_of(host, veid).snapshot(snapshot)) as env:
+        code = env.wait()
+    if code:
+        raise SystemExit(f"bench: init ended with {code}")
+
+
 def throw_away(host: ve.Host, template: str, *addresses: str) -> None:
     """The same, but `true` runs under the small init."""
     with host.ephemeral(template, command=("true",), addresses=addresses) as env:
@@ -47,7 +55,7 @@ def destroy(host: ve.Host, veid: str) -> None:
 
 
 OPERATIONS: dict[str, Callable[..., None]] = {
-    each.__name__: each for each in (life, throw_away, run, create, start, stop, destroy)
+    each.__name__: each for each in (life, fork_life, throw_away, run, create, start, stop, destroy)
 }
 _known: dict[str, ve.Environment] = {}
 
