@@ -24,6 +24,7 @@ VM_PACKAGES := qemu-system-x86 kmod udev busybox-static zstd file debian-archive
 
 # Whom ve is measured beside, and what that takes.
 BENCH_PACKAGES := crun runc lxc podman util-linux bubblewrap systemd-container iproute2 procps
+SUITE_PACKAGES := podman crun netavark iptables nftables iproute2 catatonit mmdebstrap zstd
 QUICK_PACKAGES := util-linux iproute2 strace valgrind
 
 # Installs those of $(1) that are missing.
@@ -134,9 +135,17 @@ bench: setup bench-packages $(VENV)/.setup-bench ## the table of docs/speed.md a
 bench-quick: setup quick-packages ## system calls of each operation, which noise does not move; OTHERS="10 100 1000" VEs beside
 	@$(BIN)/python -m bench --quick --others $(or $(OTHERS),10 100)
 
+.PHONY: bench-suite
+bench-suite: setup suite-packages $(VENV)/.setup-suite ## 200 tests, each with a PostgreSQL of its own: beside testcontainers with podman
+	@$(BIN)/python -m bench.suite $(SUITE_ARGS)
+
 .PHONY: bench-packages
 bench-packages:
 	@$(call install,$(BENCH_PACKAGES))
+
+.PHONY: suite-packages
+suite-packages:
+	@$(call install,$(SUITE_PACKAGES))
 
 .PHONY: quick-packages
 quick-packages:
@@ -145,6 +154,11 @@ quick-packages:
 $(VENV)/.setup-bench: $(VENV)/.setup
 	@echo "==> installing matplotlib into $(VENV)"
 	@$(PIP) '.[bench]'
+	@touch $@
+
+$(VENV)/.setup-suite: $(VENV)/.setup
+	@echo "==> installing pytest, psycopg and testcontainers into $(VENV)"
+	@$(PIP) '.[suite]'
 	@touch $@
 
 .PHONY: clean

@@ -125,8 +125,8 @@ class Peers:
     # --- podman
 
     @cached_property
-    def podman(self) -> list[str]:
-        """podman with a store of its own, where an image of the template is."""
+    def podman_alone(self) -> list[str]:
+        """podman with a store of its own, which is empty."""
         store = self._work / "podman"
         store.mkdir()
         wrapped = self._programs / "crun"
@@ -136,12 +136,21 @@ class Peers:
         path.write_text(self._filled("containers.conf", CRUN=str(wrapped)))
         os.environ["CONTAINERS_CONF"] = str(path)
         command = ["podman", "--root", str(store / "root"), "--runroot", str(store / "run")]
-        command += ["--storage-driver", "overlay"]
+        return [*command, "--storage-driver", "overlay"]
+
+    @cached_property
+    def podman(self) -> list[str]:
+        """The same where an image of the template is."""
         for which in ("init", "idle"):
-            with subprocess.Popen(["tar", "-C", self.root(which), "-c", "."], stdout=subprocess.PIPE) as tar:
-                null = subprocess.DEVNULL
-                subprocess.run([*command, "import", "-", which], stdin=tar.stdout, stdout=null, stderr=null, check=True)
-        return command
+            self.podman_import(self.root(which), which)
+        return self.podman_alone
+
+    def podman_import(self, tree: str, name: str) -> None:
+        """Make an image of it."""
+        with subprocess.Popen(["tar", "-C", tree, "-c", "."], stdout=subprocess.PIPE) as tar:
+            null = subprocess.DEVNULL
+            command = [*self.podman_alone, "import", "-", name]
+            subprocess.run(command, stdin=tar.stdout, stdout=null, stderr=null, check=True)
 
     def podman_run(self) -> Way:
         @contextlib.contextmanager

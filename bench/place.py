@@ -4,7 +4,7 @@ PID 1 of them is catatonit and its child the benchmark, so whatever ends that, a
 monitor and VE there, and takes mounts and interfaces along.  Inside
 
     /sys/fs/cgroup   is a pure cgroup2, whatever the machine has there: crun and LXC know no other place for it
-    /run, /var/lib/{ve,lxc,containers}   are empty: nothing of the machine's own is seen, or left changed
+    /run, /dev/shm, /var/lib/{ve,lxc,containers,cni}   are empty: nothing of the machine's own is seen, or left changed
     eth0             192.0.2.1/24, the way out
     bench0           10.98.0.1/16, the bridge that LXC's containers are on
 
@@ -22,7 +22,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-PRIVATE = ("/run", "/var/lib/ve", "/var/lib/lxc", "/var/lib/containers")
+PRIVATE = ("/run", "/var/lib/ve", "/var/lib/lxc", "/var/lib/containers", "/var/lib/cni", "/dev/shm")
 BRIDGE = "bench0"
 _NETWORK = f"""
     ip link set lo up
@@ -47,10 +47,10 @@ _UNSHARE = (
 # --- from outside -------------------------------------------------------------------------------------------------
 
 
-def inside(words: Sequence[str]) -> int:
-    """Run `python -m bench` with these words and --inside in a fresh place, and leave nothing of it; its exit code."""
+def inside(words: Sequence[str], module: str = "bench") -> int:
+    """Run `python -m MODULE` with these words and --inside in a fresh place, and leave nothing of it; its exit code."""
     with _work_directory() as work, _own_cgroup() as cgroup, _mount_points():
-        command = [*_UNSHARE, cgroup, sys.executable, "-m", "bench", *words, "--inside", work]
+        command = [*_UNSHARE, cgroup, sys.executable, "-m", module, *words, "--inside", work]
         process = subprocess.Popen(command, cwd=ROOT)
         while True:
             try:

@@ -44,6 +44,11 @@ def services() -> Path:
     return _kept(CACHE / "services.tar.zst", SERVICES, _add_repository)
 
 
+def postgresql() -> Path:
+    """One with PostgreSQL, for `make bench-suite`."""
+    return _kept(CACHE / "postgresql.tar.zst", ("postgresql",))
+
+
 def containers() -> Path:
     """One with CONTAINERS: Docker, Podman and what FUSE is shown with."""
     return _kept(CACHE / "containers.tar.zst", CONTAINERS)

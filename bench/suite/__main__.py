@@ -1,0 +1,63 @@
+"""python -m bench.suite [ve] [testcontainers]: run the suite with these, one after the other, and print the table.
+
+Each runs twice: to its end, and once more until pytest is killed in the middle.  Both happen in bench/place.py.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from bench import place
+
+CONTENDERS = ("ve", "testcontainers")
+
+
+def main() -> int:
+    words = sys.argv[1:]
+    options = _parser().parse_args(words)
+    if not options.inside:
+        from tests import debian
+
+        return place.inside([*words, "--archive", str(debian.postgresql())], "bench.suite")
+    place.arrange(Path(options.inside))
+    return measured(options)
+
+
+def measured(options: argparse.Namespace) -> int:
+    from bench import machine
+    from bench.suite import table  # what is below imports ve, which is to see the place, not the machine
+    from bench.suite.contenders import Contender, OfTestcontainers, OfVe, tree_of
+    from bench.suite.run import Run
+
+    work, archive = Path(options.inside), Path(options.archive)
+    run = Run(work, options.tests, options.workers)
+    found, load = {}, machine.load()
+    for name in options.contenders or CONTENDERS:
+        print(f"==> {name}: {options.tests} tests, {options.workers} workers", file=sys.stderr, flush=True)
+        contender: Contender = OfVe(work, archive)
+        if name == "testcontainers":
+            tree = tree_of(work, archive)
+            contender = OfTestcontainers(work, tree)
+        contender.ready()
+        try:
+            run.whole(contender, options.workers)  # so that nothing is new to the one that counts
+            found[name] = (run.whole(contender, options.tests), run.killed(contender))
+        finally:
+            contender.close()
+    print(table.of(found))
+    print(f"\nload {load} to {machine.load()}, {machine.described(work)['CPUs']}, {machine.described(work)['kernel']}")
+    return 0 if all(whole.passed == options.tests for whole, _ in found.values()) else 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="bench.suite", description=__doc__.partition("\n")[0] if __doc__ else "")
+    parser.add_argument("contenders", nargs="*", metavar="CONTENDER", help=f"{' or '.join(CONTENDERS)}; both if none")
+    parser.add_argument("--tests", type=int, default=200, help="how many there are")
+    parser.add_argument("--workers", type=int, default=8, help="of pytest-xdist")
+    parser.add_argument("--inside", metavar="DIRECTORY", help=argparse.SUPPRESS)
+    parser.add_argument("--archive", metavar="FILE", help=argparse.SUPPRESS)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
