@@ -17,8 +17,8 @@ def of(found: Found) -> str:
         "tests that failed": lambda whole, _: str(whole.failed),
         "left": lambda whole, _: told(whole.left),
         "killed after as many tests": lambda _, killed: str(killed.done),
-        "left by that, 10 s later": lambda _, killed: told(killed.left),
-        "of that once it is cleaned": lambda _, killed: told(killed.cleaned),
+        "then left": lambda _, killed: told(killed.left),
+        "and once that is cleaned": lambda _, killed: told(killed.cleaned),
     }
     for what, cell in rows.items():
         lines.append(f"| {what} | {' | '.join(cell(*each) for each in found.values())} |")

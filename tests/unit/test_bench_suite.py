@@ -26,8 +26,8 @@ def test_the_table_has_a_column_for_each_and_what_is_left_in_words() -> None:
     ]
     assert "| left | nothing | 3 processes, 1 mounts |" in shown
     assert shown[-2:] == [
-        "| left by that, 10 s later | 2 rules | 1 processes |",
-        "| of that once it is cleaned | nothing | 1 processes |",
+        "| then left | 2 rules | 1 processes |",
+        "| and once that is cleaned | nothing | 1 processes |",
     ]
 
 
