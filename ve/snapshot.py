@@ -17,7 +17,7 @@ from ve import ending, layers, limits, making
 from ve.errors import BrokenConfig, Exists, InvalidValue, Mounted, NotFound, NotSupported
 from ve.options import Words
 from ve.template import Shelf
-from ve.veid import FORK_VEIDS, check_name
+from ve.veid import FORK_VEIDS, check_name, check_veid
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -74,8 +74,11 @@ class Snapshot:
         veid: the first number to try.  What was asked for its VE is for them as well, but for its name, its addresses
         (those that are auto are kept: each gets its own) and its ports; options come first.  On any error none is made.
         """
+        cannot = f"cannot fork {self.name} of {self.env.veid}"
         if count < 1:
-            raise InvalidValue(f"cannot fork {self.name} of {self.env.veid}: {count} VEs are none")
+            raise InvalidValue(f"{cannot}: {count} VEs are none")
+        if veid is not None and check_veid(veid) not in FORK_VEIDS:
+            raise InvalidValue(f"{cannot}: {veid} is not in {FORK_VEIDS[0]}..{FORK_VEIDS[-1]}, which copies have")
         with ExitStack() as undo:
             made = []
             for _ in range(count):
@@ -182,7 +185,7 @@ def reset(env: Environment) -> bool:
 def clone(env: Environment, veid: int | None, options: Mapping[str, Any]) -> Environment:
     """As Environment.clone."""
     cannot = f"cannot clone {env.veid}"
-    if veid is not None and env.state.exists(veid):
+    if veid is not None and env.state.exists(check_veid(veid)):
         raise Exists(f"{cannot}: there is a VE {veid}", hint="ve list shows all")
     with env.locked():
         _require_files(env, cannot)

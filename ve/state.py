@@ -205,7 +205,7 @@ class State:
         if isinstance(key, str) and not re.fullmatch(r"[+-]?[0-9]+", key):
             veid = _target(self._name_path(key))
         else:
-            veid = check_veid(int(key))
+            veid = check_veid(int(key) if isinstance(key, str) else key)
         if veid is None or not self.exists(veid):
             if veid is not None and (self.names(veid) or os.path.exists(self._lock_path(veid))):
                 with suppress(OSError):

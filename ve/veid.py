@@ -15,7 +15,7 @@ _VEID = "[1-9][0-9]{0,9}"
 
 def check_veid(veid: int) -> int:
     """InvalidValue also for what is no int, such as a number's digits."""
-    if not isinstance(veid, int):
+    if not isinstance(veid, int) or isinstance(veid, bool):  # True would be VE 1 here, and a file True.toml there
         raise InvalidValue(f"cannot use VEID {veid!r}: it is not an int")
     if not VEID_MIN <= veid <= VEID_MAX:
         raise InvalidValue(f"cannot use VEID {veid}: it is not in {VEID_MIN}..{VEID_MAX}")

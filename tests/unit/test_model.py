@@ -19,7 +19,7 @@ def test_veids_out_of_range(veid: int) -> None:
         check_veid(veid)
 
 
-@pytest.mark.parametrize("veid", ["101", "", None, 1.0])
+@pytest.mark.parametrize("veid", ["101", "", None, 1.0, True, False])
 def test_veids_that_are_no_numbers(veid: Any) -> None:
     with pytest.raises(InvalidValue, match=r"^cannot use VEID .*: it is not an int$"):
         check_veid(veid)

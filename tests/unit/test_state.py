@@ -125,9 +125,9 @@ def test_resolve(here: State) -> None:
     with pytest.raises(NotFound) as caught:
         here.resolve(9999999)
     assert caught.value.hint == "ve list shows all"
-    for key in ("", "../x", "-1", "0", "2147483645", "a/b", "a\n"):
+    for key in ("", "../x", "-1", "0", "2147483645", "a/b", "a\n", True, 101.0, None):
         with pytest.raises(InvalidValue):
-            here.resolve(key)
+            here.resolve(key)  # type: ignore[arg-type]
 
 
 def test_a_name_of_a_ve_that_is_gone_is_not_found(here: State) -> None:

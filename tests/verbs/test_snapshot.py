@@ -521,6 +521,20 @@ def test_one_of_them_cannot_be_made_and_none_is(host: "ve.Host", make: Make) -> 
 
 
 @pytest.mark.any_kernel
+def test_a_number_that_no_copy_can_have(host_dir: Path, make: Make) -> None:
+    env = make()
+    base = env.checkpoint()
+    numbers: list[Any] = [True, 0, 2**40, "7", 1.5]
+    with witness.nothing_changes(host_dir):
+        for veid in numbers:
+            for act in (base.fork, env.clone):
+                with pytest.raises(errors.InvalidValue, match=f"cannot use VEID {veid!r}: it is not"):
+                    act(veid=veid)
+        with pytest.raises(errors.InvalidValue, match=r"2000000001 is not in 1\.\.1999999999"):
+            base.fork(veid=2_000_000_001)
+
+
+@pytest.mark.any_kernel
 def test_files_stay_until_the_last_who_has_them(
     host: "ve.Host", host_dir: Path, spare: str, make: Make, gone: Callable[..., Any]
 ) -> None:
