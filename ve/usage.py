@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     Seconds = tuple[float, float]  # as user, in the kernel
 
 OFTEN = 0.02  # seconds between two looks at least, at what is about to use up its CPU time
+SELDOM = 86400.0  # and at most: poll(2) counts milliseconds in an int
 _KIB = 1 << 10
 
 
@@ -49,7 +50,7 @@ def told(cgroup: bytes, own: resource.struct_rusage, entering: Seconds, joiner: 
 
 def pause(left: float, cpus: int) -> float:
     """Seconds in which nobody can use up so much CPU time."""
-    return max(left / cpus, OFTEN)
+    return min(max(left / cpus, OFTEN), SELDOM)
 
 
 def _less(seconds: Seconds, before: float) -> Seconds:

@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,12 @@ def test_cpu_time_ends_the_whole_tree(target: Target, script: str) -> None:
 def test_who_does_not_use_it_up_goes_on(target: Target) -> None:
     done = run(target, f"{WORK}; sleep 0.5; exit 3", cpu_time=60)
     assert (done.returncode, done.stopped_by) == (3, None)
+
+
+@pytest.mark.parametrize("seconds", [1e9, sys.maxsize, sys.float_info.max])
+def test_who_may_use_more_than_anybody_can(target: Target, seconds: float) -> None:
+    done = run(target, "read word; echo $word; exit 3", cpu_time=seconds, input="here\n")
+    assert (done.stdout, done.returncode, done.stopped_by) == ("here\n", 3, None)
 
 
 @pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf")])
