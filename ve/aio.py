@@ -128,8 +128,10 @@ class AsyncPopen:
         finally:  # nothing happens here to one that has ended
             self.kill()
             self._close_pipes()
-            await _to_the_end(self.wait())
-            self._popen._close_terminal()
+            try:
+                await _to_the_end(self.wait())
+            finally:  # who is cancelled again hears of it here
+                self._popen._close_terminal()
 
     def _end_seen(self) -> None:
         self._loop.remove_reader(self._pidfd)

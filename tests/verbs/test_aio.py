@@ -214,6 +214,27 @@ def test_who_is_cancelled_again_hears_of_it_once_all_has_ended(box: "ve.Environm
     asyncio.run(act())
 
 
+def test_its_terminal_is_closed_then(box: "ve.Environment") -> None:
+    begun: list[ve.AsyncPopen] = []
+
+    async def work() -> None:
+        async with await box.apopen(["sleep", "100000"], pty=True) as process:
+            begun.append(process)
+            await process.wait()
+
+    async def act() -> None:
+        task = asyncio.create_task(work())
+        while not begun:
+            await asyncio.sleep(0)
+        assert begun[0].terminal is not None
+        while not task.done():
+            task.cancel()
+            await asyncio.sleep(0)
+        assert task.cancelled() and begun[0].terminal is None
+
+    asyncio.run(act())
+
+
 def test_an_exception_in_a_with_block_ends_the_tree(box: "ve.Environment") -> None:
     async def act() -> None:
         with pytest.raises(ZeroDivisionError):
