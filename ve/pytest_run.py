@@ -15,7 +15,7 @@ import re
 import stat
 from typing import TYPE_CHECKING, Any
 
-from ve import lock, pytest_report, traffic
+from ve import ending, lock, pytest_report, traffic
 from ve.errors import (
     Error,
     Exists,
@@ -29,6 +29,7 @@ from ve.errors import (
     require_root,
 )
 from ve.host import Host
+from ve.instance import Instance
 from ve.options import Common
 from ve.pytest_shared import OWNER, Shared, is_gone, owner, remove_orphans
 from ve.veid import EPHEMERAL_VEIDS, TEST_VEIDS, any_of
@@ -200,7 +201,7 @@ class Run:
         """Under a number that nobody has."""
         while True:
             veid = any_of(TEST_VEIDS)
-            with contextlib.suppress(Exists):
+            with contextlib.suppress(Exists), _noted(self.host, veid):
                 if isinstance(of, str):
                     return self.host.create(veid, template=of, **options)
                 return of.fork(veid=veid, **options)[0]
@@ -279,11 +280,34 @@ def _own_directory(host: Host) -> str:
 def _remove_orphans(host: Host) -> None:
     """End the VEs of runs that were killed; what cannot be ended now is no reason for a test to fail."""
     remove_orphans(_own_directory(host))
+    _remove_half_made(host)
     for environment in host.list():
         with contextlib.suppress(Error, OSError):
             whose = re.fullmatch(f"{_OF}({OWNER})", environment.config.description)
             if whose and is_gone(whose[1]):
                 _remove(environment)
+
+
+@contextlib.contextmanager
+def _noted(host: Host, veid: int) -> Iterator[None]:
+    """Until it has a conf file, nothing but its number says of what is on disk whose it is, should we be killed."""
+    note = os.path.join(_own_directory(host), f"{owner(os.getpid())}.{veid}")
+    os.close(os.open(note, os.O_CREAT | os.O_CLOEXEC, 0o600))
+    try:
+        yield
+    finally:
+        os.unlink(note)
+
+
+def _remove_half_made(host: Host) -> None:
+    directory = _own_directory(host)
+    for name in os.listdir(directory):
+        noted = re.fullmatch(f"({OWNER})[.]([0-9]+)", name)
+        if noted and is_gone(noted[1]):
+            with contextlib.suppress(Error, OSError), host.state.lock(veid := int(noted[2]), 0):
+                if not host.state.exists(veid):
+                    ending.remove_all(Instance(host.state, veid))
+                os.unlink(os.path.join(directory, name))
 
 
 def _remove(environment: Environment) -> None:

@@ -628,6 +628,36 @@ def test_a_worker_without_a_ve_has_nothing_of_ours(pytester: pytest.Pytester) ->
     assert "end with pytest" not in result.stdout.str()
 
 
+KILLED_AS_IT_MAKES_ONE = """
+import os, ve.state
+
+def write_conf(self, veid, data, *, ephemeral=False, new=False):
+    if not ephemeral:
+        path = self.conf(veid)
+        open(f"{os.path.dirname(path)}/.{os.path.basename(path)}.1", "w").close()
+        os.kill(os.getpid(), 9)
+    return write(self, veid, data, ephemeral=ephemeral, new=new)
+
+if os.environ.get("KILLED"):
+    write, ve.state.State.write_conf = ve.state.State.write_conf, write_conf
+"""
+
+
+@pytest.mark.parametrize("prepared", [False, True])
+def test_one_that_is_half_made_is_removed_by_the_next_run(
+    suite: pytest.Pytester, host_dir: Path, monkeypatch: pytest.MonkeyPatch, prepared: bool
+) -> None:
+    """Its conf file would come last, so nothing on disk says yet whose it is."""
+    prepare = PREPARED.format(calls=str(suite.path / "calls")) if prepared else ""
+    suite.makeconftest(KILLED_AS_IT_MAKES_ONE + prepare)
+    suite.makepyfile(ONE)
+    monkeypatch.setenv("KILLED", "1")
+    assert suite.runpytest_subprocess("--ve-keep-failed").ret == -9
+    assert len(os.listdir(host_dir / "private")) == 1 + prepared
+    monkeypatch.delenv("KILLED")
+    assert outcomes(suite.runpytest_subprocess()) == {"passed": 1}
+
+
 @pytest.mark.usefixtures("remove_kept")
 def test_what_would_have_been_kept_is_ended_by_the_next_run(suite: pytest.Pytester, host_dir: Path) -> None:
     kill_in_a_test(suite, "--ve-keep-failed")
