@@ -194,7 +194,13 @@ async def begin(
     """popen; ValueError for text, as asyncio has it."""
     if any(options.get(name) for name in _OF_TEXT) or options.get("bufsize"):
         raise ValueError("the streams of asyncio are of bytes, without text, encoding, errors, or bufsize")
-    begun = AsyncPopen(_Unheard(args, target=target, pty=pty, **options | {"bufsize": 0}))
+    popen = _Unheard(args, target=target, pty=pty, **options | {"bufsize": 0})
+    try:
+        begun = AsyncPopen(popen)
+    except BaseException:  # no descriptor is left for its end, so nobody can wait for that in the loop
+        popen._patience = execgroup.PATIENCE
+        popen._abandon()
+        raise
     try:
         async with asyncio.timeout(enter_timeout) as limit:
             await begun._start()

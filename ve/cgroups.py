@@ -107,6 +107,8 @@ class Cgroup:
 
     def remove(self) -> None:
         """Remove it and what is below; nothing happens if it is gone, OSError (EBUSY) if a process is left."""
+        with contextlib.suppress(OSError):  # most have none below, and then it takes no descriptor, should none be left
+            os.rmdir(self.path)
         with contextlib.suppress(FileNotFoundError):
             with _directory(self.path) as fd:
                 _remove_below(fd)

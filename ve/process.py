@@ -69,6 +69,7 @@ class Popen(interpreter.FarSide):
         self._names = asked.names
         self._channel: socket.socket | None = None
         self._killed = False
+        self.returncode = None  # subprocess says so once it begins, and _abandon() may have to before
         self.stopped_by: str | None = None  # once it has ended: see ve/outcome.py
         self.why = ""  # that in words, where a limit did
         self.usage: Usage | None = None  # likewise; None if nobody could tell

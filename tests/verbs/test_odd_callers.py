@@ -123,6 +123,48 @@ print(env.status)
 
 
 @pytest.mark.any_kernel
+def test_a_command_that_there_are_no_descriptors_for_leaves_nothing(host_dir: Path, env: ve.Environment) -> None:
+    script = """
+import asyncio, gc, os, sys, ve
+from subprocess import DEVNULL, PIPE, STDOUT
+env = ve.Host(sys.argv[1]).get(int(sys.argv[2]))
+loop = asyncio.new_event_loop()
+acts = (
+    lambda: env.run(["cat"], input=b"said", capture_output=True).stdout,
+    lambda: env.run(["cat"], stdin=DEVNULL, stdout=PIPE, stderr=STDOUT).stdout or b"said",
+    lambda: loop.run_until_complete(env.arun(["cat"], input=b"said", capture_output=True)).stdout,
+)
+assert [act() for act in acts] == [b"said"] * 3  # all is imported, and the launcher runs
+before = os.listdir("/proc/self/fd")
+done = [0] * 3
+for number, act in enumerate(acts):
+    for left in range(28):
+        held = []
+        try:
+            while True:
+                held.append(os.dup(0))
+        except OSError:
+            pass
+        for fd in held[:left]:
+            os.close(fd)
+        try:
+            done[number] += act() == b"said"
+        except Exception as error:
+            assert "Too many open files" in str(error), repr(error)
+        for fd in held[left:]:
+            os.close(fd)
+        gc.collect()
+        assert os.listdir("/proc/self/fd") == before, left
+        assert [name for name in os.listdir(env.cgroup.path + "/exec") if name.startswith("exec.")] == [], left
+        with open(f"/proc/self/task/{os.getpid()}/children") as children:
+            assert len(children.read().split()) == 1, left  # the launcher
+assert all(done) and max(done) < 28
+"""
+    with witness.python(script, host_dir, env.veid, before=("prlimit", "--nofile=64")) as program:
+        assert program.communicate() == ("", "")
+
+
+@pytest.mark.any_kernel
 def test_a_working_directory_that_is_gone(host_dir: Path, tmp_path: Path) -> None:
     lost = tmp_path / "lost"
     lost.mkdir()
