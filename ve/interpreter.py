@@ -201,21 +201,30 @@ def _launched(module: str, fds: tuple[int, ...], given: dict[int, int], flags: i
 
     Under the lock and with signals blocked.
     """
-    global _launcher
     surroundings = _surroundings()
     if _launcher and (_launcher.surroundings != surroundings or _launcher.process.poll() is not None):
         _end()
-    _launcher = _launcher or _Launcher(surroundings)
     try:
-        return _launcher.clone(module, fds, given, flags)
+        try:
+            return _asked(surroundings).clone(module, fds, given, flags)
+        except ConnectionError:  # killed just now, and it has not read that
+            _end()
+            return _asked(surroundings).clone(module, fds, given, flags)
     except syscalls.SyscallError:
         raise
     except BaseException as error:  # or the next would be given the answer to this
         _end()
-        if not isinstance(error, (ConnectionError, TimeoutError)):
+        if not isinstance(error, (ConnectionError, EOFError, TimeoutError)):
             raise
-        what = "was killed" if isinstance(error, ConnectionError) else "does not answer"
+        what = "does not answer" if isinstance(error, TimeoutError) else "was killed"
         raise Error(f"cannot start {module}: its launcher {what}", "is there too little memory?  See dmesg") from error
+
+
+def _asked(surroundings: tuple[object, ...]) -> "_Launcher":
+    """The one that there is, or a new one."""
+    global _launcher
+    _launcher = _launcher or _Launcher(surroundings)
+    return _launcher
 
 
 class _Launcher:
@@ -235,12 +244,16 @@ class _Launcher:
             stack.pop_all()
 
     def clone(self, module: str, fds: tuple[int, ...], given: dict[int, int], flags: int) -> int:
-        """Its pid.  ConnectionError if the launcher has ended, TimeoutError, SyscallError if the kernel refused."""
+        """Its pid.  TimeoutError; SyscallError if the kernel refused.
+
+        EOFError if the launcher has ended, which may have made it; ConnectionError if it has not read that, which the
+        kernel says of what is left unread.
+        """
         message = marshal.dumps((module, fds, tuple(given), flags))
         socket.send_fds(self.channel, [message], [*given.values()])
         answer = self.channel.recv(64)
         if not answer:
-            raise ConnectionResetError
+            raise EOFError
         pid, number = marshal.loads(answer)
         if number:
             raise syscalls.SyscallError(number, "clone3")

@@ -6,6 +6,7 @@ import marshal
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -129,6 +130,33 @@ def test_a_launcher_that_is_killed_is_replaced() -> None:
     first = interpreter._launcher.process
     os.kill(first.pid, signal.SIGKILL)
     os.waitid(os.P_PID, first.pid, os.WEXITED | os.WNOWAIT)
+    begin()
+    assert interpreter._launcher and interpreter._launcher.process.pid != first.pid
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_so_is_one_that_is_killed_and_has_not_ended_yet(monkeypatch: pytest.MonkeyPatch, asked: bool) -> None:
+    """Which has not read what it was asked: before it was asked, or while it is."""
+    begin()
+    assert interpreter._launcher
+    first, send = interpreter._launcher.process, socket.send_fds
+
+    def end() -> None:
+        os.kill(first.pid, signal.SIGKILL)
+        os.waitid(os.P_PID, first.pid, os.WEXITED | os.WNOWAIT)
+
+    def send_and_end(channel: socket.socket, *rest: Any) -> int:
+        monkeypatch.setattr("socket.send_fds", send)
+        sent = send(channel, *rest)
+        end()
+        return sent
+
+    monkeypatch.setattr(first, "poll", lambda: None)
+    if asked:
+        os.kill(first.pid, signal.SIGSTOP)
+        monkeypatch.setattr("socket.send_fds", send_and_end)
+    else:
+        end()
     begin()
     assert interpreter._launcher and interpreter._launcher.process.pid != first.pid
 
@@ -269,10 +297,12 @@ def test_who_is_to_be_in_a_new_pid_namespace_forks_first() -> None:
 @pytest.mark.parametrize("end", ["", "os.kill(os.getpid(), 9)", "os.fork() or sys.stdin.read()"])
 def test_it_ends_with_its_caller(end: str) -> None:
     """However that ends, and though a fork of it lives."""
-    command = [sys.executable, "-c", PROGRAM + (f"{end}\n" if end else "")]
+    command = [sys.executable, "-c", f"{PROGRAM}sys.stdin.readline()\n{end}\n"]
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as program:
         assert program.stdin and program.stdout
         launcher = os.pidfd_open(int(program.stdout.readline()))
+        program.stdin.write(b"\n")
+        program.stdin.flush()
         try:
             program.wait()
             assert select.select([launcher], [], [], 30)[0]
