@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import io
+import operator
 import os
 import select
 import stat
@@ -40,7 +41,7 @@ class Path:
 
     def __init__(self, env: Contents, *segments: Segment) -> None:
         self._env = env
-        self._pure = PurePosixPath("/", *map(str, segments))
+        self._pure = PurePosixPath("/", *map(_text, segments))
 
     def __str__(self) -> str:
         return str(self._pure)
@@ -142,7 +143,7 @@ class Path:
 
     def mkdir(self, mode: int = 0o755, parents: bool = False, exist_ok: bool = False) -> None:
         """It belongs to the VE's root, and has just this mode."""
-        self._do("mkdir", mode=mode, parents=parents, exist_ok=exist_ok)
+        self._do("mkdir", mode=_mode(mode), parents=parents, exist_ok=exist_ok)
 
     def unlink(self, missing_ok: bool = False) -> None:
         with contextlib.suppress(*[FileNotFoundError] if missing_ok else []):
@@ -152,7 +153,7 @@ class Path:
         self._do("rmdir")
 
     def chmod(self, mode: int) -> None:
-        self._do("chmod", mode=mode)
+        self._do("chmod", mode=_mode(mode))
 
     # --- what is in it
 
@@ -204,13 +205,13 @@ class Path:
 
     # --- between the host and the VE
 
-    def put(self, source: str | os.PathLike[str], archive: bool = False) -> None:
+    def put(self, source: str | bytes | os.PathLike[Any], archive: bool = False) -> None:
         """Copy a file or tree of the host to here, or into it if it is a directory, as Environment.copy_in does."""
-        self._env.copy_in(os.fspath(source), str(self), archive)
+        self._env.copy_in(os.fsdecode(source), str(self), archive)
 
-    def get(self, target: str | os.PathLike[str], archive: bool = False) -> None:
+    def get(self, target: str | bytes | os.PathLike[Any], archive: bool = False) -> None:
         """Copy what is here to the host, or into target if that is a directory, as Environment.copy_out does."""
-        self._env.copy_out(str(self), os.fspath(target), archive)
+        self._env.copy_out(str(self), os.fsdecode(target), archive)
 
     # --- the far side
 
@@ -233,6 +234,21 @@ class Path:
     def _fail(self, error: list[Any]) -> NoReturn:
         number, why = error[0] or errno.EIO, error[1]
         raise OSError(number, why, f"{self._env.veid}:{self}")
+
+
+def _text(segment: Segment) -> str:
+    """TypeError, as pathlib has it, for what str() would make a path of as well."""
+    if not isinstance(segment, (str, PurePosixPath, Path)):
+        raise TypeError(f"a path in a VE is of str and paths, not of {type(segment).__name__}")
+    return str(segment)
+
+
+def _mode(mode: int) -> int:
+    """TypeError and OverflowError, as os.chmod has them."""
+    number = operator.index(mode)
+    if not -(1 << 31) <= number < 1 << 31:
+        raise OverflowError(f"mode {number} is not one of the kernel's")
+    return number
 
 
 class _Stream(io.RawIOBase):

@@ -141,8 +141,33 @@ def test_errors_are_pathlibs(env: "ve.Environment") -> None:
     with pytest.raises(TypeError):
         (etc / "passwd").write_text(b"bytes")  # type: ignore[arg-type]
     (etc / "no").unlink(missing_ok=True)
-    etc.mkdir(exist_ok=True)
+    for there in (etc, env.path("/"), etc / ".."):
+        there.mkdir(exist_ok=True)
+        with pytest.raises(FileExistsError):
+            there.mkdir()
+    (etc / "new/../newer").mkdir(parents=True)
+    assert (etc / "new").is_dir() and (etc / "newer").is_dir()
     assert "root" in (etc / "passwd").read_text()
+
+
+def test_what_is_no_path_or_mode(env: "ve.Environment", tmp_path: Path) -> None:
+    etc = env.path("/etc")
+    wrong: list[Any] = [None, 5, b"c"]
+    for segment in wrong:
+        for act in (env.path, etc.joinpath, etc.__truediv__):
+            with pytest.raises(TypeError, match=type(segment).__name__):
+                act(segment)
+    for mode, kind in (("x", TypeError), (None, TypeError), (2**40, OverflowError), (-(2**40), OverflowError)):
+        for change in ((etc / "new").mkdir, (etc / "passwd").chmod):
+            with pytest.raises(kind):
+                change(mode)  # type: ignore[arg-type]
+    assert not (etc / "new").exists()
+    (etc / "passwd").chmod((etc / "passwd").stat().st_mode | 0o100)
+    assert stat.S_IMODE((etc / "passwd").stat().st_mode) & 0o100
+    (tmp_path / "source").write_text("said\n")
+    (etc / "copy").put(os.fsencode(tmp_path / "source"))
+    (etc / "copy").get(os.fsencode(tmp_path / "target"))
+    assert (tmp_path / "target").read_text() == "said\n"
 
 
 def test_a_path_is_none_of_the_hosts(env: "ve.Environment") -> None:
