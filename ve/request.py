@@ -93,6 +93,11 @@ def make(args: Arguments, target: Target, streams: dict[str, Any], pty: bool, op
     argv, program = _command(args, options.get("executable"), options.get("shell", False))
     cwd, umask = options.get("cwd"), options.get("umask", -1)
     groups = options.get("extra_groups")
+    _refuse_nul(os.fsencode(program), os.fsencode(cwd or "/"))
+    if not -(1 << 31) <= umask < 1 << 31:
+        raise OverflowError(f"umask {umask} is not one of the kernel's")
+    if groups is not None and len(groups) > os.sysconf("SC_NGROUPS_MAX"):
+        raise ValueError("too many groups")
     data: dict[str, Any] = {
         "argv": argv,
         "executable": os.fsencode(program),
@@ -151,9 +156,13 @@ def _command(args: Arguments, executable: Any, shell: bool) -> tuple[list[bytes]
         if executable:
             given[0] = executable
     argv = [os.fsencode(each) for each in given]
-    if any(b"\0" in each for each in argv):
-        raise ValueError("embedded null byte")
+    _refuse_nul(*argv)
     return argv, given[0] if executable is None else executable
+
+
+def _refuse_nul(*words: bytes) -> None:
+    if any(b"\0" in each for each in words):
+        raise ValueError("embedded null byte")
 
 
 def _environment(target: Target, options: Options, pty: bool) -> dict[str, Any]:

@@ -264,6 +264,23 @@ def test_nul_in_an_argument(target: Target) -> None:
 
 
 @pytest.mark.any_kernel
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"cwd": "a\0b"}, {"executable": "a\0b"}, {"umask": 2**40}, {"umask": -(2**40)}, {"umask": "022"},
+        {"extra_groups": range(1, (1 << 16) + 2)},
+    ],
+)  # fmt: skip
+def test_what_cannot_be_is_refused_as_subprocess_has_it(target: Target, options: dict[str, Any]) -> None:
+    refused = (ValueError, OverflowError, TypeError)
+    with pytest.raises(refused) as theirs:
+        subprocess.run(["true"], check=False, **{**options, "extra_groups": [*options.get("extra_groups", ())]})
+    with pytest.raises(refused) as ours:
+        process.run(["true"], target=target, **options)
+    assert type(ours.value) is type(theirs.value)
+
+
+@pytest.mark.any_kernel
 def test_shell_and_executable(target: Target) -> None:
     done = process.run("echo $((1 + 2)) $0", target=target, shell=True, stdout=PIPE)
     assert done.stdout == b"3 /bin/sh\n"
