@@ -127,10 +127,12 @@ class Host:
         Of a template, or made on a snapshot, as Snapshot.fork says.  What it changes is kept in memory, or with on_disk
         and in the profile nesting on disk until its end.  command runs under a small init in place of the template's.
         """
+        from ve.options import command_words
+
         require_root(f"cannot run {template}")
         self._provide_for_ves()
         self.forget_dead()
-        argv = None if command is None else tuple(command)
+        argv = command_words(command)
         if isinstance(template, str):
             with self.templates.hold(template) as found:
                 environment = self.begin(found, options, argv, on_disk=on_disk)

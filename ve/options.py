@@ -137,6 +137,21 @@ def _texts(name: str, values: Any) -> tuple[str, ...]:
     return found
 
 
+def command_words(command: Any) -> tuple[str, ...] | None:
+    """What a VE shall run, as its words; None is nothing of its own.  InvalidValue."""
+    if command is None:
+        return None
+    if isinstance(command, str):
+        raise InvalidValue(
+            f"cannot use command {command!r}: it is one string, not its words", f"['sh', '-c', {command!r}]"
+        )
+    words = _texts("command", command)
+    for word in words:
+        if "\0" in word:
+            raise InvalidValue(f"cannot use command {word!r}: no word has a NUL in it")
+    return words
+
+
 def _mounts(name: str, values: Any) -> tuple[Mount, ...]:
     found = tuple(Mount.parse(each) if isinstance(each, str) else each for each in _several(name, values))
     for each in found:

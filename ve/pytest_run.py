@@ -57,6 +57,8 @@ def checked(given: Mapping[str, Any], where: str) -> dict[str, Any]:
     for name in given:
         if name not in known:
             raise InvalidValue(f"cannot use {where}: there is no option {name}", nearest(name, sorted(known)))
+    if (ready := given.get("ready")) is not None and not isinstance(ready, (str, list, tuple)):
+        raise InvalidValue(f"cannot use {where}: ready is {ready!r}, and neither a condition nor a list of them")
     return {name: value for name, value in given.items() if value is not None}
 
 

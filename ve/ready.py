@@ -21,6 +21,7 @@ import os
 import re
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -61,7 +62,10 @@ def parse(wishes: Sequence[Wish]) -> tuple[Condition, ...]:
 
 def _parsed(wish: Wish) -> Condition:
     if not isinstance(wish, str):
-        argv = [os.fspath(word) for word in wish]
+        try:
+            argv = [os.fspath(word) for word in wish]
+        except TypeError:
+            raise InvalidValue(f"cannot wait for {wish!r}: it is neither a condition nor a command's words") from None
         if not argv:
             raise InvalidValue("cannot wait for a command: it is empty")
         return Condition(f"command:{' '.join(argv)}", "command", argv)
@@ -128,8 +132,9 @@ _EXAMPLES = {
 def wait(env: Environment, wishes: Sequence[Wish], timeout: float) -> None:
     """Until all conditions have held; as Environment.wait_ready."""
     conditions = parse(wishes)
-    if not timeout >= 0:
-        raise InvalidValue(f"cannot wait for {env.veid}: {timeout} is no number of seconds")
+    if not isinstance(timeout, (int, float)) or not timeout >= 0:
+        raise InvalidValue(f"cannot wait for {env.veid}: {timeout!r} is no number of seconds")
+    timeout = float(timeout) if timeout <= sys.float_info.max else float("inf")
     with env.running("wait for") as (facts, pidfd):
         env.refuse_frozen("wait for", timeout)
         moment = _Moment(env, facts.pid, pidfd, int(facts.extra.get("logged", 0)), time.monotonic() + timeout)

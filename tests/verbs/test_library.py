@@ -592,6 +592,16 @@ def test_a_place_is_never_an_overlay_that_is_not_locked(make: Make, monkeypatch:
 
 
 @pytest.mark.any_kernel
+@pytest.mark.parametrize(("command", "why"), [
+    ("sleep inf", "it is one string, not its words"), (5, "it is not a list"), ([5], "cannot use command 5"),
+    (["a\0b"], "no word has a NUL"),
+])  # fmt: skip
+def test_a_command_that_is_none(host: "ve.Host", host_dir: Path, command: Any, why: str) -> None:
+    with witness.nothing_changes(host_dir), pytest.raises(ve.errors.InvalidValue, match=why):
+        host.ephemeral("busybox", command=command).__enter__()
+
+
+@pytest.mark.any_kernel
 def test_a_veid_that_is_a_text(host: "ve.Host", host_dir: Path) -> None:
     with witness.nothing_changes(host_dir), pytest.raises(ve.errors.InvalidValue, match="cannot use VEID '122'"):
         host.create("122", template="busybox")  # type: ignore[arg-type]

@@ -385,6 +385,10 @@ def test_a_journal_that_does_not_end(suite: pytest.Pytester) -> None:
         ("'no-such'", "cannot find template no-such: *", "*template list*"),
         ("'Bad Name'", "cannot *Bad Name*", ""),
         ("hostname='not a name'", "cannot use hostname 'not a name'*", ""),
+        ("command='sleep inf'", "cannot use command 'sleep inf': it is one string, not its words", "['sh', '-c', *"),
+        ("ready=5", "cannot use @pytest.mark.ve: ready is 5, and neither a condition nor *", ""),
+        ("ready=[5]", "cannot wait for 5: it is neither a condition nor *", ""),
+        ("ready='boot', ready_timeout='5'", "cannot wait for *: '5' is no number of seconds", ""),
         ("env=5", "cannot use env 5: it is not a mapping, such as a dict", ""),
     ],
 )
