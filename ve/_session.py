@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -79,6 +80,12 @@ def _interrupt(number: int) -> NoReturn:
     raise KeyboardInterrupt(number)
 
 
+def _tell(text: str) -> None:
+    """On stderr; what was done is done, and what failed has failed, also where nobody can be told."""
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr)
+
+
 def veid(text: str) -> int:
     if not re.fullmatch("[0-9]{1,10}", text):
         hint = "" if text.isdecimal() else "a name besides the VEID is given by --name"
@@ -101,7 +108,7 @@ class Session:
         try:
             with interruptible():
                 code = work()
-            print(end="", flush=True)
+            sys.stdout.flush()  # print() writes to it even where there is nothing to write
         except (Exception, KeyboardInterrupt) as error:
             code = self.report(error)
         mute()
@@ -117,7 +124,7 @@ class Session:
     def say(self, text: str) -> None:
         """Tell in a line what was done."""
         if not self.quiet:
-            print(text, file=sys.stderr)
+            _tell(text)
 
     def ended(self, code: int) -> int:
         """The exit code of a command; tell which limit stopped it, if one did."""
@@ -132,7 +139,7 @@ class Session:
 
         code, lines = _failures.explain(error, self.cannot(), self.words, self.called())
         for line in lines:
-            print(line, file=sys.stderr)
+            _tell(line)
         return OWN_FAILURE if self.verb in RUNS_A_COMMAND and code not in NOT_OURS else code
 
     def pass_over(self, error: Exception) -> None:

@@ -532,6 +532,25 @@ def test_a_full_disk() -> None:
     assert (code, talk) == (46, "ve: cannot run ve: No space left on device\n")
 
 
+@pytest.mark.parametrize("full", ["stdout", "stderr"])
+def test_a_full_disk_for_who_has_done_it(full: str) -> None:
+    """Nothing is to be written to stdout, and what stderr cannot take is only talk."""
+    program = """if True:
+        import sys
+        from ve import _session
+        here = _session.Session([])
+        sys.exit(here.run(lambda: here.say("it is done")))
+    """
+    with Path("/dev/full").open("w") as file:
+        done = subprocess.run([sys.executable, "-c", program], check=False, **{full: file})  # type: ignore[call-overload]
+    assert done.returncode == 0
+
+
+def test_a_failure_that_nobody_can_be_told_of() -> None:
+    with Path("/dev/full").open("w") as file:
+        assert subprocess.run([VE, "no-such-verb"], check=False, stderr=file).returncode == 2
+
+
 def test_a_closed_stdout() -> None:
     done = subprocess.run(["/bin/sh", "-c", '"$0" --version >&-', VE], stderr=subprocess.PIPE, text=True)
     assert (done.returncode, done.stderr) == (0, "")
