@@ -99,8 +99,14 @@ def cell(value: Any, name: str = "") -> str:
 
 
 def render(table: Fields, items: Iterable[Any], as_json: bool = False, header: bool = True) -> str:
-    """Items as aligned columns, a line for each; or as a JSON array of objects with the table's names."""
-    rows = [{name: get(item) for name, get in table.items()} for item in items]
+    """Items as aligned columns, a line for each; or as a JSON array of objects with the table's names.
+
+    One that is no more by the time it is looked at is none of them: others may be destroyed while all are shown.
+    """
+    rows = []
+    for item in items:
+        with suppress(errors.NotFound):
+            rows.append({name: get(item) for name, get in table.items()})
     return dump_json(rows) if as_json else columns(list(table) if header else [], rows)
 
 

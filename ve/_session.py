@@ -200,6 +200,8 @@ class Session:
             return wanted(env)
         except errors.BrokenConfig:
             return True  # the verb itself will say so
+        except errors.NotFound:  # just destroyed
+            return False
 
     def each(self, keys: list[str], done: str, action: Callable[[ve.Environment], object]) -> int:
         """Do it to every VE and say it is done, or what else action returns as text.

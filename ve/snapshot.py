@@ -55,8 +55,12 @@ class Snapshot:
 
     @property
     def created(self) -> str:
-        """UTC, as in 2000-08-21T12:00:00Z."""
-        made = os.stat(os.path.dirname(self.env.state.layer(self.layers[0]))).st_mtime
+        """UTC, as in 2000-08-21T12:00:00Z; NotFound if it, or its VE, is gone."""
+        try:
+            made = os.stat(os.path.dirname(self.env.state.layer(self.layers[0]))).st_mtime
+        except FileNotFoundError:
+            self.layers  # noqa: B018 - has somebody just deleted it?
+            raise
         return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(made))
 
     @property

@@ -11,6 +11,8 @@ import pytest
 import ve
 from tests.verbs import commandline, witness
 from tests.verbs.conftest import Make
+from ve import _output as out
+from ve._session import Once, Session
 from ve.facts import dump_facts, parse_facts
 
 pytestmark = pytest.mark.any_kernel
@@ -89,6 +91,28 @@ def test_a_pid_that_somebody_else_has_now_is_not_its_init(host_dir: Path, make: 
         assert listed(host_dir) == [f"{env.veid}  stopped"]
     path.write_bytes(whole)
     assert listed(host_dir) == [f"{env.veid}  running"]
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_one_that_is_destroyed_before_it_is_shown(make: Make, host: "ve.Host", as_json: bool) -> None:
+    """By another process, while all are looked at: that is no reason to show none."""
+    gone, stays = make(), make()
+    seen = host.list()
+    gone.destroy()
+    text = out.render(out.choose_fields(out.LIST_DEFAULT, dict), map(Once, seen), as_json)
+    assert str(stays.veid) in text and str(gone.veid) not in text
+
+
+def test_one_that_is_destroyed_before_it_is_started(make: Make, host: "ve.Host", host_dir: Path) -> None:
+    gone, stays = make(onboot=True), make(onboot=True)
+    session = Session(["start", "--onboot"], str(host_dir), "start")
+
+    def wanted(env: "ve.Environment") -> bool:
+        if env.veid == gone.veid:
+            gone.destroy()
+        return env.config.onboot
+
+    assert session.those(None, True, "--onboot", wanted) == [str(stays.veid)]
 
 
 @pytest.mark.any_kernel

@@ -22,6 +22,7 @@ import ve
 from tests import conftest
 from tests.verbs import commandline, witness
 from tests.verbs.conftest import Make
+from ve import _output as out
 from ve import cgroups, errors
 from ve import layers as layers_room
 
@@ -766,6 +767,28 @@ def test_what_is_gone(host: "ve.Host", make: Make) -> None:
 
 
 @pytest.mark.any_kernel
+def test_one_that_is_deleted_before_it_is_shown(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By another process, and with it its layer: the others are shown all the same."""
+    env = make()
+    for name in ("stays", "goes"):
+        env.path("/srv/one").write_text(name)
+        env.checkpoint(name)
+    env.restore("stays")
+    seen = env.snapshots()
+    asked: Any = vars(ve.Snapshot)["layers"].fget
+
+    def layers_of(snapshot: "ve.Snapshot") -> Any:
+        found = asked(snapshot)
+        if snapshot.name == "goes":
+            monkeypatch.undo()
+            snapshot.delete()
+        return found
+
+    monkeypatch.setattr(ve.Snapshot, "layers", property(layers_of))
+    shown = json.loads(out.render(out.SNAPSHOTS, seen, as_json=True))
+    assert [each["name"] for each in shown] == ["stays"]
+
+
 def test_a_copy_that_finds_no_room(host_dir: Path, make: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     env = make()
     env.start()
