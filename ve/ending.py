@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import os
 
 from ve import actions, addressed, attachment, cgroups, insidefile, leading, outfit, shutdown, traffic
-from ve.errors import ActionFailed, Locked
+from ve.errors import ActionFailed, Error, Locked
 from ve.wholefile import sync
 
 TYPE_CHECKING = False
@@ -86,9 +87,16 @@ def clear(instance: Instance) -> None:
 
 
 def leave(instance: Instance) -> None:
-    """Clear what can be cleared now; the rest waits for the next command, as of a VE that ended by itself."""
-    with contextlib.suppress(Locked):
+    """Clear what can be cleared now; the rest waits for the next command, as of a VE that ended by itself.
+
+    It waits until it can be written, too, where the file system of the state dir has become read-only.
+    """
+    try:
         clear(instance)
+    except (Error, OSError) as error:
+        why = error.__cause__ if isinstance(error, Error) else error
+        if not isinstance(error, Locked) and getattr(why, "errno", None) != errno.EROFS:
+            raise
 
 
 def remove_all(instance: Instance) -> None:

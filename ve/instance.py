@@ -106,7 +106,8 @@ class Instance:
             return False
         from ve import layers
 
-        with contextlib.suppress(Locked), self.state.lock(self.veid, 0):  # who makes the next one has it
+        # Who makes the next one has the lock.
+        with contextlib.suppress(Locked), self.state.lock(self.veid, 0, read_only=True):
             return not layers.let_go(self)
         return True
 
@@ -205,7 +206,7 @@ class Instance:
 
             if not layers.stands_still(self) and self.cgroup.frozen():
                 raise NotRunning(f"cannot {verb} {self.veid}: it is frozen", hint=f"ve thaw {self.veid}")
-            with self.locked(patience):
+            with self.locked(patience, read_only=True):
                 layers.let_go(self)
 
     def refuse_unknown(self) -> None:
@@ -222,9 +223,12 @@ class Instance:
             raise NotSupported(f"cannot {verb} {self.veid}: it is ephemeral, nothing of it is on disk")
 
     @contextlib.contextmanager
-    def locked(self, timeout: float = 10.0) -> Iterator[None]:
-        """Hold the VE alone; NotFound if it was destroyed while we waited, Locked after timeout seconds."""
-        with self.state.lock(self.veid, timeout):
+    def locked(self, timeout: float = 10.0, *, read_only: bool = False) -> Iterator[None]:
+        """Hold the VE alone; NotFound if it was destroyed while we waited, Locked after timeout seconds.
+
+        read_only: see State.lock.
+        """
+        with self.state.lock(self.veid, timeout, read_only=read_only):
             if not self.state.exists(self.veid):
                 self.state.remove_lock(self.veid)
                 raise self._gone()

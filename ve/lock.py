@@ -4,18 +4,21 @@ Who waits for it in vain is told who has it.  An action script that asks for the
 very command that waits for the script, so it is refused at once.
 """
 
+import errno
 import fcntl
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from ve.errors import Locked, printable
 from ve.wholefile import read_small
 
 
-def acquire(path: str, what: int | str, timeout: float) -> int:
+def acquire(path: str, what: int | str, timeout: float, *, read_only: bool = False) -> int:
     """The descriptor that holds the lock at path; Locked names who has it after timeout seconds.
+
+    read_only: its file system may be so by now, as who asks writes nothing there that must be written.
 
     There is no flock with a timeout: a blocking one in a thread could not be called off, and a timer's signal is the
     program's own.  So it asks again, after 1 ms at first and 50 ms later on.
@@ -23,7 +26,7 @@ def acquire(path: str, what: int | str, timeout: float) -> int:
     deadline = time.monotonic() + timeout
     pause = 0.001
     while True:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        fd = _opened(path, read_only)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if _is_at(fd, path):
@@ -55,7 +58,7 @@ def released(fd: int) -> Iterator[None]:
 def is_held(path: str) -> bool:
     """Does anybody hold the lock at path at this moment?"""
     try:
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except (FileNotFoundError, NotADirectoryError):
         return False
     try:
@@ -65,6 +68,16 @@ def is_held(path: str) -> bool:
     finally:
         os.close(fd)
     return False
+
+
+def _opened(path: str, read_only: bool) -> int:
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        if read_only and error.errno == errno.EROFS:
+            with suppress(FileNotFoundError):
+                return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        raise
 
 
 def _refused(fd: int, what: int | str, own_script: bool) -> Locked:

@@ -24,6 +24,7 @@ from ve.wholefile import create_whole, read_small, remove_asides, sync, write_wh
 ACTIONS = ("premount", "mount", "start", "stop", "umount", "postumount")
 DEFAULT_DIR = "/var/lib/ve"
 DEFAULT_RUN_DIR = "/run/ve"
+_READ_ONLY = "if an error made it so, dmesg tells of it; ve stop works all the same"
 THROWN_AWAY = "ephemeral"  # in a private area: it is nobody's once its conf file is gone, as after a reboot
 
 
@@ -125,15 +126,16 @@ class State:
     # Locks.
 
     @contextmanager
-    def lock(self, veid: int, timeout: float = 10.0) -> Iterator[None]:
+    def lock(self, veid: int, timeout: float = 10.0, *, read_only: bool = False) -> Iterator[None]:
         """Hold the VE alone, among processes and threads; Locked names who has it after timeout seconds.
 
-        The kernel ends the lock with the last process that has its file open, kill -9 included.
+        read_only: also where nothing can be written any more.  The kernel ends the lock with the last process that has
+        its file open, kill -9 included.
         """
         path = self._lock_path(veid)
         self.make_dir(os.path.dirname(path))
         with self.writing():
-            fd = lock.acquire(path, veid, timeout)
+            fd = lock.acquire(path, veid, timeout, read_only=read_only)
         try:
             yield
         finally:
@@ -328,7 +330,7 @@ class State:
     def writing(self) -> AbstractContextManager[None]:
         """Say of what cannot be written that it is this state dir."""
         hint = "run as root, or choose another with --state-dir or VE_STATE_DIR"
-        return writing(f"the state dir {self.path}", hint)
+        return writing(f"the state dir {self.path}", hint, _READ_ONLY)
 
 
 def _sealed(name: str, filters: Sequence[bytes]) -> bytes:

@@ -138,13 +138,17 @@ def read_regular(path: str | os.PathLike[str], most: int) -> bytes:
 
 
 @contextmanager
-def writing(what: str, hint: str) -> Iterator[None]:
-    """Say what it is that could not be written: DiskFull, or NotSupported with this hint."""
+def writing(what: str, hint: str, read_only: str = "") -> Iterator[None]:
+    """Say what it is that could not be written: DiskFull, or NotSupported with this hint.
+
+    read_only: another hint, for where that is its file system.
+    """
     try:
         yield
     except OSError as error:
         if error.errno in FULL:
             raise DiskFull(f"cannot write {what}: {error.strerror}") from error
         if error.errno in _UNWRITABLE:
+            hint = read_only if read_only and error.errno == errno.EROFS else hint
             raise NotSupported(f"cannot write {what}: {error.strerror}", hint) from error
         raise

@@ -319,7 +319,7 @@ def test_the_lock_s_holder_is_named(host: "ve.Host", make: Make, monkeypatch: py
     env = make()
     real = host.state.lock
     with real(env.veid):
-        monkeypatch.setattr(type(host.state), "lock", lambda self, veid, timeout: real(veid, 0))
+        monkeypatch.setattr(type(host.state), "lock", lambda self, veid, timeout, **_: real(veid, 0))
         with pytest.raises(errors.Locked) as caught:
             host.get(env.veid).start()
     assert caught.value.holder == os.getpid() and caught.value.exit_code == 9

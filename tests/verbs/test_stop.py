@@ -1,5 +1,6 @@
 """ve stop: by the VE's own shutdown, else by a kill, and nothing stays."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -96,6 +97,38 @@ def test_a_frozen_one_is_killed(host_dir: Path, deaf: "ve.Environment") -> None:
     deaf.freeze()
     assert deaf.stop(fast=True) is False
     assert_gone(host_dir, deaf.veid)
+
+
+def test_on_a_state_dir_that_has_become_read_only(host_dir: Path, make: Make) -> None:
+    """No VE must run on for that; what cannot be written then is seen to by the next command that can."""
+    env, other = make(), make()
+    before = witness.read_only(host_dir)
+
+    def ve_(*words: commandline.Word) -> str:
+        done = commandline.run(host_dir, *words, before=before)
+        assert done.returncode == 0, done
+        return str(done.stdout)
+
+    for each in (env, other):
+        each.start()
+    ve_("freeze", other.veid)
+    assert ve_("list", "-H", "-o", "status").split() == ["running", "frozen"]
+    ve_("thaw", other.veid)
+    ve_("freeze", other.veid)
+    with contextlib.ExitStack() as held:
+        inits = [held.enter_context(commandline.watched(witness.init(host_dir, each.veid))) for each in (env, other)]
+        for refused in ("reset", "destroy"):
+            why = f"cannot write the state dir {host_dir}: Read-only file system"
+            assert "as root" not in witness.refused(host_dir, 5, why, refused, env.veid, before=before)
+        assert not commandline.has_ended(inits[0], 0)
+        ve_("stop", "--fast", env.veid)
+        ve_("stop", other.veid)
+        assert all(commandline.has_ended(init, 0) for init in inits)
+    assert ve_("list", "-H", "-o", "status").split() == ["stopped", "stopped"]
+    for each in (env, other):
+        each.start()
+        each.stop(fast=True)
+        assert_gone(host_dir, each.veid)
 
 
 def test_what_runs_from_outside_ends_with_it(host_dir: Path, make: Make) -> None:
