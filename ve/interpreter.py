@@ -11,7 +11,6 @@ same Python.
 
 import atexit
 import contextlib
-import fcntl
 import gc
 import marshal
 import os
@@ -113,15 +112,6 @@ def request(data: dict[str, Any]) -> int:
         marshal.dump(data, file)
     os.lseek(fd, 0, os.SEEK_SET)
     return fd
-
-
-def above_stdio(fd: int, stack: ExitStack) -> int:
-    """fd, or a copy that cannot be taken for a standard descriptor, should the caller have closed its own."""
-    if fd > 2 or fd < 0:
-        return fd
-    copy = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
-    stack.callback(os.close, copy)
-    return copy
 
 
 def command(module: str, *arguments: int | str) -> list[str]:
@@ -237,7 +227,7 @@ class _Launcher:
             stack.callback(self.channel.close)
             self.channel.settimeout(_ANSWER)
             far.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)  # it learns who asks, from the first time on
-            fd = above_stdio(far.fileno(), stack)
+            fd = caller.above_stdio(far.fileno(), stack)
             null = subprocess.DEVNULL  # or who reads a pipe of ours to its end would wait for ours
             options: Any = {"stdin": null, "stdout": null, "stderr": null, "start_new_session": True, "cwd": "/"}
             self.process = subprocess.Popen(command("ve.launcher", fd), pass_fds=[fd], env=environment(), **options)

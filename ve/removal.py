@@ -6,8 +6,9 @@ its content is not to be seen, and the directory that it is mounted on stays.
 
 import os
 import subprocess
+from contextlib import ExitStack
 
-from ve import mountinfo
+from ve import caller, mountinfo
 from ve._linux import syscalls
 from ve.errors import Error, InUse
 
@@ -54,14 +55,15 @@ def _rm(directory: int, name: str) -> str:
 
 
 def _run(directory: int, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        words,
-        cwd=f"/proc/self/fd/{directory}",
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        errors="replace",
-        check=False,
-        env=os.environ | {"LC_ALL": "C"},
-    )
+    with ExitStack() as held:
+        return subprocess.run(
+            words,
+            cwd=f"/proc/self/fd/{caller.above_stdio(directory, held)}",
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            check=False,
+            env=os.environ | {"LC_ALL": "C"},
+        )

@@ -75,6 +75,40 @@ os._exit(env.run(["test", "-s", "/there"]).returncode * 16 + code)
 
 
 @pytest.mark.any_kernel
+@pytest.mark.parametrize("closed", [each for each in SOME_CLOSED if len(each) > 1], ids=str)
+def test_what_it_removes_and_keeps(host: ve.Host, host_dir: Path, veid: int, closed: tuple[int, ...]) -> None:
+    """The directories that it works in may have the number of a standard descriptor."""
+    script = f"""
+import os, sys, ve
+for fd in {closed}:
+    os.close(fd)
+host = ve.Host(sys.argv[1])
+env = host.create(int(sys.argv[2]), template="busybox")
+env.start()
+env.path("/srv/one").write_text("one")
+env.checkpoint("running")
+env.stop(fast=True)
+env.path("/srv/one").write_text("two")
+env.checkpoint("stopped")
+env.path("/srv/one").write_text("three")
+env.clone().destroy()
+env.restore("stopped")
+two = env.path("/srv/one").read_text()
+env.start()
+env.reset()
+reset = not env.path("/srv/one").exists()
+env.stop(fast=True)
+env.destroy()
+with host.ephemeral("busybox", on_disk=True):
+    pass
+os._exit(4 if (two, reset) == ("two", True) else 5)
+"""
+    program = witness.python(script, host_dir, veid, stdin=None, stdout=None, stderr=None)
+    assert program.wait(commandline.PATIENCE) == 4
+    assert witness.left_of(host_dir, veid) == []
+
+
+@pytest.mark.any_kernel
 def test_a_caller_that_ignores_the_end_of_children(host_dir: Path, env: ve.Environment) -> None:
     for words in (("exec", env.veid), ("run", "busybox")):
         done = commandline.run(host_dir, *words, "sh", "-c", "echo said; exit 5", preexec_fn=ignore_ended_children)
