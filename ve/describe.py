@@ -6,10 +6,10 @@ import subprocess
 import time
 from typing import Any
 
-from ve import addressed, outfit, traffic
+from ve import addressed, caller, outfit, traffic
 from ve.amounts import UNLIMITED
-from ve.errors import BrokenConfig, Error
-from ve.facts import Facts
+from ve.errors import BrokenConfig, Error, NotRunning
+from ve.facts import Facts, ended
 from ve.ids import IDS
 from ve.instance import Instance
 from ve.model import Config
@@ -23,7 +23,7 @@ def describe(instance: Instance) -> dict[str, object]:
     with instance.init() as init:
         facts, status = init[0] if init else None, instance.status_of(init)
         begun = outfit.begun_with(facts, settings)
-        hostname = _hostname(facts) if facts else begun["hostname"]
+        hostname = _hostname(instance.veid, init) if init else begun["hostname"]
     return {
         "veid": instance.veid,
         "name": instance.name,
@@ -74,9 +74,9 @@ def pending(begun: dict[str, Any], settings: Config) -> dict[str, Any]:
     return {key: value for key, value in outfit.asked(settings).items() if value != begun[key]}
 
 
-def set_hostname(veid: int, pid: int, hostname: str) -> None:
-    """Of a running VE."""
-    done = _in_uts(pid, "hostname", hostname)
+def set_hostname(veid: int, init: tuple[Facts, int], hostname: str) -> None:
+    """Of a running VE; NotRunning if it has ended."""
+    done = _in_uts(veid, init, "hostname", hostname)
     if done.returncode:
         raise Error(f"cannot set the hostname of {veid}: {done.stderr.strip()}")
 
@@ -88,18 +88,39 @@ def _traffic(instance: Instance, facts: Facts | None) -> dict[str, int] | None:
     return None
 
 
-def _hostname(facts: Facts) -> str | None:
-    """As a command inside would say it: the VE's root may have changed it."""
-    done = _in_uts(facts.pid, "uname", "-n")
-    return None if done.returncode else done.stdout.removesuffix("\n")
+def _hostname(veid: int, init: tuple[Facts, int]) -> str | None:
+    """As a command inside would say it: the VE's root may have changed it.  None if it has ended meanwhile."""
+    with contextlib.suppress(NotRunning):
+        done = _in_uts(veid, init, "uname", "-n")
+        return None if done.returncode else done.stdout.removesuffix("\n")
+    return None
 
 
-def _in_uts(pid: int, *command: str) -> "subprocess.CompletedProcess[str]":
-    """By nsenter(1), as a thread of this process must not enter another namespace."""
-    line = ["nsenter", f"--uts=/proc/{pid}/ns/uts", *command]
-    return subprocess.run(
-        line, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="backslashreplace", check=False
-    )
+def _in_uts(veid: int, init: tuple[Facts, int], *command: str) -> "subprocess.CompletedProcess[str]":
+    """By nsenter(1), as a thread of this process must not enter another namespace; NotRunning."""
+    with contextlib.ExitStack() as held:
+        uts = caller.above_stdio(_uts(veid, *init, held), held)
+        return subprocess.run(
+            ["nsenter", f"--uts=/proc/self/fd/{uts}", *command],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="backslashreplace",
+            check=False,
+            pass_fds=[uts],
+        )
+
+
+def _uts(veid: int, facts: Facts, pidfd: int, held: contextlib.ExitStack) -> int:
+    """The UTS namespace of that very init: its number may be another's when it has ended, and one of the host."""
+    try:
+        fd = os.open(f"/proc/{facts.pid}/ns/uts", os.O_RDONLY | os.O_CLOEXEC)
+        held.callback(os.close, fd)
+        if not ended(pidfd):
+            return fd
+    except (FileNotFoundError, ProcessLookupError):
+        pass
+    raise NotRunning(f"cannot enter {veid}: it is not running")
 
 
 def _uptime(start_time: int) -> str:

@@ -72,7 +72,7 @@ def change(
         is_live = {begun["network"], wanted.network} <= {"", "routed"}  # what is not routed waits for the next start
         _refuse_lost(instance.veid, _waiting(asked, facts is not None, is_live), save)
         _check_host(wanted, asked)
-        now = _take(instance, facts, before, begun, asked, undo) if facts else begun
+        now = _take(instance, init, before, begun, asked, undo) if init else begun
         if {*quota.WORDS} & asked.get("limits", {}).keys():
             _limit_disk(instance, begun["limits"] if facts else before.limits, now["limits"], wanted.account_only, undo)
         if asked.keys() & {*_LIVE_OF_NETWORK} and (is_live or not facts):
@@ -257,18 +257,18 @@ def _refuse_lost(veid: int, waiting: list[str], save: bool) -> None:
 
 def _take(
     instance: Instance,
-    facts: Facts,
+    init: tuple[Facts, int],
     before: Config,
     begun: dict[str, Any],
     asked: Mapping[str, Any],
     undo: Undo,
 ) -> dict[str, Any]:
     """Give a running VE what it can have now; what it has from now on."""
-    now = dict(begun)
+    now, facts = dict(begun), init[0]
     if "hostname" in asked:
         now["hostname"] = outfit.hostname(replace(before, hostname=asked["hostname"]))
-        describe.set_hostname(instance.veid, facts.pid, now["hostname"])
-        undo.callback(describe.set_hostname, instance.veid, facts.pid, begun["hostname"])
+        describe.set_hostname(instance.veid, init, now["hostname"])
+        undo.callback(describe.set_hostname, instance.veid, init, begun["hostname"])
         if begun["network"] in ("", "routed") and names.shared_by(begun["addresses"]):
             leading.refuse_elsewhere(instance.state, instance.veid)
             wishes, held = begun["addresses"], _told(facts, begun).addresses

@@ -1,7 +1,10 @@
 """ve set: at once where that can be, for good with --save, and never accepted and then ignored."""
 
+import contextlib
 import json
 import os
+import signal
+import subprocess
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -31,6 +34,29 @@ def test_the_hostname_of_a_running_one_changes_at_once(host_dir: Path, make: Mak
     env.stop(fast=True)
     env.start()
     assert hostname(host_dir, env.veid) == "red"
+
+
+def test_nobody_else_gets_its_hostname(host_dir: Path, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its init ends once it has been looked at, and its number is another process's by then."""
+    env = make(hostname="red")
+    env.start()
+    script = "hostname other; echo; exec sleep 1000"
+    with (
+        commandline.Process(["unshare", "--uts", "sh", "-c", script], stdout=subprocess.PIPE) as other,
+        commandline.watched(witness.init(host_dir, env.veid)) as pidfd,
+    ):
+        assert other.stdout and other.stdout.readline()
+        with env.init() as init:
+            assert init
+            facts = init[0]._replace(pid=other.pid)
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        assert commandline.has_ended(pidfd)
+        monkeypatch.setattr(env, "init", lambda: contextlib.nullcontext((facts, pidfd)))
+        with pytest.raises(errors.NotRunning, match=f"cannot enter {env.veid}: it is not running"):
+            env.set(hostname="blue")
+        assert witness.enter(other.pid, "hostname", namespaces="--uts") == "other\n"
+        assert env.describe()["hostname"] is None
+        other.kill()
 
 
 def test_a_preset_is_set_on_a_running_one_without_what_waits(host_dir: Path, make: Make) -> None:
