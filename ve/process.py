@@ -39,6 +39,8 @@ from ve.request import Arguments, Options, Target
 
 __all__ = ["Popen", "Target", "run", "shell_code", "sweep"]
 
+_GOING = 1.0  # seconds for an init whose VE can be entered no more to have ended
+
 
 class Popen(interpreter.FarSide):
     """subprocess.Popen for a command inside a VE; see above for what differs.
@@ -125,7 +127,8 @@ class Popen(interpreter.FarSide):
 
     def _fail(self, step: str, number: int, why: str) -> NoReturn:
         name = self._names.get(step)
-        if ended(self.target.pidfd):
+        # Who joins a VE that is just going is killed, or finds no process, a little before its init has ended.
+        if ended(self.target.pidfd, _GOING if number == errno.ESRCH else 0):
             raise NotRunning(f"cannot enter {self.target.veid}: it is not running")
         if step in ("execute", "directory") and number:
             raise OSError(number, os.strerror(number), name)

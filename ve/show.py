@@ -15,13 +15,15 @@ from contextlib import ExitStack, suppress
 
 from ve import caller, farside, interpreter, mountinfo, procfs
 from ve._linux import syscalls
-from ve.errors import Error, InUse
+from ve.errors import Error, InUse, NotRunning
+from ve.facts import ended
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import NoReturn
 
+_GOING = 1.0  # seconds for an init that is just going: it can be entered no more a little before it has ended
 _LOOKS = ("cwd", "root", "exe")
 _FOREIGN = syscalls.MOUNT_ATTR_NOSUID | syscalls.MOUNT_ATTR_NODEV  # a VE's setuid programs are none of the host's
 
@@ -36,7 +38,7 @@ def stopped(root: int, point: str) -> None:
 
 
 def running(pidfd: int, point: str) -> None:
-    """Mount a read-only clone of what is mounted in the VE whose init that is at point."""
+    """Mount a read-only clone of what is mounted in the VE whose init that is at point; NotRunning if it has ended."""
     import socket
     import subprocess
 
@@ -47,6 +49,8 @@ def running(pidfd: int, point: str) -> None:
             interpreter.FarSide("ve.show", *ours, stdin=subprocess.DEVNULL).wait()
         message, fds = farside.receive(near)
     if not fds:
+        if ended(pidfd, _GOING):
+            raise NotRunning(f"cannot show a VE at {point}: it is not running")
         why = "".join(message) or "the process that clones it was killed"
         raise Error(f"cannot show a running VE at {point}: {why}")
     try:
@@ -70,7 +74,7 @@ def main(pidfd: int, channel: int) -> NoReturn:
         syscalls.mount_setattr(tree, ours, flags=syscalls.AT_RECURSIVE, propagation=syscalls.MS_PRIVATE)
         farside.send(far, fds=(tree,))
     except BaseException as error:
-        farside.send(far, str(error))
+        farside.send(far, str(getattr(error, "strerror", None) or error))
     os._exit(0)
 
 

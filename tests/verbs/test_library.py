@@ -4,6 +4,7 @@ What a caller's death does is tried on another program, which we kill.
 """
 
 import contextlib
+import errno
 import os
 import signal
 import subprocess
@@ -20,7 +21,7 @@ import ve
 from tests import conftest
 from tests.verbs import commandline, witness
 from tests.verbs.conftest import Make
-from ve import ending, ids
+from ve import ending, errors, files, ids, process, show
 
 pytestmark = pytest.mark.any_kernel  # seen on 6.1 and 6.12; what is ours in it is the same on every kernel
 
@@ -200,6 +201,41 @@ def test_not_running(host: "ve.Host", veid: int) -> None:
     with pytest.raises(ve.Error, match=f"cannot run a command in {veid}: it is not running") as caught:
         env.run(["true"])
     assert caught.value.hint == f"ve start {veid}"
+
+
+@pytest.mark.any_kernel
+def test_one_that_ends_when_a_verb_begins(host_dir: Path, make: Make, tmp_path: Path) -> None:
+    """Its init was there when it was looked for."""
+    env = make()
+    env.start()
+    (tmp_path / "point").mkdir()
+    with env.init() as init:
+        assert init
+        signal.pidfd_send_signal(init[1], signal.SIGKILL)
+        assert commandline.has_ended(init[1])
+        place = files.Place(env.veid, pidfd=init[1])
+        verbs: list[Callable[[], object]] = [
+            lambda: files.copy_out(place, "/etc/passwd", str(tmp_path)),
+            lambda: files.copy_in(place, "/etc/passwd", "/"),
+            lambda: files.set_password(place, "root", "secret"),
+            lambda: show.running(init[1], str(tmp_path / "point")),
+        ]
+        for verb in verbs:
+            with pytest.raises(errors.NotRunning):
+                verb()
+
+
+@pytest.mark.any_kernel
+def test_a_command_that_joins_one_that_is_just_going(box: "ve.Environment", monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel lets nobody in any more, and its init has not ended yet; it never does where but the way in failed."""
+    monkeypatch.setattr(process.Popen, "_hear", lambda popen: popen._fail("setns", errno.ESRCH, "No such process"))
+    monkeypatch.setattr(process, "ended", lambda pidfd, timeout=0.0: timeout > 0)
+    with pytest.raises(errors.NotRunning):
+        box.run(["true"])
+    monkeypatch.setattr(process, "ended", lambda pidfd, timeout=0.0: False)
+    with pytest.raises(errors.Error, match="setns: No such process") as caught:
+        box.run(["true"])
+    assert type(caught.value) is errors.Error
 
 
 # --- threads ------------------------------------------------------------------------------------------------------
