@@ -111,12 +111,13 @@ def change(host: ve.Host, veid: int, marker: str) -> ve.Environment:
 
 
 def seen(host: ve.Host) -> Contents:
-    """As BECOME has it, of what there is."""
+    """As BECOME has it, of what there is; what nobody has synced yet may be there without its contents."""
     found = {}
     for env in host.list():
         if (STATE / f"private/{env.veid}").exists():
-            paths = [env.path("/", marker) for marker in MARKERS]
-            found[str(env.veid)] = " ".join(path.read_text() for path in paths if path.exists())
+            paths = {marker: env.path("/", marker) for marker in MARKERS}
+            there = [marker for marker, path in paths.items() if path.exists() and path.read_text() == marker]
+            found[str(env.veid)] = " ".join(there)
     if OVER.exists():
         with contained() as inner:
             found["over"] = " ".join(template.ref for template in inner.templates.list())
