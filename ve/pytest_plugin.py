@@ -154,11 +154,11 @@ def ve_session(
 def _made(
     request: pytest.FixtureRequest, given: dict[str, Any], marked: dict[str, Any], prepare: Prepare | None
 ) -> Iterator[Factory]:
-    from ve.pytest_run import Factory
+    from ve.pytest_run import Factory, together
 
     run = _run(request.config)
     with _told(request.node.nodeid):
-        _require(request.config, run, run.template({**given, **marked}))
+        _require(request.config, run, run.template(together(given, marked)))
     factory = Factory(run, given, marked, prepare)
     request.node.stash.setdefault(_USED, []).append(factory.made)
     try:

@@ -59,7 +59,15 @@ def checked(given: Mapping[str, Any], where: str) -> dict[str, Any]:
             raise InvalidValue(f"cannot use {where}: there is no option {name}", nearest(name, sorted(known)))
     if (ready := given.get("ready")) is not None and not isinstance(ready, (str, list, tuple)):
         raise InvalidValue(f"cannot use {where}: ready is {ready!r}, and neither a condition nor a list of them")
-    return {name: value for name, value in given.items() if value is not None}
+    return dict(given)
+
+
+def together(*given: Mapping[str, Any]) -> dict[str, Any]:
+    """What a VE is given in all, the last one first; None takes back what the others gave."""
+    found: dict[str, Any] = {}
+    for each in given:
+        found |= each
+    return {name: value for name, value in found.items() if value is not None}
 
 
 class Run:
@@ -225,7 +233,8 @@ class Factory:
     def __call__(self, template: str | None = None, **options: Any) -> Environment:
         """A running VE, with what the test's marker says and this besides or instead."""
         try:
-            self.made.append(self._stack.enter_context(self.making(template=template, **options)))
+            named = {} if template is None else {"template": template}
+            self.made.append(self._stack.enter_context(self.making(**named, **options)))
         except Error as error:
             if error.hint:
                 error.add_note(f"hint: {error.hint}")  # pytest shows notes below the traceback
@@ -234,10 +243,10 @@ class Factory:
 
     def making(self, **options: Any) -> contextlib.AbstractContextManager[Environment]:
         """The same as a block, at whose end it ends."""
-        wanted = {**self._given, **self._marked, **checked(options, "ve_factory()")}
+        wanted = together(self._given, self._marked, checked(options, "ve_factory()"))
         of: str | Snapshot = self._run.template(wanted)
         if self._prepare:
-            of = self._run.prepared(self._prepare, {**self._given, "template": of})
+            of = self._run.prepared(self._prepare, together(self._given, {"template": of}))
         return self._run.running(wanted, of)
 
 

@@ -81,6 +81,8 @@ class Snapshot:
         cannot = f"cannot fork {self.name} of {self.env.veid}"
         if count < 1:
             raise InvalidValue(f"{cannot}: {count} VEs are none")
+        if name and count > 1:
+            raise InvalidValue(f"{cannot}: {count} VEs cannot all be called {name}", "fork without a name, and rename")
         if veid is not None and check_veid(veid) not in FORK_VEIDS:
             raise InvalidValue(f"{cannot}: {veid} is not in {FORK_VEIDS[0]}..{FORK_VEIDS[-1]}, which copies have")
         with ExitStack() as undo:

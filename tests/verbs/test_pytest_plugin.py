@@ -126,9 +126,12 @@ def test_the_closest_marker_comes_first(suite: pytest.Pytester) -> None:
                 assert seen(ve) == ["class", "conftest"]
 
             @pytest.mark.ve("busybox:1", env={"WHO": "test"}, command=["sleep", "1000"])
-            def test_test(self, ve):
+            def test_test(self, ve, ve_factory):
                 assert seen(ve) == ["class", "test"]
                 assert "sleep" in ve.run(["ps"], capture_output=True, text=True).stdout
+                other = ve_factory(command=None, hostname=None, env={})
+                assert "sleep" not in other.run(["ps"], capture_output=True, text=True).stdout
+                assert seen(other) == [f"ve{other.veid}"]
     """)
     assert outcomes(suite.runpytest_subprocess("--strict-markers")) == {"passed": 3}
 

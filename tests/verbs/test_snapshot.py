@@ -755,6 +755,8 @@ def test_what_is_gone(host: "ve.Host", make: Make) -> None:
     for act in acts:
         with pytest.raises(errors.NotFound, match=r"^cannot find snapshot other of"):
             act()
+    with pytest.raises(errors.InvalidValue, match="2 VEs cannot all be called venus"):
+        base.fork(2, name="venus")
     with pytest.raises(errors.InvalidValue, match="0 VEs are none"):
         base.fork(0)
     env.destroy()
