@@ -107,7 +107,9 @@ class Networks:
         which the host routes, as on a bridge.
         """
         require_root("cannot part the network")
-        parting.part(*([_routed(each) for each in side] for side in (one, other)))
+        sides = [[_routed(each) for each in side] for side in (one, other)]
+        have_rules()  # somebody may have flushed them since these have started
+        parting.part(*sides)
 
     def heal(self, *environments: "Environment") -> None:
         """Undo every partition() that one of these VEs is in; without any, of all VEs of the host."""

@@ -85,6 +85,15 @@ def test_who_ends_takes_it_along(hostnet: HostNet, host: "ve.Host", three: "list
     assert reach(three) == ALL
 
 
+def test_after_somebody_s_flush(hostnet: HostNet, host: "ve.Host", three: "list[ve.Environment]") -> None:
+    one, two, _ = three
+    hostnet.run("nft", "flush", "ruleset")
+    hostnet.call(host.networks.heal)
+    hostnet.call(host.networks.partition, [one], [two])
+    assert reach(three) == ALL - {"1>2", "2>1"}
+    hostnet.call(host.networks.heal)
+
+
 def test_who_cannot_be_parted(hostnet: HostNet, host: "ve.Host", make: Make, three: "list[ve.Environment]") -> None:
     """Then nobody is."""
     stopped, lonely = make(addresses=["10.9.0.7"]), make()
