@@ -28,6 +28,7 @@ from functools import partial
 from typing import Any, NamedTuple, NoReturn, TypeAlias
 
 from ve import errand, execgroup, files, journal, patience, process, shutdown
+from ve._linux import syscalls
 from ve.errors import Error, FileError, InvalidValue, NotReady, NotRunning, NotSupported, nearest
 from ve.polling import readable
 
@@ -161,7 +162,7 @@ class _Moment:
             _WAITS[condition.kind](self, condition.argument)
         except _NotYet as error:
             return f"{condition.text} ({error})" if str(error) else condition.text
-        except (NotRunning, FileError, _Ended):
+        except (NotRunning, FileError, _Ended, syscalls.SyscallError):  # the last: who is going lets nobody in
             if self.ended(_LOOK):
                 self.fail(f"it has ended before {condition.text} was so", [condition.text])
             raise

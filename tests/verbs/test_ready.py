@@ -5,9 +5,10 @@ The witness that a condition was not so before is whoever makes it so: it had be
 
 import errno
 import os
+import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import pytest
 import ve
 from tests.verbs import commandline
 from tests.verbs.conftest import Make
-from ve import files
+from ve import errand, files
 from ve.errors import FileError, InvalidValue, NotReady, NotRunning, NotSupported
 
 LONG = 60.0  # seconds, which nobody waits for unless the test fails
@@ -182,6 +183,20 @@ def test_who_looks_for_a_file_in_one_that_has_ended_is_told_that(running: "ve.En
         assert caught.value.errno == errno.ESRCH and "passwd" not in caught.value.hint
     finally:
         os.close(pidfd)
+
+
+def test_one_that_ends_between_two_looks(running: "ve.Environment", monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its network cannot be entered any more."""
+    real = errand.inside
+
+    def late(pidfd: int, work: Callable[[], str]) -> str:
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        assert commandline.has_ended(pidfd)
+        return real(pidfd, work)
+
+    monkeypatch.setattr(errand, "inside", late)
+    error = refused(running, "tcp:81", timeout=LONG)
+    assert str(error) == f"cannot wait for {running.veid}: it has ended before tcp:81 was so"
 
 
 def test_one_that_is_frozen_or_does_not_run(running: "ve.Environment", host_dir: Path) -> None:
