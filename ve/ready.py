@@ -29,7 +29,7 @@ from typing import Any, NamedTuple, NoReturn, TypeAlias
 
 from ve import errand, execgroup, files, journal, patience, process, shutdown
 from ve._linux import syscalls
-from ve.errors import Error, FileError, InvalidValue, NotReady, NotRunning, NotSupported, nearest
+from ve.errors import Error, InvalidValue, NotReady, NotRunning, NotSupported, nearest
 from ve.polling import readable
 
 TYPE_CHECKING = False
@@ -162,7 +162,7 @@ class _Moment:
             _WAITS[condition.kind](self, condition.argument)
         except _NotYet as error:
             return f"{condition.text} ({error})" if str(error) else condition.text
-        except (NotRunning, FileError, _Ended, syscalls.SyscallError):  # the last: who is going lets nobody in
+        except (NotRunning, _Ended, syscalls.SyscallError):  # the last: who is going lets nobody in
             if self.ended(_LOOK):
                 self.fail(f"it has ended before {condition.text} was so", [condition.text])
             raise

@@ -23,7 +23,7 @@ from tests import conftest
 from tests.verbs import commandline, witness
 from tests.verbs.conftest import Make
 from ve import _output as out
-from ve import cgroups, errors
+from ve import cgroups, errors, making
 from ve import layers as layers_room
 
 CHANGES = (
@@ -360,10 +360,10 @@ def test_who_enters_meanwhile_waits_for_its_end(
     (tmp_path / "cp").write_text(f'#!/bin/sh\necho begun >{told}; read line <{hold}; exec /bin/cp "$@"\n')
     (tmp_path / "cp").chmod(0o755)
 
-    def waits(self: "ve.Environment", timeout: float) -> AbstractContextManager[None]:
+    def waits(self: "ve.Environment", timeout: float, **how: Any) -> AbstractContextManager[None]:
         hold.write_text("\n")
         assert (threading.current_thread() is threading.main_thread()) == (way != "arun")  # where its loop is
-        return locked(self, timeout)
+        return locked(self, timeout, **how)
 
     environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
     with commandline.start(host_dir, "snapshot", "create", env.veid, env=environment) as process:
@@ -513,11 +513,21 @@ def test_what_only_one_can_have_is_not_forked(make: Make, gone: Callable[..., An
     assert asked["nameservers"] == ["10.9.0.1"]
 
 
-def test_one_of_them_cannot_be_made_and_none_is(host: "ve.Host", make: Make) -> None:
+def test_one_of_them_cannot_be_made_and_none_is(host: "ve.Host", make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     env = make()
     base, before = env.checkpoint(), {each.veid for each in host.list()}
-    with pytest.raises(errors.Exists, match="cannot use name same: VE"):
-        base.fork(3, name="same")
+    create, made = making.create, list[int]()
+
+    def create_two(other: "ve.Environment", *rest: Any) -> None:
+        if len(made) == 2:
+            raise errors.DiskFull("cannot create: no space")
+        create(other, *rest)
+        made.append(other.veid)
+
+    monkeypatch.setattr(making, "create", create_two)
+    with pytest.raises(errors.DiskFull):
+        base.fork(3)
+    assert len(made) == 2
     assert {each.veid for each in host.list()} == before
 
 
