@@ -156,7 +156,7 @@ def test_the_error_names_all_that_is_missing_and_has_the_log(running: "ve.Enviro
 
 def test_one_that_ends_is_told_at_once(running: "ve.Environment") -> None:
     running.run(["sh", "-c", "echo last words >/proc/1/fd/1"], check=True)
-    for condition in ("tcp:81", "file:/no", "log:no", "command:sleep 1"):
+    for condition in ("tcp:81", "file:/no", "log:no", "command:sleep 1000"):
         if running.pid is None:
             running.start()
         with later(running, "kill -USR2 1"):
