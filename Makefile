@@ -101,7 +101,7 @@ test-native: setup-test ## every test on this kernel
 	@$(BIN)/python -m pytest $(if $(findstring tests/,$(PYTEST_ARGS)),,$(NATIVE)) $(PYTEST_ARGS)
 
 .PHONY: test-vm
-test-vm: setup-vm ## what depends on the kernel on a stock one, and some in podman there; slow: KERNEL=6.1, 6.12 or 7
+test-vm: setup-vm ## what depends on the kernel on a stock one, most of it in podman there; slow: KERNEL=6.1, 6.12 or 7
 	@$(BIN)/python -m tests.vm $(KERNEL) $(PYTEST_ARGS)
 	@$(if $(findstring tests/,$(PYTEST_ARGS)),,$(BIN)/python -m tests.vm $(KERNEL) --podman $(PYTEST_ARGS))
 
@@ -118,11 +118,12 @@ fuzz: setup-test ## bad input by the thousand: each file and word we read, archi
 test-long: setup-vm ## what takes so long that make test leaves it out: some on this kernel, the rest on the stock one
 	@VE_TEST_ROUNDS=1000 $(BIN)/python -m pytest tests/kernel/test_leases.py -k rounds -s
 	@$(BIN)/python -m tests.vm $(KERNEL) tests/limits tests/kernel -m long $(PYTEST_ARGS)
+	@$(BIN)/python -m tests.vm $(KERNEL) tests/kernel -m "not any_kernel and not long" $(PYTEST_ARGS)
 	@VE_TEST_SECONDS=600 $(BIN)/python -m tests.vm $(KERNEL) tests/faults/test_at_once.py -s $(PYTEST_ARGS)
 	@$(BIN)/python -m tests.vm $(KERNEL) tests/verbs tests/attacks -m "not any_kernel and not long" $(PYTEST_ARGS)
 	@VE_TEST_KILLS=50 VE_TEST_SUITE=200 $(BIN)/python -m pytest tests/verbs/test_pytest_plugin.py -o timeout=3600 \
 		-k "killed or workers" $(PYTEST_ARGS)
-	@$(BIN)/python -m tests.vm $(KERNEL) --podman tests/kernel tests/limits -m "not any_kernel and not long" $(PYTEST_ARGS)
+	@$(BIN)/python -m tests.vm $(KERNEL) --podman tests/limits -m "not any_kernel and not long" $(PYTEST_ARGS)
 	@$(BIN)/python -m tests.vm $(KERNEL) --podman tests/verbs -m "not any_kernel and not long" $(PYTEST_ARGS)
 	@KERNEL=$(KERNEL) $(BIN)/python -m pytest tests/vm -s $(PYTEST_ARGS)
 

@@ -1,10 +1,10 @@
 """Run the tests on a stock Debian kernel: python -m tests.vm KERNEL [--podman] [PYTEST ARGUMENT...]
 
-Without a path among them, the limits, and each mechanism of the kernel's by itself, as far as they depend on it: make
-test runs what is native at the same time, and has not the hour that the verbs and the attacks take besides, on an
-emulated CPU.  Those and what survives a reboot are make test-long's.  With --podman all of it happens in a privileged
-container there, and without a path only what is marked for that.  The exit code is pytest's; 255 is a guest that died,
-124 one that was ended for taking too long.
+Without a path among them, the limits; with --podman in a privileged container there, and without a path each
+mechanism of the kernel's by itself, as far as it depends on the kernel, and of the verbs what is marked for that.
+make test runs what is native at the same time, and has not the hours that all verbs and attacks take on an emulated
+CPU: those, what is in a container here and outside there, and what survives a reboot are make test-long's.  The exit
+code is pytest's; 255 is a guest that died, 124 one that was ended for taking too long.
 """
 
 import signal
@@ -16,7 +16,7 @@ from pathlib import Path
 from tests import debian
 from tests.vm import guest, kernel, podman
 
-CHOSEN = ("tests/limits", "tests/kernel", "-m", "not any_kernel and not long")
+CHOSEN = ("tests/limits", "-m", "not any_kernel and not long")
 MARK = "container"
 PYTEST = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-o", "timeout=900"]
 
@@ -38,7 +38,7 @@ def main() -> int:
 def marked() -> list[str]:
     """The files alone that have such tests: a guest takes minutes to look through all."""
     files = [path for path in guest.ROOT.glob("tests/*/test_*.py") if f"@pytest.mark.{MARK}\n" in path.read_text()]
-    return [*sorted(str(path.relative_to(guest.ROOT)) for path in files), "-m", MARK]
+    return ["tests/kernel", *sorted(str(path.relative_to(guest.ROOT)) for path in files), "-m", MARK]
 
 
 def run(version: str, arguments: list[str], contained: bool) -> int:
