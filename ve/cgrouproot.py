@@ -34,7 +34,7 @@ def _mount() -> mountinfo.Line:
         return _known[0]
     for line in mountinfo.lines(kind="cgroup2"):
         there = _which(line)
-        if there and f"{os.major(there[0])}:{os.minor(there[0])}" == line.device:
+        if there and _is_shown(line):
             _known = line, there
             return line
     raise NotSupported("cannot find cgroup2: it is not mounted", hint="mount -t cgroup2 none /sys/fs/cgroup")
@@ -46,6 +46,18 @@ def _which(line: mountinfo.Line) -> tuple[int, int] | None:
         about = os.stat(line.point)
         return about.st_dev, about.st_ino
     return None
+
+
+def _is_shown(line: mountinfo.Line) -> bool:
+    """Does its path lead to this very mount?"""
+    with contextlib.suppress(OSError):
+        fd = os.open(line.point, os.O_PATH | os.O_CLOEXEC)
+        try:
+            with open(f"/proc/self/fdinfo/{fd}", encoding="ascii") as file:
+                return f"mnt_id:\t{line.number}\n" in file
+        finally:
+            os.close(fd)
+    return False
 
 
 def below(first: str, root: str) -> str:
