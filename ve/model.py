@@ -97,7 +97,7 @@ class Config:
     user_beancounters: bool = False  # it sees its own in /run/user_beancounters
     account_only: bool = False  # a limit that nothing keeps it to is accepted, and counted
     layers: tuple[str, ...] = ()  # of ve/layers.py: what is between its template and its upper, the newest first
-    made_on: tuple[str, ...] = ()  # of these, those that it was made on
+    made_on: tuple[str, ...] = ()  # those that it was made on, which may be empty ones that are between them no more
     snapshots: dict[str, str] = field(default_factory=dict)  # name -> its layers, the newest first
     unfinished: str = ""  # what is still to be done to its upper: become the newest layer, or be a new one
 

@@ -283,6 +283,6 @@ def _first_free(env: Environment, veid: int | None, make: Callable[[Environment]
 
 def _stack(env: Environment) -> tuple[str, ...]:
     try:
-        return env.config.layers
+        return (*env.config.layers, *env.config.made_on)
     except (BrokenConfig, NotFound):
         return ()

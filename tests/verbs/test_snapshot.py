@@ -778,6 +778,17 @@ def test_what_is_gone(host: "ve.Host", make: Make) -> None:
         pass
 
 
+def test_who_is_made_on_one_in_which_nothing_is_stays_its_user(make: Make) -> None:
+    """Also when it has a layer more: the empty one is between that and the template no longer."""
+    env = make()
+    base = env.checkpoint("base")
+    [fork] = base.fork()
+    fork.checkpoint()
+    assert base.users == [fork.veid]
+    fork.destroy()
+    assert base.users == []
+
+
 @pytest.mark.any_kernel
 def test_one_that_is_deleted_before_it_is_shown(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """By another process, and with it its layer: the others are shown all the same."""
@@ -801,6 +812,7 @@ def test_one_that_is_deleted_before_it_is_shown(make: Make, monkeypatch: pytest.
     assert [each["name"] for each in shown] == ["stays"]
 
 
+@pytest.mark.any_kernel
 def test_a_copy_that_finds_no_room(host_dir: Path, make: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     env = make()
     env.start()
