@@ -95,7 +95,7 @@ def impair(veid: int, interface: str, delay: float = 0.0, loss: float = 0.0) -> 
 def release(interface: str) -> None:
     """Remove what does not go with the interface; it may be gone already, or never have been limited."""
     with suppress(OSError):
-        rtnetlink.ask(rtnetlink.delete(socket.if_nametoindex(_ifb_name(interface))))
+        rtnetlink.remove(socket.if_nametoindex(_ifb_name(interface)))
 
 
 def _lift(interface: str) -> None:

@@ -49,7 +49,7 @@ def disconnect(state: State, veid: int, had: Callable[[], Given] = Given) -> Non
 def remove_links(tag: str, veid: int) -> None:
     """Remove the interface of a VE from the host, if it has one; and what its packets were held in."""
     own = linknames.alternative_name(tag, veid)
-    rtnetlink.remove(own, own + linknames.QUEUES)
+    rtnetlink.remove_named(own, own + linknames.QUEUES)
 
 
 def _lead_nowhere(interface: str, held: list[Address]) -> None:

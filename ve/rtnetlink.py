@@ -7,13 +7,14 @@ its messages alone it is 30.
 from __future__ import annotations
 
 import _thread
+import errno
 import math
 import os
 import socket
 import struct
 import sys
 import threading
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
@@ -23,7 +24,7 @@ from ve import caller, netlink, polling
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from typing import Any, TypeAlias
 
     from ve.addresses import Address, Network
@@ -234,54 +235,76 @@ def _look(channel: socket.socket, name: str) -> memoryview:
     return netlink.get(channel, GETLINK, IFINFOMSG.pack(0, 0, 0, 0, 0) + wanted)
 
 
-def remove(*names: str) -> None:
-    """Delete the interfaces of these names, if there are any, as long as nobody forbids it.
+def remove_named(*names: str) -> None:
+    """Delete the interfaces of these alternative names; of a name that none has nothing.
+
+    Each VE that ends asks for it, with a network or not, so it does without pyroute2.
+    """
+    found = []
+    with netlink.connect(socket.NETLINK_ROUTE) as channel:
+        for name in names:
+            try:
+                found.append(IFINFOMSG.unpack_from(_look(channel, name))[2])
+            except OSError as error:
+                if error.errno != errno.ENODEV:
+                    raise
+    if found:
+        remove(*found)
+
+
+def remove(*indices: int) -> None:
+    """Delete interfaces; one that goes by itself meanwhile, or that the kernel keeps, is nobody's fault.
 
     When it returns they are gone from the host, with their addresses and routes.  The kernel itself lets go of them a
     whole grace period later, 20 ms (netdev_run_todo in net/core/dev.c), and answers then: a thread waits for that, but
-    in the ve command, which cannot end before, and is cloned.  Each VE that ends asks for it, with a network or not, so
-    it does without pyroute2.
+    in the ve command, which cannot end before, and is cloned.
     """
-    found = set()
-    with netlink.connect(socket.NETLINK_ROUTE) as channel:
-        for name in names:
-            with suppress(OSError):
-                found.add(IFINFOMSG.unpack_from(_look(channel, name))[2])
-    if not found:
-        return
-    messages = [netlink.request(DELLINK, IFINFOMSG.pack(0, 0, index, 0, 0)) for index in found]
+    messages = [netlink.request(DELLINK, IFINFOMSG.pack(0, 0, index, 0, 0)) for index in indices]
     if caller.is_the_command:
         with suppress(OSError):
             ask(*messages)
         return
+    left = set(indices)
     with netlink.connect(socket.NETLINK_ROUTE) as told:
         netlink.join(told, _RTNLGRP_LINK)
         with _asked_behind(*messages) as answer:
-            while found and polling.readable([answer.fileno(), told.fileno()], math.inf)[0] != answer.fileno():
-                found.discard(_deleted(told))
+            while left and polling.readable([answer.fileno(), told.fileno()], math.inf)[0] != answer.fileno():
+                left.discard(_deleted(told))
 
 
 @contextmanager
 def _asked_behind(*messages: bytes) -> Iterator[socket.socket]:
-    """Have another thread ask: what can be read here once the kernel has answered.
-
-    threading does not know of that thread, as it imports nothing (see part()), and nobody has to wait for it.
-    """
-    channel = netlink.connect(socket.NETLINK_ROUTE)
+    """Have another thread ask: what can be read here once the kernel has answered."""
     answer, answered = socket.socketpair()
+    with answer, ExitStack() as stack:
+        stack.enter_context(answered)
+        channel = stack.enter_context(netlink.connect(socket.NETLINK_ROUTE))
 
-    def run() -> None:
-        with channel, suppress(OSError):
-            netlink.ask(channel, *messages)
-        with answered, suppress(OSError):  # nobody waits any more
-            answered.send(b"\n", socket.MSG_NOSIGNAL)
+        def run() -> None:
+            with channel, suppress(OSError):
+                netlink.ask(channel, *messages)
+            with answered, suppress(OSError):  # nobody waits any more
+                answered.send(b"\n", socket.MSG_NOSIGNAL)
 
-    with answer:
-        try:
-            _thread.start_new_thread(run, ())
-        except RuntimeError:  # there may be no more of them
-            run()
+        _start(run)
+        stack.pop_all()
         yield answer
+
+
+def _start(run: Callable[[], None]) -> None:
+    """In a thread that threading does not know of, as it imports nothing (see part()), and that is sent no signal.
+
+    A handler of Python's is called by the main thread, at once, whichever thread the kernel chose.
+    """
+    import signal
+
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        _thread.start_new_thread(run, ())
+    except RuntimeError:  # there may be no more of them
+        run()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _deleted(told: socket.socket) -> int:

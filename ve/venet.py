@@ -52,7 +52,7 @@ def connect(pidfd: int, netns: int, tag: str, veid: int, state_dir: str) -> str:
 def cut(name: str) -> None:
     """Remove the pair of a VE that has ended, by the name on the host, which no later start has."""
     with contextlib.suppress(OSError):
-        rtnetlink.ask(rtnetlink.delete(socket.if_nametoindex(name)))
+        rtnetlink.remove(socket.if_nametoindex(name))
 
 
 def lease(name: str, address: Address) -> None:

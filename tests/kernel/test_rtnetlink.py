@@ -89,7 +89,7 @@ def test_a_host_route_is_given_to_one(hostnet: HostNet, address: Address) -> Non
         hostnet.call(rtnetlink.ask, rtnetlink.host_route(rtnetlink.NEWROUTE, first, address))
         with pytest.raises(FileExistsError):
             hostnet.call(rtnetlink.ask, rtnetlink.host_route(rtnetlink.NEWROUTE, second, address))
-        hostnet.call(rtnetlink.remove, "long-name-of-venetone")
+        hostnet.call(rtnetlink.remove_named, "long-name-of-venetone")
         hostnet.call(rtnetlink.ask, rtnetlink.host_route(rtnetlink.NEWROUTE, second, address))
         [left] = ip(hostnet.words, "-6" if address.version == 6 else "-4", "route", "show", str(address))
     assert left["dev"] == "venetother"
@@ -110,10 +110,10 @@ def test_what_is_removed_is_gone_at_once(hostnet: HostNet, threads: bool, monkey
             for inside, name in ((one, "venetone"), (other, "venetother")):
                 pair(hostnet, inside, name)
                 subprocess.run([*hostnet.words, "ip", "link", "set", name, "master", "red"], check=True)
-            hostnet.call(rtnetlink.remove, "long-name-of-venetone", "nobody", "long-name-of-venetother")
+            hostnet.call(rtnetlink.remove_named, "long-name-of-venetone", "nobody", "long-name-of-venetother")
             assert not {link["ifname"] for link in ip(hostnet.words, "link")} & {"venetone", "venetother"}
     subprocess.run([*hostnet.words, "ip", "link", "delete", "red"], check=True)
-    hostnet.call(rtnetlink.remove, "nobody")
+    hostnet.call(rtnetlink.remove_named, "nobody")
 
 
 def test_the_first_refusal_is_told(hostnet: HostNet) -> None:
