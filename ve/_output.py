@@ -30,7 +30,7 @@ def fields(*names: str) -> Fields:
 
 def setting(name: str) -> Callable[[Any], Any]:
     def get(env: ve.Environment) -> Any:
-        with suppress(errors.Error):  # its conf file is broken or just gone, which is no reason to hide the other VEs
+        with suppress(errors.Error):  # it is broken or just gone, which is no reason to hide the others
             return attrgetter(name)(env)
         return None
 
@@ -58,7 +58,7 @@ SELFTEST = fields("name", "status", "promise", "means", "why")
 ATTACHED = "is running; this is its console: Ctrl-] three times halts it, three times more kills it"
 LOG_ALONE = "this is what its init wrote; a journal can be read while it runs"
 ENDS = {"halt": "has halted", "reboot": "reboots", "killed": "was killed"}
-SNAPSHOTS = fields("name", "created", "users")
+SNAPSHOTS = fields("name") | {"created": setting("created")} | fields("users")
 TEMPLATES = fields("ref", "created", "init", "source")
 
 

@@ -55,11 +55,11 @@ class Snapshot:
 
     @property
     def created(self) -> str:
-        """UTC, as in 2000-08-21T12:00:00Z; NotFound if it, or its VE, is gone."""
+        """UTC, as in 2000-08-21T12:00:00Z; NotFound if it, or its VE, or what it has of files, is gone."""
         try:
             made = os.stat(os.path.dirname(self.env.state.layer(self.layers[0]))).st_mtime
         except FileNotFoundError:
-            self.layers  # noqa: B018 - has somebody just deleted it?
+            layers.require(self.env.state, self.env.veid, self.layers)
             raise
         return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(made))
 

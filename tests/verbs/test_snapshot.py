@@ -790,6 +790,17 @@ def test_who_is_made_on_one_in_which_nothing_is_stays_its_user(make: Make) -> No
 
 
 @pytest.mark.any_kernel
+def test_one_whose_files_are_lost(host_dir: Path, make: Make) -> None:
+    env = make()
+    env.checkpoint("lost")
+    env.path("/srv/one").write_text("more")
+    env.checkpoint("there")
+    shutil.rmtree(host_dir / "layer" / env.snapshot("lost").layers[0])
+    shown = json.loads(commandline.output(host_dir, "snapshot", "list", env.veid, "--json"))
+    assert [(each["name"], bool(each["created"])) for each in shown] == [("lost", False), ("there", True)]
+
+
+@pytest.mark.any_kernel
 def test_one_that_is_deleted_before_it_is_shown(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """By another process, and with it its layer: the others are shown all the same."""
     env = make()
