@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Generator, Iterator, Sequence
 
     from ve.environment import Environment
     from ve.host import Host
@@ -81,7 +81,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     """Attach what is true of a failed test's VEs now: they end only with its teardown."""
     report = yield
     used = item.stash.get(_USED, [])
-    if "ve_session" in getattr(item, "fixturenames", ()):  # itself, or for another fixture
+    if "ve_session" in _fixtures(item):  # itself, or for another fixture
         used = [*used, *item.session.stash.get(_USED, [])]
     if report.failed and report.when != "teardown":
         from ve import pytest_report
@@ -91,6 +91,15 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
             if item.config.getoption("--ve-keep-failed"):
                 report.sections.append(("kept", _keep(item, environment)))
     return report
+
+
+def _fixtures(item: pytest.Item) -> Sequence[str]:
+    """All that the test has, those by request.getfixturevalue() too.
+
+    Only its request knows them, which has no public name outside of fixtures; item.fixturenames has those of arguments.
+    """
+    names: Sequence[str] = getattr(getattr(item, "_request", None), "fixturenames", ())
+    return names
 
 
 # --- fixtures -------------------------------------------------------------------------------------------------------

@@ -356,6 +356,27 @@ def test_a_fixture_of_the_session_may_have_that_of_the_session(suite: pytest.Pyt
     assert result.outlines.count("what it said") == 1
 
 
+@pytest.mark.usefixtures("remove_kept")
+def test_that_of_the_session_may_be_asked_for_by_name(suite: pytest.Pytester, host_dir: Path) -> None:
+    """It is told of and kept as if it were an argument, for the test that asked and for no other."""
+    suite.makepyfile("""
+        def test_it(request):
+            request.getfixturevalue("ve_session").run(["touch", "/evidence"], check=True)
+            assert False
+
+        def test_other(request):
+            assert False
+    """)
+    result = suite.runpytest_subprocess("--ve-keep-failed")
+    assert outcomes(result) == {"failed": 2}
+    [veid] = veids(host_dir)
+    assert sum(f" VE {veid} " in line for line in result.outlines) == 1
+    assert [line for line in result.outlines if line.startswith("ve ") and " enter " in line] == [
+        f"ve --state-dir {host_dir} enter {veid}"
+    ]
+    assert Path(f"/proc/{witness.init(host_dir, veid)}/root/evidence").exists()
+
+
 def test_one_that_ended_meanwhile(suite: pytest.Pytester) -> None:
     suite.makepyfile("""
         def test_it(ve):
