@@ -24,7 +24,7 @@ def command() -> NoReturn:
     code = main()
     from ve._session import mute
 
-    mute()
+    mute(sys.stdout)
     os._exit(code)
 
 

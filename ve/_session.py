@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import signal
@@ -16,7 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from contextlib import AbstractContextManager
-    from typing import Any, NoReturn
+    from typing import Any, NoReturn, TextIO
 
 OWN_FAILURE = 125  # of a verb that otherwise returns the exit code of its command
 NOT_OURS = (126, 127, 129, 130, 141, 143)  # no command, or none to execute; a signal; nobody reads us any more
@@ -68,12 +67,14 @@ def interruptible() -> AbstractContextManager[None]:
     return terminal.handlers(dict.fromkeys((signal.SIGTERM, signal.SIGHUP), _interrupt))
 
 
-def mute() -> None:
-    """Let go of a stdout that cannot take what it still holds, or the interpreter would complain when it ends."""
+def mute(stream: TextIO) -> None:
+    """Let go of a stdout or stderr that cannot take what it still holds, or the interpreter would fail at its end."""
     try:
-        print(end="", flush=True)
+        print(end="", file=stream, flush=True)
     except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stream.fileno())
+        os.close(null)
 
 
 def _interrupt(number: int) -> NoReturn:
@@ -82,8 +83,10 @@ def _interrupt(number: int) -> NoReturn:
 
 def _tell(text: str) -> None:
     """On stderr; what was done is done, and what failed has failed, also where nobody can be told."""
-    with contextlib.suppress(OSError):
+    try:
         print(text, file=sys.stderr)
+    except OSError:
+        mute(sys.stderr)  # which holds the text still
 
 
 def veid(text: str) -> int:
@@ -111,7 +114,7 @@ class Session:
             sys.stdout.flush()  # print() writes to it even where there is nothing to write
         except (Exception, KeyboardInterrupt) as error:
             code = self.report(error)
-        mute()
+        mute(sys.stdout)
         return code or 0
 
     def cannot(self) -> str:

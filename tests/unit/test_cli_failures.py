@@ -507,9 +507,13 @@ def test_the_shells_get_a_script(shell: str) -> None:
 # ---- the real program -----------------------------------------------------------------------------------------------
 
 
+def buffered() -> dict[str, str]:
+    """Our environment, as everybody has it: some images set this, and then nothing is held that cannot be written."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+
+
 def run_ve(*words: str, stdout: int) -> tuple[int, str]:
-    env = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}  # as everybody has it
-    done = subprocess.run([VE, *words], stdout=stdout, stderr=subprocess.PIPE, text=True, env=env)
+    done = subprocess.run([VE, *words], stdout=stdout, stderr=subprocess.PIPE, text=True, env=buffered())
     return done.returncode, done.stderr
 
 
@@ -542,13 +546,15 @@ def test_a_full_disk_for_who_has_done_it(full: str) -> None:
         sys.exit(here.run(lambda: here.say("it is done")))
     """
     with Path("/dev/full").open("w") as file:
-        done = subprocess.run([sys.executable, "-c", program], check=False, **{full: file})  # type: ignore[call-overload]
+        command = [sys.executable, "-c", program]
+        done = subprocess.run(command, check=False, env=buffered(), **{full: file})  # type: ignore[call-overload]
     assert done.returncode == 0
 
 
 def test_a_failure_that_nobody_can_be_told_of() -> None:
     with Path("/dev/full").open("w") as file:
-        assert subprocess.run([VE, "no-such-verb"], check=False, stderr=file).returncode == 2
+        done = subprocess.run([VE, "no-such-verb"], check=False, stderr=file, env=buffered())
+    assert done.returncode == 2
 
 
 def test_a_closed_stdout() -> None:
