@@ -181,11 +181,20 @@ def _fds() -> set[tuple[int, str]]:
 
 def _wait_for_removals() -> None:
     """An interface is gone at once; what the kernel does behind that, a thread of rtnetlink.remove waits for."""
-    for _ in range(1000):
-        known = {str(thread.native_id) for thread in threading.enumerate()}
-        if set(os.listdir("/proc/self/task")) <= known:
-            return
+    deadline = time.monotonic() + SETTLE
+    while (unknown := _unknown_threads()) and time.monotonic() < deadline:
         time.sleep(0.005)
+    assert not unknown, f"threads that Python does not know of, and that do not end: {unknown}"
+
+
+def _unknown_threads() -> dict[str, str]:
+    """Their names, by number."""
+    tasks = set(os.listdir("/proc/self/task"))
+    found = {}
+    for number in tasks - {str(thread.native_id) for thread in threading.enumerate()}:
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            found[number] = Path("/proc/self/task", number, "comm").read_text().strip()
+    return found
 
 
 def _children() -> set[str]:
