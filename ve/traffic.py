@@ -5,7 +5,8 @@
 
 The kernel counts by interface name, in sets of our table that outlive the interface (ve/ruleset.py), so a VE may end
 between two looks.  To remove such a count costs the kernel 10 ms, for one as for all: so sweep() does it for all, at
-each look at all VEs (`ve top`) and, where nobody looks, at one end of MANY.
+each look at all VEs (`ve top`), when a process of pytest that had VEs ends (with pytest-xdist each worker, as who
+gives them their tests has none) and, where nobody looks, at one end of MANY.
 """
 
 from __future__ import annotations
