@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,13 +64,7 @@ class Run:
         marks.mkdir()
         env = self._env(contender, self.tests) | {database.DONE: str(marks)}
         command = self._command(contender)
-        pytest = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, start_new_session=True)
-        until = time.monotonic() + _PATIENCE
-        while pytest.poll() is None and len(list(marks.iterdir())) < self.tests // 4 and time.monotonic() < until:
-            time.sleep(0.05)
-        done = len(list(marks.iterdir()))
-        os.killpg(pytest.pid, signal.SIGKILL)
-        pytest.wait()
+        done = kill_midway(command, env, marks, self.tests // 4, self._temporary / "said")
         shutil.rmtree(marks)
         time.sleep(_SETTLED)
         more = self._seen() - before
@@ -93,6 +88,27 @@ class Run:
         shutil.rmtree(self._temporary)
         self._temporary.mkdir()
         return seen([*_DIRECTORIES, self.work])
+
+
+def kill_midway(
+    command: Sequence[str], env: Mapping[str, str], marks: Path, wanted: int, said: Path, patience: float = _PATIENCE
+) -> int:
+    """Run pytest, and kill all of it once so many tests have left their marks; how many have.
+
+    RuntimeError, with what it said (kept in the file `said`), if it ends before that or does not come so far.
+    """
+    with said.open("wb") as file:
+        pytest = subprocess.Popen(command, env=env, stdout=file, stderr=subprocess.STDOUT, start_new_session=True)
+    until = time.monotonic() + patience
+    while (done := len(list(marks.iterdir()))) < wanted and pytest.poll() is None and time.monotonic() < until:
+        time.sleep(0.05)
+    if pytest.poll() is None:  # else it is reaped, and its number may be another's
+        os.killpg(pytest.pid, signal.SIGKILL)
+    code = pytest.wait()
+    if done < wanted or code != -signal.SIGKILL:
+        how = f"was not so far in {patience:.0f} s" if code == -signal.SIGKILL else f"ended with {code} by itself"
+        raise RuntimeError(f"pytest is to be killed after {wanted} tests, and {how}, {done} done:\n{said.read_text()}")
+    return done
 
 
 def _cpu() -> float:

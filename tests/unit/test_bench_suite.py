@@ -1,6 +1,10 @@
 """The suite's table says what was found; what is left is what was not there before, each of two that are alike too."""
 
+import os
+import sys
 from pathlib import Path
+
+import pytest
 
 from bench.suite import left, run, table
 from bench.suite.left import Seen
@@ -47,3 +51,25 @@ def test_of_what_pytest_says_the_last_line_counts() -> None:
     said = "7 failed in a test's own words\n3 failed, 190 passed, 1 error in 30.00s\n"
     assert run._count(said, "passed") == 190 and run._count(said, "failed|errors?") == 4
     assert run._count("no tests ran in 0.01s\n", "passed") == 0
+
+
+def kill(program: str, path: Path, patience: float) -> int:
+    """What kill_midway() says of a program in place of pytest that is to make two marks."""
+    marks = path / "marks"
+    marks.mkdir()
+    command = [sys.executable, "-c", program, str(marks)]
+    return run.kill_midway(command, os.environ, marks, 2, path / "said", patience)
+
+
+def test_it_is_killed_once_so_many_tests_are_done(tmp_path: Path) -> None:
+    program = "import pathlib, sys, signal; [pathlib.Path(sys.argv[1], n).touch() for n in 'ab']; signal.pause()"
+    assert kill(program, tmp_path, 600) == 2
+
+
+def test_one_that_ends_before_or_does_not_come_so_far_is_told_of(tmp_path: Path) -> None:
+    for name in ("ended", "late"):
+        (tmp_path / name).mkdir()
+    with pytest.raises(RuntimeError, match="ended with 3 by itself, 0 done:\nwhy it does"):
+        kill("import os; os.write(2, b'why it does'); os._exit(3)", tmp_path / "ended", 600)
+    with pytest.raises(RuntimeError, match="was not so far in 0 s, 0 done"):
+        kill("import signal; signal.pause()", tmp_path / "late", 0)
