@@ -21,11 +21,39 @@ _EVERY_NAMESPACE = ("--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "
 BASE = 65536000  # of the host ids that the peers' containers have, as bench/peers/ says too
 
 
+class Podman:
+    """podman with a store of its own below a work directory, made when it is first asked for, and empty."""
+
+    def __init__(self, work: Path, programs: Path) -> None:
+        self._store, self._programs = work / "podman", programs
+
+    @cached_property
+    def command(self) -> list[str]:
+        """How it is called."""
+        self._store.mkdir()
+        wrapped = self._programs / "crun"
+        wrapped.write_text(f'#!/bin/sh\nexec {" ".join(_runtime("crun", self._programs))} "$@"\n')
+        wrapped.chmod(0o755)
+        path = self._store / "containers.conf"
+        path.write_text(_filled("containers.conf", CRUN=str(wrapped)))
+        os.environ["CONTAINERS_CONF"] = str(path)
+        stores = ["--root", str(self._store / "root"), "--runroot", str(self._store / "run")]
+        return ["podman", *stores, "--storage-driver", "overlay"]
+
+    def import_tree(self, tree: str, name: str) -> None:
+        """Make an image of it."""
+        with subprocess.Popen(["tar", "-C", tree, "-c", "."], stdout=subprocess.PIPE) as tar:
+            null = subprocess.DEVNULL
+            command = [*self.command, "import", "-", name]
+            subprocess.run(command, stdin=tar.stdout, stdout=null, stderr=null, check=True)
+
+
 class Peers:
     """What they need below a work directory, made when it is first asked for."""
 
     def __init__(self, work: Path, programs: Path, init: str, idle: str) -> None:
         self._work, self._programs = work, programs
+        self._podman = Podman(work, programs)
         self._trees = {"init": init, "idle": idle}
 
     def root(self, which: str) -> str:
@@ -41,13 +69,13 @@ class Peers:
         """An OCI bundle in a new directory."""
         path = self._work / f"bundle-{name}"
         path.mkdir()
-        (path / "config.json").write_text(self._filled("oci.json", ROOTFS=self.root(which)))
+        (path / "config.json").write_text(_filled("oci.json", ROOTFS=self.root(which)))
         return str(path)
 
     def oci_run(self, runtime: str) -> Way:
         @contextlib.contextmanager
         def ready() -> Iterator[Once]:
-            command = [*self._runtime(runtime), "run", "--bundle", self.bundle(runtime, "init"), "true"]
+            command = [*_runtime(runtime, self._programs), "run", "--bundle", self.bundle(runtime, "init"), "true"]
             yield lambda: measure.run(command)
             shutil.rmtree(self._work / f"bundle-{runtime}")
 
@@ -59,18 +87,12 @@ class Peers:
         @contextlib.contextmanager
         def ready() -> Iterator[Once]:
             bundle = self.bundle(runtime, "idle")
-            measure.run([*self._runtime(runtime), "run", "--detach", "--bundle", bundle, "idle"])
+            measure.run([*_runtime(runtime, self._programs), "run", "--detach", "--bundle", bundle, "idle"])
             yield lambda: measure.run([runtime, "exec", "idle", "true"])
             measure.run([runtime, "delete", "--force", "idle"])
             shutil.rmtree(bundle)
 
         return Way(f"{runtime} exec", ready)
-
-    def _runtime(self, name: str) -> list[str]:
-        """crun ends where it may not raise RLIMIT_MEMLOCK: see bench/programs/memlock.c."""
-        if name != "crun" or _may_raise_limits():
-            return [name]
-        return ["env", f"LD_PRELOAD={self._programs / 'memlock.so'}", name]
 
     # --- LXC
 
@@ -81,10 +103,10 @@ class Peers:
             (path / part).mkdir(parents=True, exist_ok=True)
         for each in (path, *path.iterdir()):
             os.chown(each, BASE, BASE)
-        more = self._filled("lxc-veth.conf", BRIDGE=place.BRIDGE, ADDRESS=address) if address else ""
-        more = more or self._filled("lxc-empty.conf")
+        more = _filled("lxc-veth.conf", BRIDGE=place.BRIDGE, ADDRESS=address) if address else ""
+        more = more or _filled("lxc-empty.conf")
         words = {"NAME": name, "INIT": "/sbin/init", "ROOTFS": self.root(which), "UPPER": str(path / "upper")}
-        (path / "config").write_text(self._filled("lxc.conf", **words) + more)
+        (path / "config").write_text(_filled("lxc.conf", **words) + more)
         return ["--lxcpath", str(path.parent), "--name", name]
 
     def lxc_life(self, address: str = "") -> Way:
@@ -125,32 +147,11 @@ class Peers:
     # --- podman
 
     @cached_property
-    def podman_alone(self) -> list[str]:
-        """podman with a store of its own, which is empty."""
-        store = self._work / "podman"
-        store.mkdir()
-        wrapped = self._programs / "crun"
-        wrapped.write_text(f'#!/bin/sh\nexec {" ".join(self._runtime("crun"))} "$@"\n')
-        wrapped.chmod(0o755)
-        path = store / "containers.conf"
-        path.write_text(self._filled("containers.conf", CRUN=str(wrapped)))
-        os.environ["CONTAINERS_CONF"] = str(path)
-        command = ["podman", "--root", str(store / "root"), "--runroot", str(store / "run")]
-        return [*command, "--storage-driver", "overlay"]
-
-    @cached_property
     def podman(self) -> list[str]:
-        """The same where an image of the template is."""
+        """How it is called, where images of the template are."""
         for which in ("init", "idle"):
-            self.podman_import(self.root(which), which)
-        return self.podman_alone
-
-    def podman_import(self, tree: str, name: str) -> None:
-        """Make an image of it."""
-        with subprocess.Popen(["tar", "-C", tree, "-c", "."], stdout=subprocess.PIPE) as tar:
-            null = subprocess.DEVNULL
-            command = [*self.podman_alone, "import", "-", name]
-            subprocess.run(command, stdin=tar.stdout, stdout=null, stderr=null, check=True)
+            self._podman.import_tree(self.root(which), which)
+        return self._podman.command
 
     def podman_run(self) -> Way:
         @contextlib.contextmanager
@@ -189,14 +190,22 @@ class Peers:
 
         return Way(name, ready)
 
-    def _filled(self, name: str, **words: str) -> str:
-        text = (CONFIGURATIONS / name).read_text()
-        for word, value in words.items():
-            text = text.replace(f"@{word}@", value)
-        return text
-
 
 _MAPPED: Sequence[str] = ("--uidmap", f"0:{BASE}:65536", "--gidmap", f"0:{BASE}:65536")
+
+
+def _filled(name: str, **words: str) -> str:
+    text = (CONFIGURATIONS / name).read_text()
+    for word, value in words.items():
+        text = text.replace(f"@{word}@", value)
+    return text
+
+
+def _runtime(name: str, programs: Path) -> list[str]:
+    """crun ends where it may not raise RLIMIT_MEMLOCK: see bench/programs/memlock.c."""
+    if name != "crun" or _may_raise_limits():
+        return [name]
+    return ["env", f"LD_PRELOAD={programs / 'memlock.so'}", name]
 
 
 def _may_raise_limits() -> bool:

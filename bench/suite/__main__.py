@@ -9,12 +9,12 @@ from pathlib import Path
 
 from bench import place
 
-CONTENDERS = ("ve", "testcontainers")
+CONTENDERS = ("ve", "testcontainers")  # the keys of MAKERS, which only what is inside can import
 
 
 def main() -> int:
     words = sys.argv[1:]
-    options = _parser().parse_args(words)
+    options = parsed(words)
     if not options.inside:
         from tests import debian
 
@@ -26,7 +26,7 @@ def main() -> int:
 def measured(options: argparse.Namespace) -> int:
     from bench import machine
     from bench.suite import table  # what is below imports ve, which is to see the place, not the machine
-    from bench.suite.contenders import Contender, OfTestcontainers, OfVe, tree_of
+    from bench.suite.contenders import MAKERS
     from bench.suite.run import Run
 
     work, archive = Path(options.inside), Path(options.archive)
@@ -34,19 +34,25 @@ def measured(options: argparse.Namespace) -> int:
     found, load = {}, machine.load()
     for name in options.contenders or CONTENDERS:
         print(f"==> {name}: {options.tests} tests, {options.workers} workers", file=sys.stderr, flush=True)
-        contender: Contender = OfVe(work, archive)
-        if name == "testcontainers":
-            tree = tree_of(work, archive)
-            contender = OfTestcontainers(work, tree)
-        contender.ready()
+        contender = MAKERS[name](work, archive)
         try:
+            contender.ready()
             run.whole(contender, options.workers)  # so that nothing is new to the one that counts
             found[name] = (run.whole(contender, options.tests), run.killed(contender))
         finally:
             contender.close()
     print(table.of(found))
-    print(f"\nload {load} to {machine.load()}, {machine.described(work)['CPUs']}, {machine.described(work)['kernel']}")
+    about = machine.described(work)
+    print(f"\nload {load} to {machine.load()}, {about['CPUs']}, {about['kernel']}")
     return 0 if all(whole.passed == options.tests for whole, _ in found.values()) else 1
+
+
+def parsed(words: list[str]) -> argparse.Namespace:
+    parser = _parser()
+    options = parser.parse_args(words)
+    if unknown := [name for name in options.contenders if name not in CONTENDERS]:
+        parser.error(f"there is no contender {' '.join(unknown)}: it is {' or '.join(CONTENDERS)}")
+    return options
 
 
 def _parser() -> argparse.ArgumentParser:

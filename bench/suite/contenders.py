@@ -4,13 +4,13 @@ import os
 import socket
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
 import ve
 from bench import floor
-from bench.peers import Peers
+from bench.peers import Podman
 from bench.suite import database
 
 _PLUGIN = "PYTEST_PLUGINS"  # by -p they would come before ve's, which would override them instead
@@ -30,7 +30,7 @@ class Contender(Protocol):
         """Take away what a suite has left that was killed, with what there is for that; a tidy one has left nothing."""
 
     def close(self) -> None:
-        """End what ready() has begun."""
+        """End what ready() has begun, which may have failed."""
 
 
 class OfVe:
@@ -64,11 +64,12 @@ class OfTestcontainers:
 
     name = "testcontainers"
 
-    def __init__(self, work: Path, tree: Path) -> None:
-        """tree: that root file system."""
-        self._work, self._tree = work, tree
-        self._peers = Peers(work, floor.build(work / "programs"), "", "")
-        self._socket = work / "podman.sock"
+    def __init__(self, work: Path, archive: Path) -> None:
+        """archive: of that root file system."""
+        self._work, self._archive = work, archive
+        self._podman = Podman(work, floor.build(work / "programs"))
+        self._socket, self._log = work / "podman.sock", work / "podman.log"
+        self._service: subprocess.Popen[bytes] | None = None
         self.words: Sequence[str] = ("-p", "no:ve")
         # Its own cleaner, ryuk, is an image of a registry's.
         self.env: Mapping[str, str] = {
@@ -79,41 +80,47 @@ class OfTestcontainers:
         }
 
     def ready(self) -> None:
-        self._peers.podman_import(str(self._tree), "plain")
+        self._podman.import_tree(str(tree_of(self._work, self._archive)), "plain")
         server = " ".join(database.SERVER).replace("--foreground ", "")
         script = f"{server}\n{database.PREPARE}\n{server.replace(' start', ' stop')}"
-        self._podman("run", "--name", "prepared", "--network", "none", "localhost/plain", "sh", "-ec", script)
+        self._do("run", "--name", "prepared", "--network", "none", "localhost/plain", "sh", "-ec", script)
         words = ", ".join(f'"{word}"' for word in database.SERVER)
-        self._podman("commit", "--change", f"CMD [{words}]", "prepared", f"localhost/{database.NAME}")
-        self._podman("rm", "prepared")
-        with open(self._work / "podman.log", "wb") as log:
-            command = [*self._peers.podman_alone, "system", "service", "--time", "0", f"unix://{self._socket}"]
+        self._do("commit", "--change", f"CMD [{words}]", "prepared", f"localhost/{database.NAME}")
+        self._do("rm", "prepared")
+        with self._log.open("wb") as log:
+            command = [*self._podman.command, "system", "service", "--time", "0", f"unix://{self._socket}"]
             self._service = subprocess.Popen(command, stderr=log)
-        self._await_service()
+        self._await(self._service)
 
     def clean(self) -> None:
-        self._podman("rm", "--all", "--force", "--time", "0")
+        self._do("rm", "--all", "--force", "--time", "0")
 
     def close(self) -> None:
-        self._service.terminate()
-        self._service.wait()
+        if self._service:
+            self._service.terminate()
+            self._service.wait()
 
-    def _podman(self, *words: str) -> None:
-        done = subprocess.run([*self._peers.podman_alone, *words], capture_output=True, text=True)
+    def _do(self, *words: str) -> None:
+        done = subprocess.run([*self._podman.command, *words], capture_output=True, text=True)
         if done.returncode:
             raise RuntimeError(f"podman {words[0]} ended with {done.returncode}: {done.stderr}")
 
-    def _await_service(self) -> None:
+    def _await(self, service: subprocess.Popen[bytes]) -> None:
         until = time.monotonic() + _PATIENCE
         while True:
             try:
                 with socket.socket(socket.AF_UNIX) as sock:
                     sock.connect(str(self._socket))
                     return
-            except OSError:
-                if self._service.poll() is not None or time.monotonic() > until:
-                    raise
+            except OSError as error:
+                if service.poll() is not None or time.monotonic() > until:
+                    raise RuntimeError(f"podman does not listen: {self._log.read_text()}") from error
                 time.sleep(0.05)
+
+
+MAKERS: Mapping[str, Callable[[Path, Path], Contender]] = {  # of a work directory and the archive
+    each.name: each for each in (OfVe, OfTestcontainers)
+}
 
 
 def tree_of(work: Path, archive: Path) -> Path:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.suite import left, run, table
+from bench.suite import __main__ as suite
+from bench.suite import contenders, left, run, table
 from bench.suite.left import Seen
 
 NOTHING: frozenset[str] = frozenset()
@@ -51,6 +52,15 @@ def test_of_what_pytest_says_the_last_line_counts() -> None:
     said = "7 failed in a test's own words\n3 failed, 190 passed, 1 error in 30.00s\n"
     assert run._count(said, "passed") == 190 and run._count(said, "failed|errors?") == 4
     assert run._count("no tests ran in 0.01s\n", "passed") == 0
+
+
+def test_a_contender_that_nobody_knows_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert tuple(contenders.MAKERS) == suite.CONTENDERS
+    assert suite.parsed(["testcontainers", "ve"]).contenders == ["testcontainers", "ve"]
+    assert suite.parsed([]).contenders == []
+    with pytest.raises(SystemExit):
+        suite.parsed(["ve", "foo"])
+    assert "there is no contender foo: it is ve or testcontainers" in capsys.readouterr().err
 
 
 def kill(program: str, path: Path, patience: float) -> int:
