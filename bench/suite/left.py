@@ -54,7 +54,7 @@ def _numbered(words: Iterator[str]) -> Iterator[str]:
 
 
 def _processes() -> Iterator[str]:
-    """By pid and start time; not those that read this, and none that is a zombie."""
+    """By pid and start time; no zombies.  Who reads this is among them, each time."""
     for path in Path("/proc").iterdir():
         if path.name.isdecimal():
             try:
