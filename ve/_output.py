@@ -28,9 +28,11 @@ def fields(*names: str) -> Fields:
     return {name: attrgetter(name) for name in names}
 
 
-def setting(name: str) -> Callable[[Any], Any]:
+def setting(name: str, unless: type[errors.Error] = errors.Error) -> Callable[[Any], Any]:
+    """None where that is why it cannot be told."""
+
     def get(env: ve.Environment) -> Any:
-        with suppress(errors.Error):  # it is broken or just gone, which is no reason to hide the others
+        with suppress(unless):  # it is broken or just gone, which is no reason to hide the others
             return attrgetter(name)(env)
         return None
 
@@ -38,7 +40,7 @@ def setting(name: str) -> Callable[[Any], Any]:
 
 
 LIST = fields("veid", "name", "status", "pid", "ephemeral") | {
-    "addresses": setting("addresses"),
+    "addresses": setting("addresses", errors.BrokenConfig),  # NotFound: it is no more, and not shown
     "publish": setting("network.ports"),
     "sent": setting("traffic.sent"),
     "received": setting("traffic.received"),
