@@ -6,7 +6,7 @@ import subprocess
 import time
 from typing import Any
 
-from ve import addressed, caller, outfit, traffic
+from ve import addressed, descriptors, outfit, traffic
 from ve.amounts import UNLIMITED
 from ve.errors import BrokenConfig, Error, NotRunning
 from ve.facts import Facts, ended
@@ -99,7 +99,7 @@ def _hostname(veid: int, init: tuple[Facts, int]) -> str | None:
 def _in_uts(veid: int, init: tuple[Facts, int], *command: str) -> "subprocess.CompletedProcess[str]":
     """By nsenter(1), as a thread of this process must not enter another namespace; NotRunning."""
     with contextlib.ExitStack() as held:
-        uts = caller.above_stdio(_uts(veid, *init, held), held)
+        uts = descriptors.above_stdio(_uts(veid, *init, held), held)
         return subprocess.run(
             ["nsenter", f"--uts=/proc/self/fd/{uts}", *command],
             stdin=subprocess.DEVNULL,

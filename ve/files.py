@@ -23,7 +23,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from ve import accounts, caller, cgroups, errors, farside, interpreter
+from ve import accounts, cgroups, descriptors, errors, farside, interpreter
 from ve._linux import libcrypt
 from ve.facts import ended
 from ve.rootfs import API_DIRECTORIES
@@ -147,10 +147,10 @@ class Hand:
             if place == HOST:  # a path may begin where we are
                 given["here"] = os.open(".", os.O_PATH | os.O_CLOEXEC)
                 held.callback(os.close, given["here"])
-            given = {name: caller.above_stdio(fd, held) for name, fd in given.items()}
+            given = {name: descriptors.above_stdio(fd, held) for name, fd in given.items()}
             memory = interpreter.request({"patience": _PATIENCE, **request, **given})
             held.callback(os.close, memory)
-            ours = [caller.above_stdio(fd, held) for fd in (memory, far.fileno())]
+            ours = [descriptors.above_stdio(fd, held) for fd in (memory, far.fileno())]
             null, passed = subprocess.DEVNULL, [fd for fd in given.values() if fd >= 0]
             self.process = interpreter.FarSide("ve.inside", *ours, passed=passed, stdin=null, stdout=null, stderr=null)
 

@@ -25,7 +25,7 @@ from functools import cache
 from importlib.util import find_spec
 from typing import Any
 
-from ve import caller, farside, procfs
+from ve import caller, descriptors, farside, procfs
 from ve._linux import syscalls
 from ve.errors import Error, NotSupported
 
@@ -227,7 +227,7 @@ class _Launcher:
             stack.callback(self.channel.close)
             self.channel.settimeout(_ANSWER)
             far.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)  # it learns who asks, from the first time on
-            fd = caller.above_stdio(far.fileno(), stack)
+            fd = descriptors.above_stdio(far.fileno(), stack)
             null = subprocess.DEVNULL  # or who reads a pipe of ours to its end would wait for ours
             options: Any = {"stdin": null, "stdout": null, "stderr": null, "start_new_session": True, "cwd": "/"}
             self.process = subprocess.Popen(command("ve.launcher", fd), pass_fds=[fd], env=environment(), **options)

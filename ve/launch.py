@@ -17,8 +17,8 @@ from typing import Any, NoReturn, cast
 from ve import (
     actions,
     attachment,
-    caller,
     cgroups,
+    descriptors,
     devices,
     enforce,
     farside,
@@ -231,7 +231,7 @@ def setup_process(launch: Launch) -> None:
         request = launch.without.change(order.request(launch, ours))
         memory = interpreter.request(request)
         ours.callback(os.close, memory)
-        fds = [caller.above_stdio(fd, ours) for fd in (memory, near.fileno(), line.fileno())]
+        fds = [descriptors.above_stdio(fd, ours) for fd in (memory, near.fileno(), line.fileno())]
         null, passed = subprocess.DEVNULL, (*request["fds"], *request["leaked"])
         flags = syscalls.CLONE_NEWPID if launch.ephemeral else 0
         launch.setup = interpreter.FarSide("ve.setup", *fds, passed=passed, flags=flags, stdin=null, stdout=null)

@@ -25,7 +25,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ve import beneath, caller, cgroups, looparea, removal, unionfs
+from ve import beneath, cgroups, descriptors, looparea, removal, unionfs
 from ve.errors import FULL, DiskFull, Error, NotFound, NotSupported
 from ve.model import LAYERS_MAX
 from ve.state import THROWN_AWAY
@@ -245,13 +245,13 @@ def _run(
     with ExitStack() as held:
         return subprocess.run(
             words,
-            cwd=f"/proc/self/fd/{caller.above_stdio(at, held)}",
-            stdin=caller.above_stdio(stdin, held),
+            cwd=f"/proc/self/fd/{descriptors.above_stdio(at, held)}",
+            stdin=descriptors.above_stdio(stdin, held),
             capture_output=True,
             encoding="utf-8",
             errors="surrogateescape",
             check=False,
-            pass_fds=[caller.above_stdio(fd, held) for fd in keep],
+            pass_fds=[descriptors.above_stdio(fd, held) for fd in keep],
             env=os.environ | {"LC_ALL": "C"},
         )
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ve import (
     actions,
-    caller,
+    descriptors,
     ids,
     init,
     log,
@@ -87,7 +87,7 @@ def who_made_it(launch: Launch, ours: contextlib.ExitStack) -> int:
         return -1
     maker = os.pidfd_open(os.getpid())
     ours.callback(os.close, maker)
-    return caller.above_stdio(maker, ours)
+    return descriptors.above_stdio(maker, ours)
 
 
 def other_network(launch: Launch, ours: contextlib.ExitStack) -> int:
@@ -108,7 +108,7 @@ def other_network(launch: Launch, ours: contextlib.ExitStack) -> int:
     ours.callback(os.close, fd)
     if ended(pidfd):
         raise NotRunning(f"cannot start {launch.config.veid}: VE {veid}, whose network it is to have, has ended")
-    return caller.above_stdio(fd, ours)
+    return descriptors.above_stdio(fd, ours)
 
 
 def rights(launch: Launch) -> dict[str, Any]:
@@ -156,5 +156,5 @@ def stdio(launch: Launch, ours: contextlib.ExitStack) -> tuple[int, ...]:
         launch.state.make_dir(os.path.dirname(path))
     fd = log.open_for_init(path, launch.base)
     ours.callback(os.close, fd)
-    fd = caller.above_stdio(fd, ours)
+    fd = descriptors.above_stdio(fd, ours)
     return (-1, fd, fd)

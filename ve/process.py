@@ -27,7 +27,7 @@ import subprocess
 import time
 from typing import Any, NoReturn, Unpack, cast
 
-from ve import caller, execgroup, farside, interpreter, request, terminal
+from ve import descriptors, execgroup, farside, interpreter, request, terminal
 from ve._linux import syscalls
 from ve.cgroups import Cgroup
 from ve.errors import Error, InvalidValue, NotRunning, NotSupported
@@ -91,7 +91,7 @@ class Popen(interpreter.FarSide):
             stack.enter_context(far)
             memory = interpreter.request(data)
             stack.callback(os.close, memory)
-            fds = [caller.above_stdio(fd, stack) for fd in (memory, far.fileno(), self.target.pidfd)]
+            fds = [descriptors.above_stdio(fd, stack) for fd in (memory, far.fileno(), self.target.pidfd)]
             try:
                 super().__init__("ve.enter", *fds, **streams)
             except syscalls.SyscallError as error:

@@ -8,7 +8,7 @@ import os
 import subprocess
 from contextlib import ExitStack
 
-from ve import caller, mountinfo
+from ve import descriptors, mountinfo
 from ve._linux import syscalls
 from ve.errors import Error, InUse
 
@@ -58,7 +58,7 @@ def _run(directory: int, *words: str) -> subprocess.CompletedProcess[str]:
     with ExitStack() as held:
         return subprocess.run(
             words,
-            cwd=f"/proc/self/fd/{caller.above_stdio(directory, held)}",
+            cwd=f"/proc/self/fd/{descriptors.above_stdio(directory, held)}",
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from ve import (
     addressed,
-    caller,
+    descriptors,
     devices,
     execgroup,
     farside,
@@ -191,7 +191,7 @@ class Subject:
         with far, contextlib.ExitStack() as ours:
             memory = interpreter.request(request)
             ours.callback(os.close, memory)
-            fds = [caller.above_stdio(fd, ours) for fd in (memory, far.fileno(), self.target.pidfd)]
+            fds = [descriptors.above_stdio(fd, ours) for fd in (memory, far.fileno(), self.target.pidfd)]
             null = subprocess.DEVNULL
             process = interpreter.FarSide("ve.trials", *fds, stdin=null, stdout=null)
         held.callback(process.wait)

@@ -13,7 +13,7 @@ import errno
 import os
 from contextlib import ExitStack, suppress
 
-from ve import caller, farside, interpreter, mountinfo, procfs
+from ve import descriptors, farside, interpreter, mountinfo, procfs
 from ve._linux import syscalls
 from ve.errors import Error, InUse, NotRunning
 from ve.facts import ended
@@ -45,7 +45,7 @@ def running(pidfd: int, point: str) -> None:
     near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with near:
         with far, ExitStack() as held:
-            ours = [caller.above_stdio(fd, held) for fd in (pidfd, far.fileno())]
+            ours = [descriptors.above_stdio(fd, held) for fd in (pidfd, far.fileno())]
             interpreter.FarSide("ve.show", *ours, stdin=subprocess.DEVNULL).wait()
         message, fds = farside.receive(near)
     if not fds:

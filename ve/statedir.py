@@ -12,7 +12,7 @@ import stat
 import subprocess
 from contextlib import ExitStack, contextmanager
 
-from ve import caller, check, looparea, substitute
+from ve import check, descriptors, looparea, substitute
 from ve._linux import syscalls
 from ve.errors import Error, InvalidValue
 from ve.wholefile import sync
@@ -85,7 +85,7 @@ def _mount(way: str, path: str) -> None:
         undo.callback(shutil.rmtree, new, ignore_errors=True)
         fd = substitute.WAYS[way](new, _size(path))
         undo.callback(os.close, fd)
-        fd = caller.above_stdio(fd, undo)
+        fd = descriptors.above_stdio(fd, undo)
         _copy(path, fd)
         image = f"{new}/{substitute.IMAGE}"
         if os.path.exists(image):

@@ -13,7 +13,7 @@ import marshal
 import os
 from contextlib import ExitStack
 
-from ve import caller, farside, interpreter, looparea, mounts
+from ve import descriptors, farside, interpreter, looparea, mounts
 from ve._linux import syscalls
 from ve.errors import Error
 from ve.unionfs import Overlay
@@ -36,7 +36,7 @@ def root(below: tuple[str, ...], private: str, scratch: str) -> int:
         with far, ExitStack() as held:
             request = interpreter.request({"below": below, "private": private, "scratch": scratch})
             held.callback(os.close, request)
-            ours = [caller.above_stdio(fd, held) for fd in (request, far.fileno())]
+            ours = [descriptors.above_stdio(fd, held) for fd in (request, far.fileno())]
             interpreter.FarSide("ve.stopped", *ours, stdin=subprocess.DEVNULL).wait()
         message, fds = farside.receive(near)
     if fds:

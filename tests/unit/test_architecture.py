@@ -25,6 +25,7 @@ LEVELS = (
         "ve.procfs",
         "ve.beneath",
         "ve.caller",
+        "ve.descriptors",
         "ve.polling",
     ),
     (
