@@ -42,28 +42,30 @@ class FarSide(subprocess.Popen[Any]):
         self._begins = module, fds, passed, flags
         super().__init__([module], **options)
 
-    def _get_handles(self, *streams: Any) -> tuple[int, ...]:
-        """What subprocess opens for them, one after the other: its own, up to Python 3.11, leaves what it has open if
-        there is no descriptor for the next.
-        """
-        pipes: list[int] = []
-        with ExitStack() as undo:
-            undo.callback(self._close_null)
-            for place, stream in enumerate(streams):
-                alone = [stream if each == place else None for each in range(3)]
-                if stream == subprocess.STDOUT and streams[1] is not None:
-                    pipes += [-1, pipes[3]]
-                else:
-                    pipes += super()._get_handles(*alone)[2 * place : 2 * place + 2]  # type: ignore[misc]
-                if stream == subprocess.PIPE:
-                    undo.callback(os.close, pipes[-2])
-                    undo.callback(os.close, pipes[-1])
-            undo.pop_all()
-        return tuple(pipes)
+    if sys.version_info < (3, 12):
 
-    def _close_null(self) -> None:
-        if (null := vars(self).pop("_devnull", None)) is not None:
-            os.close(null)
+        def _get_handles(self, *streams: Any) -> tuple[int, ...]:
+            """What subprocess opens for them, one after the other: its own, up to Python 3.11, leaves what it has open
+            if there is no descriptor for the next.
+            """
+            pipes: list[int] = []
+            with ExitStack() as undo:
+                undo.callback(self._close_null)
+                for place, stream in enumerate(streams):
+                    alone = [stream if each == place else None for each in range(3)]
+                    if stream == subprocess.STDOUT and streams[1] is not None:
+                        pipes += [-1, pipes[3]]
+                    else:
+                        pipes += super()._get_handles(*alone)[2 * place : 2 * place + 2]  # type: ignore[misc]
+                    if stream == subprocess.PIPE:
+                        undo.callback(os.close, pipes[-2])
+                        undo.callback(os.close, pipes[-1])
+                undo.pop_all()
+            return tuple(pipes)
+
+        def _close_null(self) -> None:
+            if (null := vars(self).pop("_devnull", None)) is not None:
+                os.close(null)
 
     def _execute_child(self, *arguments: Any) -> None:
         """What subprocess calls once its pipes are made; as its own does it, but for how the process is made.
