@@ -25,6 +25,7 @@ from collections.abc import AsyncIterator, Coroutine
 from typing import Any, TypeVar, cast
 
 from ve import execgroup, process
+from ve.facts import ended
 from ve.outcome import CompletedProcess, TimeoutExpired, Usage
 from ve.request import Arguments, Target
 
@@ -32,6 +33,7 @@ PATIENCE = 0.0  # seconds that a loop waits for what was killed, but by the loop
 
 _T = TypeVar("_T")
 _CHUNK = 1 << 16
+_AGAIN = 0.01  # seconds
 _OF_TEXT = ("text", "encoding", "errors", "universal_newlines")
 
 
@@ -147,7 +149,10 @@ class AsyncPopen:
         assert self._popen._channel is not None
         while True:
             await _readable(self._popen._channel.fileno())
-            if self._popen._hear():
+            heard = self._popen._hear()
+            if isinstance(heard, process.Failure):
+                raise self._popen._refusal(heard, await self._gone(heard))
+            if heard:
                 break
         if pipe := self._popen.stdin:
             # StreamWriter.wait_closed() asks the protocol, which only that of a reader can answer (bpo-38529)
@@ -158,6 +163,15 @@ class AsyncPopen:
             self.stdin = asyncio.StreamWriter(transport, protocol, reader, self._loop)
         self.stdout = await self._reader(self._popen.stdout)
         self.stderr = await self._reader(self._popen.stderr)
+
+    async def _gone(self, failure: process.Failure) -> bool:
+        """Has the VE's init ended, or does it just now?  The loop goes on meanwhile."""
+        pidfd = self._popen.target.pidfd
+        if failure.may_be_going and not ended(pidfd):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(process.GOING):
+                    await _readable(pidfd)
+        return ended(pidfd)
 
     async def _reader(self, pipe: Any) -> asyncio.StreamReader | None:
         if not pipe:
@@ -197,9 +211,8 @@ async def begin(
     popen = _Unheard(args, target=target, pty=pty, **options | {"bufsize": 0})
     try:
         begun = AsyncPopen(popen)
-    except BaseException:  # no descriptor is left for its end, so nobody can wait for that in the loop
-        popen._patience = execgroup.PATIENCE
-        popen._abandon()
+    except BaseException:
+        await _to_the_end(_abandon_unwatched(popen))
         raise
     try:
         async with asyncio.timeout(enter_timeout) as limit:
@@ -210,6 +223,16 @@ async def begin(
             raise subprocess.TimeoutExpired(args, cast(float, enter_timeout)) from None
         raise
     return begun
+
+
+async def _abandon_unwatched(popen: _Unheard) -> None:
+    """Leave nothing of one whose end there was no descriptor for: the loop asks for it every now and then."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + execgroup.PATIENCE
+    popen._abandon()
+    while (popen.returncode is None or popen._cgroup.exists()) and loop.time() < deadline:
+        await asyncio.sleep(_AGAIN)
+        popen._abandon()
 
 
 async def run(

@@ -25,7 +25,7 @@ import signal
 import socket
 import subprocess
 import time
-from typing import Any, NoReturn, Unpack, cast
+from typing import Any, NamedTuple, Unpack, cast
 
 from ve import descriptors, execgroup, farside, interpreter, request, terminal
 from ve._linux import syscalls
@@ -39,7 +39,20 @@ from ve.request import Arguments, Options, Target
 
 __all__ = ["Popen", "Target", "run", "shell_code", "sweep"]
 
-_GOING = 1.0  # seconds for an init whose VE can be entered no more to have ended
+GOING = 1.0  # seconds for an init whose VE can be entered no more to have ended
+
+
+class Failure(NamedTuple):
+    """What the far side says of a step of its way in."""
+
+    step: str
+    number: int  # of the error, 0 if it is none of the kernel's
+    why: str
+
+    @property
+    def may_be_going(self) -> bool:
+        """Who joins a VE that is just going is killed, or finds no process, a little before its init has ended."""
+        return self.number == errno.ESRCH
 
 
 class Popen(interpreter.FarSide):
@@ -107,34 +120,38 @@ class Popen(interpreter.FarSide):
         while True:
             if deadline is not None and not readable([self._channel.fileno()], deadline - time.monotonic()):
                 raise subprocess.TimeoutExpired(self.args, cast(float, timeout))
-            if self._hear():
+            heard = self._hear()
+            if isinstance(heard, Failure):
+                raise self._refusal(heard, ended(self.target.pidfd, GOING if heard.may_be_going else 0))
+            if heard:
                 return
 
-    def _hear(self) -> bool:
-        """The next that the far side says on its way in: does the program run now?"""
+    def _hear(self) -> bool | Failure:
+        """The next that the far side says on its way in: does the program run now?  Or what went wrong."""
         assert self._channel is not None
         message, fds = farside.receive(self._channel)
         if fds:
             self.terminal = fds[0]
         kind, *values = message or ("FAILED", "begin", 0, "the far side ended")
         if kind == "FAILED":
-            self._fail(*values)
+            return Failure(*values)
         if kind == "TERMINAL" and (self.terminal is None or not terminal.is_master(self.terminal)):
             raise Error(f"cannot enter {self.target.veid}: what it has as /dev/ptmx is no terminal")
         if kind == "STARTED":
             self.host_pid, self.inside_pid = values
         return bool(kind == "STARTED")
 
-    def _fail(self, step: str, number: int, why: str) -> NoReturn:
+    def _refusal(self, failure: Failure, gone: bool) -> Exception:
+        """What is raised of it; gone: the VE's init has ended by now."""
+        step, number, why = failure
         name = self._names.get(step)
-        # Who joins a VE that is just going is killed, or finds no process, a little before its init has ended.
-        if ended(self.target.pidfd, _GOING if number == errno.ESRCH else 0):
-            raise NotRunning(f"cannot enter {self.target.veid}: it is not running")
+        if gone:
+            return NotRunning(f"cannot enter {self.target.veid}: it is not running")
         if step in ("execute", "directory") and number:
-            raise OSError(number, os.strerror(number), name)
+            return OSError(number, os.strerror(number), name)
         if step == "user" and not number:
-            raise InvalidValue(f"cannot enter {self.target.veid} as {name}: {why}")
-        raise _refused(self.target, f"{step}: {why}", number)
+            return InvalidValue(f"cannot enter {self.target.veid} as {name}: {why}")
+        return _refused(self.target, f"{step}: {why}", number)
 
     def _abandon(self) -> None:
         """After a failed start: leave no process, descriptor or cgroup."""

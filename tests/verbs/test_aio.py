@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import os
 import signal
 import subprocess
@@ -15,7 +16,7 @@ import pytest
 import ve
 from tests.verbs import commandline, witness
 from tests.verbs.test_library import FAMILY, SAME, directories, outcome  # noqa: F401  directories is a fixture
-from ve import errors
+from ve import aio, errors, process
 
 pytestmark = pytest.mark.any_kernel
 
@@ -180,6 +181,45 @@ def test_a_ve_that_stops_meanwhile(host: "ve.Host", env: "ve.Environment") -> No
     asyncio.run(act())
 
 
+def test_one_that_is_just_going_does_not_stop_the_loop(env: "ve.Environment", monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its init ends by what another task does meanwhile."""
+
+    async def act() -> None:
+        heard = asyncio.Event()
+
+        def hear(popen: process.Popen) -> process.Failure:
+            heard.set()
+            return process.Failure("setns", errno.ESRCH, "No such process")
+
+        monkeypatch.setattr(process.Popen, "_hear", hear)
+        monkeypatch.setattr(process, "GOING", 600.0)
+        entering = asyncio.create_task(env.arun(["true"]))
+        await heard.wait()
+        with env.init() as init:
+            assert init
+            signal.pidfd_send_signal(init[1], signal.SIGKILL)
+        with pytest.raises(errors.NotRunning):
+            await entering
+
+    asyncio.run(act())
+
+
+def test_where_its_end_cannot_be_watched(box: "ve.Environment", monkeypatch: pytest.MonkeyPatch) -> None:
+    before = ours()
+
+    def refused(popen: object) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    async def act() -> None:
+        monkeypatch.setattr(aio, "AsyncPopen", refused)
+        with pytest.raises(OSError, match=os.strerror(errno.EMFILE)):
+            await box.arun(["sleep", "100000"])
+
+    asyncio.run(act())
+    assert (ours(), names(box)) == (before, set())
+    assert not [*Path(box.cgroup.path, "exec").glob("exec.[0-9]*")]
+
+
 # --- the whole tree -----------------------------------------------------------------------------------------------
 
 
@@ -293,7 +333,7 @@ def test_cancelled_and_timed_out_a_thousand_times(box: "ve.Environment") -> None
 
     ends = asyncio.run(act())
     assert (ends.count("cancelled"), ends.count("timed out")) == (500, 500)
-    assert of_commands(box) == [] and list(Path(box.cgroup.path, "exec").glob("exec.*")) == []
+    assert of_commands(box) == [] and list(Path(box.cgroup.path, "exec").glob("exec.[0-9]*")) == []
     assert ours() == before
     inside = commandline.processes(Path(box.state.path), box.veid).values()
     assert "sleep" not in {witness.status(pid)["Name"] for pid in inside}

@@ -228,7 +228,8 @@ def test_one_that_ends_when_a_verb_begins(host_dir: Path, make: Make, tmp_path: 
 @pytest.mark.any_kernel
 def test_a_command_that_joins_one_that_is_just_going(box: "ve.Environment", monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernel lets nobody in any more, and its init has not ended yet; it never does where but the way in failed."""
-    monkeypatch.setattr(process.Popen, "_hear", lambda popen: popen._fail("setns", errno.ESRCH, "No such process"))
+    failure = process.Failure("setns", errno.ESRCH, "No such process")
+    monkeypatch.setattr(process.Popen, "_hear", lambda popen: failure)
     monkeypatch.setattr(process, "ended", lambda pidfd, timeout=0.0: timeout > 0)
     with pytest.raises(errors.NotRunning):
         box.run(["true"])
