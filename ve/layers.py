@@ -25,7 +25,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ve import beneath, cgroups, descriptors, looparea, removal, unionfs
+from ve import beneath, cgroups, looparea, program, removal, unionfs
 from ve.errors import FULL, DiskFull, Error, NotFound, NotSupported
 from ve.model import LAYERS_MAX
 from ve.state import THROWN_AWAY
@@ -222,38 +222,16 @@ def _copy(top: str, directory: str, cannot: str, held_fd: int, cure: str) -> Non
         held.callback(os.close, at)
         into = os.open(f"{directory}/upper", _DIRECTORY)
         held.callback(os.close, into)
-        done = _run(*_ENDS_WITH_US, *_COPY, ".", "/proc/self/fd/0", at=at, stdin=into, keep=(held_fd,))
+        done = program.run(at, *_ENDS_WITH_US, *_COPY, ".", "/proc/self/fd/0", stdin=into, keep=(held_fd,))
     if not done.returncode:
         return
-    said = _said(done, "cp")
+    said = program.said(done, "cp")
     if any(os.strerror(number) in said for number in FULL):
         raise DiskFull(f"{cannot}: {said}", "make room on the file system of the state directory")
     if os.strerror(errno.ENAMETOOLONG) in said:
         begins = said.partition("./")[2][:40]
         raise NotSupported(f"{cannot}: it has a path that is too long to be copied: /{begins}...", cure)
     raise Error(f"{cannot}: {said}")
-
-
-def _said(done: subprocess.CompletedProcess[str], name: str) -> str:
-    """Why a program of this name failed: the first thing that it says."""
-    return done.stderr.strip().partition("\n")[0].removeprefix(f"{name}: ") or f"{name} ended with {done.returncode}"
-
-
-def _run(
-    *words: str, at: int, stdin: int = subprocess.DEVNULL, keep: tuple[int, ...] = ()
-) -> subprocess.CompletedProcess[str]:
-    with ExitStack() as held:
-        return subprocess.run(
-            words,
-            cwd=f"/proc/self/fd/{descriptors.above_stdio(at, held)}",
-            stdin=descriptors.above_stdio(stdin, held),
-            capture_output=True,
-            encoding="utf-8",
-            errors="surrogateescape",
-            check=False,
-            pass_fds=[descriptors.above_stdio(fd, held) for fd in keep],
-            env=os.environ | {"LC_ALL": "C"},
-        )
 
 
 # --- a moment of a running VE ---------------------------------------------------------------------------------------
@@ -321,9 +299,9 @@ def _have_all_names(instance: Instance, top: str, cannot: str) -> None:
         return
     root = instance.stopped_root()
     try:
-        done = _run(*_CHANGED_SINCE, f"@{min(hidden) // 10**9 - 1}", "-printf", r"%C@ %p\0", at=root)
+        done = program.run(root, *_CHANGED_SINCE, f"@{min(hidden) // 10**9 - 1}", "-printf", r"%C@ %p\0")
         if done.returncode:
-            raise Error(f"{cannot}: {_said(done, 'find')}")
+            raise Error(f"{cannot}: {program.said(done, 'find')}")
         for changed, _, path in (each.partition(" ") for each in done.stdout.split("\0") if each):
             if _nanoseconds(changed) in hidden:
                 _touch_name(root, path)

@@ -5,10 +5,8 @@ its content is not to be seen, and the directory that it is mounted on stays.
 """
 
 import os
-import subprocess
-from contextlib import ExitStack
 
-from ve import descriptors, mountinfo
+from ve import mountinfo, program
 from ve._linux import syscalls
 from ve.errors import Error, InUse
 
@@ -35,7 +33,7 @@ def remove_in(directory: int, name: str, cannot: str) -> None:
     """Remove what has this name in a directory, if anything has; what is mounted there stays, and is an Error."""
     why = _rm(directory, name)
     if why.endswith(": Operation not permitted"):  # only the host's root can have made it so: chattr(1)
-        _run(directory, "chattr", "-R", "-f", "-i", "-a", "--", name)
+        program.run(directory, "chattr", "-R", "-f", "-i", "-a", "--", name)
         why = _rm(directory, name)
     if why:
         raise Error(f"{cannot}: {why}")
@@ -49,21 +47,5 @@ def refuse_mounted(path: str, cannot: str) -> None:
 
 def _rm(directory: int, name: str) -> str:
     """rm(1), which no depth or name of a file stops; the first thing that it says."""
-    done = _run(directory, "rm", "-rf", "--one-file-system", "--", name)
-    said = done.stderr.strip().partition("\n")[0].removeprefix("rm: ")
-    return said or (f"rm ended with {done.returncode}" if done.returncode else "")
-
-
-def _run(directory: int, *words: str) -> subprocess.CompletedProcess[str]:
-    with ExitStack() as held:
-        return subprocess.run(
-            words,
-            cwd=f"/proc/self/fd/{descriptors.above_stdio(directory, held)}",
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            errors="replace",
-            check=False,
-            env=os.environ | {"LC_ALL": "C"},
-        )
+    done = program.run(directory, "rm", "-rf", "--one-file-system", "--", name)
+    return program.said(done, "rm") if done.returncode or done.stderr else ""

@@ -25,7 +25,7 @@ LEVELS = (
         "ve.procfs",
         "ve.beneath",
         "ve.caller",
-        "ve.descriptors",
+        "ve.descriptors ve.program",
         "ve.polling",
     ),
     (
