@@ -132,7 +132,7 @@ class Environment(Commands, Contents):
         """
         from ve import ending
 
-        with self.locked(read_only=True):
+        with self.locked(even_if_read_only=True):
             return ending.stop(self, timeout, fast)
 
     def restart(self, timeout: float = 60.0) -> None:
@@ -152,13 +152,13 @@ class Environment(Commands, Contents):
         """
         from ve import cgroups, layers
 
-        with self.locked(read_only=True), self.running("freeze"):
+        with self.locked(even_if_read_only=True), self.running("freeze"):
             layers.let_go(self)
             cgroups.freeze(self.veid, self.cgroup)
 
     def thaw(self) -> None:
         """Let its processes go on."""
-        with self.locked(read_only=True), self.running("thaw"):
+        with self.locked(even_if_read_only=True), self.running("thaw"):
             self.cgroup.freeze(False)
 
     # --- its life -----------------------------------------------------------------------------------------------

@@ -107,7 +107,7 @@ class Instance:
         from ve import layers
 
         # Who makes the next one has the lock.
-        with contextlib.suppress(Locked), self.state.lock(self.veid, 0, read_only=True):
+        with contextlib.suppress(Locked), self.state.lock(self.veid, 0, even_if_read_only=True):
             return not layers.let_go(self)
         return True
 
@@ -206,7 +206,7 @@ class Instance:
 
             if not layers.stands_still(self) and self.cgroup.frozen():
                 raise NotRunning(f"cannot {verb} {self.veid}: it is frozen", hint=f"ve thaw {self.veid}")
-            with self.locked(patience, read_only=True):
+            with self.locked(patience, even_if_read_only=True):
                 layers.let_go(self)
 
     def refuse_unknown(self) -> None:
@@ -223,12 +223,12 @@ class Instance:
             raise NotSupported(f"cannot {verb} {self.veid}: it is ephemeral, nothing of it is on disk")
 
     @contextlib.contextmanager
-    def locked(self, timeout: float = 10.0, *, read_only: bool = False) -> Iterator[None]:
+    def locked(self, timeout: float = 10.0, *, even_if_read_only: bool = False) -> Iterator[None]:
         """Hold the VE alone; NotFound if it was destroyed while we waited, Locked after timeout seconds.
 
-        read_only: see State.lock.
+        even_if_read_only: see State.lock.
         """
-        with self.state.lock(self.veid, timeout, read_only=read_only):
+        with self.state.lock(self.veid, timeout, even_if_read_only=even_if_read_only):
             if not self.state.exists(self.veid):
                 self.state.remove_lock(self.veid)
                 raise self._gone()

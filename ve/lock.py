@@ -15,10 +15,10 @@ from ve.errors import Locked, printable
 from ve.wholefile import read_small
 
 
-def acquire(path: str, what: int | str, timeout: float, *, read_only: bool = False) -> int:
+def acquire(path: str, what: int | str, timeout: float, *, even_if_read_only: bool = False) -> int:
     """The descriptor that holds the lock at path; Locked names who has it after timeout seconds.
 
-    read_only: its file system may be so by now, as who asks writes nothing there that must be written.
+    even_if_read_only: its file system may be so by now, as who asks writes nothing there that must be written.
 
     There is no flock with a timeout: a blocking one in a thread could not be called off, and a timer's signal is the
     program's own.  So it asks again, after 1 ms at first and 50 ms later on.
@@ -26,7 +26,7 @@ def acquire(path: str, what: int | str, timeout: float, *, read_only: bool = Fal
     deadline = time.monotonic() + timeout
     pause = 0.001
     while True:
-        fd = _opened(path, read_only)
+        fd = _opened(path, even_if_read_only)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if _is_at(fd, path):
@@ -70,11 +70,11 @@ def is_held(path: str) -> bool:
     return False
 
 
-def _opened(path: str, read_only: bool) -> int:
+def _opened(path: str, even_if_read_only: bool) -> int:
     try:
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as error:
-        if read_only and error.errno == errno.EROFS:
+        if even_if_read_only and error.errno == errno.EROFS:
             with suppress(FileNotFoundError):
                 return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         raise

@@ -126,16 +126,16 @@ class State:
     # Locks.
 
     @contextmanager
-    def lock(self, veid: int, timeout: float = 10.0, *, read_only: bool = False) -> Iterator[None]:
+    def lock(self, veid: int, timeout: float = 10.0, *, even_if_read_only: bool = False) -> Iterator[None]:
         """Hold the VE alone, among processes and threads; Locked names who has it after timeout seconds.
 
-        read_only: also where nothing can be written any more.  The kernel ends the lock with the last process that has
-        its file open, kill -9 included.
+        even_if_read_only: also where nothing can be written any more; it is no shared lock for that.  The kernel ends
+        the lock with the last process that has its file open, kill -9 included.
         """
         path = self._lock_path(veid)
         self.make_dir(os.path.dirname(path))
         with self.writing():
-            fd = lock.acquire(path, veid, timeout, read_only=read_only)
+            fd = lock.acquire(path, veid, timeout, even_if_read_only=even_if_read_only)
         try:
             yield
         finally:
