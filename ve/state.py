@@ -24,7 +24,8 @@ from ve.wholefile import create_whole, read_small, remove_asides, sync, write_wh
 ACTIONS = ("premount", "mount", "start", "stop", "umount", "postumount")
 DEFAULT_DIR = "/var/lib/ve"
 DEFAULT_RUN_DIR = "/run/ve"
-_READ_ONLY = "if an error made it so, dmesg tells of it; ve stop works all the same"
+_READ_ONLY = "if an error made it so, dmesg tells of it"
+_READ_ONLY_FOR_OTHERS = f"{_READ_ONLY}; ve stop works all the same"  # than who asks even so
 THROWN_AWAY = "ephemeral"  # in a private area: it is nobody's once its conf file is gone, as after a reboot
 
 
@@ -107,17 +108,21 @@ class State:
     def make_dir(self, path: str) -> str:
         """Make path and what leads to it from the state dir (0711) or run dir on (0700); gives path."""
         with self.writing():
-            if not os.path.isdir(path):
-                with suppress(FileExistsError):
-                    os.makedirs(self.path, mode=0o711)
-                top = self.run_dir if os.path.commonpath((self.run_dir, path)) == self.run_dir else self.path
-                step = top
-                for name in ("", *os.path.relpath(path, top).split("/")):
-                    step = os.path.normpath(os.path.join(step, name))
-                    with suppress(FileExistsError):
-                        os.mkdir(step, 0o700)
-                os.stat(os.path.join(path, "."))  # what exists may be something else
+            self._make_dir(path)
         return path
+
+    def _make_dir(self, path: str) -> None:
+        if os.path.isdir(path):
+            return
+        with suppress(FileExistsError):
+            os.makedirs(self.path, mode=0o711)
+        top = self.run_dir if os.path.commonpath((self.run_dir, path)) == self.run_dir else self.path
+        step = top
+        for name in ("", *os.path.relpath(path, top).split("/")):
+            step = os.path.normpath(os.path.join(step, name))
+            with suppress(FileExistsError):
+                os.mkdir(step, 0o700)
+        os.stat(os.path.join(path, "."))  # what exists may be something else
 
     def scratch(self) -> str:
         """An empty directory, to mount on in a mount namespace of one's own."""
@@ -133,8 +138,8 @@ class State:
         the lock with the last process that has its file open, kill -9 included.
         """
         path = self._lock_path(veid)
-        self.make_dir(os.path.dirname(path))
-        with self.writing():
+        with self.writing(_READ_ONLY if even_if_read_only else _READ_ONLY_FOR_OTHERS):
+            self._make_dir(os.path.dirname(path))
             fd = lock.acquire(path, veid, timeout, even_if_read_only=even_if_read_only)
         try:
             yield
@@ -327,10 +332,10 @@ class State:
         with suppress(FileNotFoundError):
             os.unlink(self.facts(veid))
 
-    def writing(self) -> AbstractContextManager[None]:
-        """Say of what cannot be written that it is this state dir."""
+    def writing(self, read_only: str = _READ_ONLY_FOR_OTHERS) -> AbstractContextManager[None]:
+        """Say of what cannot be written that it is this state dir; read_only: the hint where its file system is so."""
         hint = "run as root, or choose another with --state-dir or VE_STATE_DIR"
-        return writing(f"the state dir {self.path}", hint, _READ_ONLY)
+        return writing(f"the state dir {self.path}", hint, read_only)
 
 
 def _sealed(name: str, filters: Sequence[bytes]) -> bytes:

@@ -131,6 +131,19 @@ def test_on_a_state_dir_that_has_become_read_only(host_dir: Path, make: Make) ->
         assert_gone(host_dir, each.veid)
 
 
+@pytest.mark.parametrize("missing", ["lock/{veid}", "lock"])
+def test_where_there_is_no_lock_no_hint_sends_to_stop(host_dir: Path, make: Make, missing: str) -> None:
+    env = make()
+    (host_dir / "run" / missing.format(veid=env.veid)).rename(host_dir / "moved")
+    try:
+        for verb in ("stop", "freeze", "thaw"):
+            why = f"cannot write the state dir {host_dir}: Read-only file system"
+            hint = witness.refused(host_dir, 5, why, verb, env.veid, before=witness.read_only(host_dir))
+            assert hint == "if an error made it so, dmesg tells of it"
+    finally:
+        (host_dir / "moved").rename(host_dir / "run" / missing.format(veid=env.veid))
+
+
 def test_what_runs_from_outside_ends_with_it(host_dir: Path, make: Make) -> None:
     """Commands, and daemons that commands left, in cgroups that the VE has made."""
     env = make()
