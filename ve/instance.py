@@ -230,7 +230,8 @@ class Instance:
         """
         with self.state.lock(self.veid, timeout, even_if_read_only=even_if_read_only):
             if not self.state.exists(self.veid):
-                self.state.remove_lock(self.veid)
+                with contextlib.suppress(OSError):  # its disk may be read-only by now
+                    self.state.remove_lock(self.veid)
                 raise self._gone()
             self.refuse_unknown()
             yield

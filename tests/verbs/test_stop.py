@@ -131,6 +131,22 @@ def test_on_a_state_dir_that_has_become_read_only(host_dir: Path, make: Make) ->
         assert_gone(host_dir, each.veid)
 
 
+def test_one_that_is_gone_from_a_state_dir_that_has_become_read_only(host_dir: Path, make: Make) -> None:
+    script = """
+import sys, ve
+from ve import errors, state
+env = ve.Host(sys.argv[1]).get(int(sys.argv[2]))
+state.State.exists = lambda *_: False  # it was destroyed while we waited
+try:
+    env.stop()
+except errors.NotFound as error:
+    print(error)
+"""
+    env = make()
+    with witness.python(script, host_dir, env.veid, before=witness.read_only(host_dir)) as program:
+        assert program.communicate() == (f"cannot find VE {env.veid}: there is none\n", "")
+
+
 @pytest.mark.parametrize("missing", ["lock/{veid}", "lock"])
 def test_where_there_is_no_lock_no_hint_sends_to_stop(host_dir: Path, make: Make, missing: str) -> None:
     env = make()
