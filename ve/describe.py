@@ -6,10 +6,10 @@ import subprocess
 import time
 from typing import Any
 
-from ve import addressed, descriptors, outfit, traffic
+from ve import addressed, outfit, traffic
 from ve.amounts import UNLIMITED
 from ve.errors import BrokenConfig, Error, NotRunning
-from ve.facts import Facts, ended
+from ve.facts import Facts, namespace
 from ve.ids import IDS
 from ve.instance import Instance
 from ve.model import Config
@@ -99,7 +99,9 @@ def _hostname(veid: int, init: tuple[Facts, int]) -> str | None:
 def _in_uts(veid: int, init: tuple[Facts, int], *command: str) -> "subprocess.CompletedProcess[str]":
     """By nsenter(1), as a thread of this process must not enter another namespace; NotRunning."""
     with contextlib.ExitStack() as held:
-        uts = descriptors.above_stdio(_uts(veid, *init, held), held)
+        uts = namespace(*init, "uts", held)
+        if uts is None:
+            raise NotRunning(f"cannot enter {veid}: it is not running")
         return subprocess.run(
             ["nsenter", f"--uts=/proc/self/fd/{uts}", *command],
             stdin=subprocess.DEVNULL,
@@ -109,18 +111,6 @@ def _in_uts(veid: int, init: tuple[Facts, int], *command: str) -> "subprocess.Co
             check=False,
             pass_fds=[uts],
         )
-
-
-def _uts(veid: int, facts: Facts, pidfd: int, held: contextlib.ExitStack) -> int:
-    """The UTS namespace of that very init: its number may be another's when it has ended, and one of the host."""
-    try:
-        fd = os.open(f"/proc/{facts.pid}/ns/uts", os.O_RDONLY | os.O_CLOEXEC)
-        held.callback(os.close, fd)
-        if not ended(pidfd):
-            return fd
-    except (FileNotFoundError, ProcessLookupError):
-        pass
-    raise NotRunning(f"cannot enter {veid}: it is not running")
 
 
 def _uptime(start_time: int) -> str:

@@ -8,10 +8,12 @@ import os
 import re
 import zlib
 from collections.abc import Mapping
+from contextlib import ExitStack
 from functools import cache
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from ve import descriptors
 from ve.errors import UPGRADE, BrokenConfig, newer
 from ve.polling import readable
 from ve.wholefile import read_small
@@ -110,6 +112,19 @@ def init_pidfd(facts: Facts) -> int | None:
         if pidfd >= 0:
             os.close(pidfd)
     return None
+
+
+def namespace(facts: Facts, pidfd: int, name: str, held: ExitStack) -> int | None:
+    """A namespace of that very init, as a descriptor above the standard ones which held closes; None when it has ended.
+
+    Its number may be another's then, and the namespace one of the host.
+    """
+    try:
+        fd = os.open(f"/proc/{facts.pid}/ns/{name}", os.O_RDONLY | os.O_CLOEXEC)
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    held.callback(os.close, fd)
+    return None if ended(pidfd) else descriptors.above_stdio(fd, held)
 
 
 def lives(facts: Facts) -> bool:

@@ -22,7 +22,7 @@ from ve import (
     setup,
 )
 from ve.errors import NotRunning
-from ve.facts import ended, init_pidfd
+from ve.facts import init_pidfd, namespace
 from ve.shapes import SHARED
 
 if TYPE_CHECKING:
@@ -104,11 +104,10 @@ def other_network(launch: Launch, ours: contextlib.ExitStack) -> int:
         why = f"VE {veid}, whose network it is to have, is not running"
         raise NotRunning(f"cannot start {launch.config.veid}: {why}", f"ve start {veid}")
     ours.callback(os.close, pidfd)
-    fd = os.open(f"/proc/{facts.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-    ours.callback(os.close, fd)
-    if ended(pidfd):
+    netns = namespace(facts, pidfd, "net", ours)
+    if netns is None:
         raise NotRunning(f"cannot start {launch.config.veid}: VE {veid}, whose network it is to have, has ended")
-    return descriptors.above_stdio(fd, ours)
+    return netns
 
 
 def rights(launch: Launch) -> dict[str, Any]:

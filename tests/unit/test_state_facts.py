@@ -1,9 +1,11 @@
 """The facts of a boot, and whether the process they name lives."""
 
+import errno
 import os
 import shutil
 import subprocess
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ve import facts as module
-from ve.facts import Facts, boot_id, dump_facts, init_pidfd, parse_facts, process_start_time
+from ve.facts import Facts, boot_id, dump_facts, init_pidfd, namespace, parse_facts, process_start_time
 from ve.state import State
 
 WORDS = st.text(st.characters(codec=None), max_size=20)  # surrogates too: paths may hold them
@@ -113,6 +115,20 @@ def test_a_pidfd_of_the_process_that_was_meant(sleeper: "subprocess.Popen[bytes]
 def test_a_pid_that_another_process_has_now(sleeper: "subprocess.Popen[bytes]") -> None:
     facts = of(sleeper)
     assert init_pidfd(facts._replace(start_time=facts.start_time - 1)) is None
+
+
+def test_a_namespace_of_the_process_that_was_meant() -> None:
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as process, ExitStack() as held:
+        facts, pidfd = of(process), os.pidfd_open(process.pid)
+        held.callback(os.close, pidfd)
+        fd = namespace(facts, pidfd, "uts", held)
+        assert fd is not None and os.path.samestat(os.fstat(fd), os.stat(f"/proc/{process.pid}/ns/uts"))
+        process.kill()
+        process.wait()
+        assert namespace(facts, pidfd, "uts", held) is None
+        assert namespace(facts._replace(pid=os.getpid()), pidfd, "uts", held) is None  # as if it had that number now
+    with pytest.raises(OSError, match=os.strerror(errno.EBADF)):
+        os.fstat(fd)
 
 
 def test_a_zombie_is_dead() -> None:
