@@ -91,7 +91,7 @@ def look(directory: int, name: str) -> os.stat_result | None:
         return None
 
 
-def deep(root: int, names: Sequence[str], flags: int) -> int:
+def open_below(root: int, names: Sequence[str], flags: int) -> int:
     """A descriptor of what these names lead to, each being in the one before: without links, and at any depth."""
     fd = root
     try:

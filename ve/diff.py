@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
 from ve._linux.syscalls import SyscallError
-from ve.beneath import deep
+from ve.beneath import open_below
 from ve.unionfs import marks
 
 _VANISHED = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
@@ -200,7 +200,7 @@ def _opened(
 
 def _open(root: int, names: tuple[str, ...], flags: int) -> int | None:
     try:
-        return deep(root, names, flags)
+        return open_below(root, names, flags)
     except SyscallError as error:
         if error.errno not in _VANISHED:
             raise

@@ -338,7 +338,7 @@ def _nanoseconds(printed: str) -> int:
 def _touch_name(root: int, path: str) -> None:
     """Have it in the upper: overlayfs copies a name up that is given other times, be they the same."""
     *directories, name = path.split("/")
-    directory = beneath.deep(root, directories, os.O_PATH | os.O_DIRECTORY)
+    directory = beneath.open_below(root, directories, os.O_PATH | os.O_DIRECTORY)
     try:
         at = os.stat(name, dir_fd=directory, follow_symlinks=False)
         os.utime(name, ns=(at.st_atime_ns, at.st_mtime_ns), dir_fd=directory, follow_symlinks=False)
