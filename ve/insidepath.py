@@ -72,20 +72,20 @@ def mkdir(request: Request, root: Root, channel: _socket.socket) -> None:
 
 def _mkdir(root: Root, path: str, mode: int, parents: bool) -> None:
     try:
-        directory, name = _parent(root, path, errno.EEXIST)
+        directory, name = _parent(root, path, nameless=errno.EEXIST)
     except FileNotFoundError:
         if not parents:
             raise
         for end in (place for place, char in enumerate(path) if char == "/" and place):
             _make_one(root, path[:end])
-        directory, name = _parent(root, path, errno.EEXIST)
+        directory, name = _parent(root, path, nameless=errno.EEXIST)
     os.mkdir(name, mode, dir_fd=directory)
 
 
 def _make_one(root: Root, path: str) -> None:
     """A directory on the way, with the mode that those have."""
     with contextlib.suppress(FileExistsError):
-        directory, name = _parent(root, path, errno.EEXIST)
+        directory, name = _parent(root, path, nameless=errno.EEXIST)
         os.mkdir(name, 0o755, dir_fd=directory)
 
 
@@ -103,14 +103,14 @@ def chmod(request: Request, root: Root, channel: _socket.socket) -> None:
     root.chmod(root.open(request["path"], os.O_PATH), request["mode"])
 
 
-def _parent(root: Root, path: str, other: int = errno.EBUSY) -> tuple[int, str]:
+def _parent(root: Root, path: str, *, nameless: int = errno.EBUSY) -> tuple[int, str]:
     """A descriptor of the directory that it is in, and its name there; a link at the end is no other's name.
 
-    other: the error of a path that ends in no name.
+    nameless: the error of a path that ends in no name.
     """
     head, name = os.path.split(path)
     if name in ("", ".", ".."):
-        raise OSError(other, "it is the root, or ends in ..", path)
+        raise OSError(nameless, "it is the root, or ends in ..", path)
     return root.open(head, DIRECTORY), name
 
 
