@@ -244,8 +244,8 @@ def test_a_ve_that_fills_its_log(talker: "ve.Environment", host_dir: Path) -> No
 @pytest.mark.any_kernel
 def test_a_journal(host: "ve.Host", host_dir: Path, debian: str, veid: int) -> None:
     """Of a VE with systemd: read by its own journalctl."""
-    host.create(veid, template=debian).start()
-    commandline.output(host_dir, "exec", veid, "sh", "-c", "until systemctl is-system-running --wait; do break; done")
+    host.create(veid, template=debian)
+    commandline.output(host_dir, "start", "--wait", veid)
     commandline.output(host_dir, "exec", veid, "systemd-cat", "--identifier=tester", "echo", "into the journal")
     commandline.output(host_dir, "exec", veid, "journalctl", "--sync")
     assert "into the journal" in commandline.output(host_dir, "logs", veid)
