@@ -154,6 +154,7 @@ def test_so_is_one_that_is_killed_and_has_not_ended_yet(monkeypatch: pytest.Monk
     monkeypatch.setattr(first, "poll", lambda: None)
     if asked:
         os.kill(first.pid, signal.SIGSTOP)
+        os.waitid(os.P_PID, first.pid, os.WSTOPPED | os.WNOWAIT)  # or it might read on until then
         monkeypatch.setattr("socket.send_fds", send_and_end)
     else:
         end()
