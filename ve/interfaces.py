@@ -56,9 +56,12 @@ class Link:
 
 
 def mac(tag: str, veid: int) -> str:
-    """The Ethernet address of a VE of this state dir, the same at each start: locally administered (RFC 7042, 2.1)."""
+    """The Ethernet address of a VE of this state dir, the same at each start: locally administered (RFC 7042, 2.1).
+
+    Its first byte is below that of each port of ours (_port_mac), or one in 64 VEs would have the port's own.
+    """
     first, *rest = hashlib.sha256(f"{tag}-{veid}".encode()).digest()[:6]
-    return _colons(bytes([first & 0xFC | 0x02, *rest]))
+    return _colons(bytes([first & 0x7C | 0x02, *rest]))
 
 
 def bridge(netns: int, name: str, outside: str, inside: str, mac: str) -> None:

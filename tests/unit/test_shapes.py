@@ -2,6 +2,7 @@
 
 import pytest
 
+from ve import interfaces
 from ve.errors import InvalidValue
 from ve.shapes import KINDS, Shape
 
@@ -46,3 +47,11 @@ def test_the_nearest_is_named() -> None:
     with pytest.raises(InvalidValue) as caught:
         Shape.parse("brige")
     assert caught.value.hint == "did you mean bridge:BR?"
+
+
+def test_no_address_of_a_ve_is_that_of_its_port() -> None:
+    """Of one in 64 it was, and no bridge has two of the same: it could never start."""
+    firsts = {int(interfaces.mac("ve", veid).partition(":")[0], 16) for veid in range(1000)}
+    port = int(interfaces._port_mac("02:00:00:00:00:01").partition(":")[0], 16)
+    assert len(firsts) > 1 and max(firsts) < port
+    assert all(first & 3 == 2 for first in firsts)
