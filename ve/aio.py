@@ -25,7 +25,7 @@ from collections.abc import AsyncIterator, Coroutine
 from typing import Any, TypeVar, cast
 
 from ve import execgroup, process
-from ve.facts import ended
+from ve.facts import GOING, ended
 from ve.outcome import CompletedProcess, TimeoutExpired, Usage
 from ve.request import Arguments, Target
 
@@ -169,7 +169,7 @@ class AsyncPopen:
         pidfd = self._popen.target.pidfd
         if failure.may_be_going and not ended(pidfd):
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(process.GOING):
+                async with asyncio.timeout(GOING):
                     await _readable(pidfd)
         return ended(pidfd)
 

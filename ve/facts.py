@@ -137,6 +137,9 @@ def lives(facts: Facts) -> bool:
     return pidfd is not None
 
 
+GOING = 1.0  # seconds for an init to have ended whose VE can be entered no more, which is so a little before
+
+
 def ended(pidfd: int, timeout: float = 0.0) -> bool:
     """Has the whole process ended, or does it within timeout seconds?  It has also before anybody has waited for it."""
     return bool(readable([pidfd], timeout))

@@ -25,13 +25,13 @@ from typing import Any, NoReturn
 
 from ve import accounts, cgroups, descriptors, errors, farside, interpreter
 from ve._linux import libcrypt
-from ve.facts import ended
+from ve.facts import GOING, ended
 from ve.rootfs import API_DIRECTORIES
 
 _PIPE = 1 << 20  # bytes, what fs.pipe-max-size allows everybody
 _PATIENCE = 20.0  # seconds for one file of a VE's: longer than who changes accounts waits for its lock
 _LIVE_PATIENCE = 5.0  # to write into a running VE's /etc, which takes some hundredths
-_ENDS = 1.0  # seconds for a process that was killed, and an init that is just going, before nobody waits any more
+_ENDS = 1.0  # seconds for a process that was killed, before nobody waits for it any more
 _SALT = string.ascii_letters + string.digits + "./"
 _KEY_TYPE = re.compile(r"(sk-)?(ssh|ecdsa)-[a-z0-9-]+(@openssh\.com)?")  # sshd(8), "authorized_keys file format"
 _KILLED = ("ERROR", 0, "the process that works there was killed", "")
@@ -202,7 +202,7 @@ class Hand:
             raise errors.NotSupported(message, hint="copy what is on another file system into its own directory")
         if number == errno.ETIMEDOUT:
             raise errors.FileError(message, cgroups.WAITING, number=number)
-        if number == errno.ESRCH and self.pidfd >= 0 and ended(self.pidfd, _ENDS):
+        if number == errno.ESRCH and self.pidfd >= 0 and ended(self.pidfd, GOING):
             raise errors.NotRunning(f"{self.what}: the VE has stopped")
         if number == accounts.NO_SUCH_USER:
             raise errors.InvalidValue(message, hint="its users are those in its /etc/passwd")

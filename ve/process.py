@@ -32,14 +32,12 @@ from ve._linux import syscalls
 from ve.cgroups import Cgroup
 from ve.errors import Error, InvalidValue, NotRunning, NotSupported
 from ve.execgroup import sweep
-from ve.facts import ended
+from ve.facts import GOING, ended
 from ve.outcome import CalledProcessError, CompletedProcess, Counters, TimeoutExpired, Usage, no_process
 from ve.polling import readable
 from ve.request import Arguments, Options, Target
 
 __all__ = ["Popen", "Target", "run", "shell_code", "sweep"]
-
-GOING = 1.0  # seconds for an init whose VE can be entered no more to have ended
 
 
 class Failure(NamedTuple):

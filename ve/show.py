@@ -16,14 +16,13 @@ from contextlib import ExitStack, suppress
 from ve import descriptors, farside, interpreter, mountinfo, procfs
 from ve._linux import syscalls
 from ve.errors import Error, InUse, NotRunning
-from ve.facts import ended
+from ve.facts import GOING, ended
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import NoReturn
 
-_GOING = 1.0  # seconds for an init that is just going: it can be entered no more a little before it has ended
 _LOOKS = ("cwd", "root", "exe")
 _FOREIGN = syscalls.MOUNT_ATTR_NOSUID | syscalls.MOUNT_ATTR_NODEV  # a VE's setuid programs are none of the host's
 
@@ -49,7 +48,7 @@ def running(pidfd: int, point: str) -> None:
             interpreter.FarSide("ve.show", *ours, stdin=subprocess.DEVNULL).wait()
         message, fds = farside.receive(near)
     if not fds:
-        if ended(pidfd, _GOING):
+        if ended(pidfd, GOING):
             raise NotRunning(f"cannot show a VE at {point}: it is not running")
         why = "".join(message) or "the process that clones it was killed"
         raise Error(f"cannot show a running VE at {point}: {why}")
