@@ -14,6 +14,18 @@ from tests.verbs import commandline, witness
 
 SOME_CLOSED = [closed for count in (1, 2, 3) for closed in itertools.combinations((0, 1, 2), count)]
 
+TAKE_ALL = """
+import os
+
+def all_that_are_left():
+    taken = []
+    try:
+        while True:
+            taken.append(os.dup(0))
+    except OSError:
+        return taken
+"""
+
 
 def close(descriptors: tuple[int, ...]) -> Callable[[], None]:
     def do() -> None:
@@ -137,12 +149,7 @@ def test_who_has_no_descriptors_left_does_not_take_a_running_ve_for_a_stopped_on
 import errno, os, sys, ve
 env = ve.Host(sys.argv[1]).get(int(sys.argv[2]))
 env.status, env.cgroup.pids()  # all is imported
-held = []
-try:
-    while True:
-        held.append(os.dup(0))
-except OSError:
-    pass
+held = all_that_are_left()
 for left in range(12):
     for question in (lambda: env.pid, lambda: env.cgroup.pids(), lambda: env.status):
         try:
@@ -152,7 +159,7 @@ for left in range(12):
     os.close(held.pop())
 print(env.status)
 """
-    with witness.python(script, host_dir, env.veid, before=("prlimit", "--nofile=64")) as program:
+    with witness.python(TAKE_ALL + script, host_dir, env.veid, before=("prlimit", "--nofile=64")) as program:
         assert program.communicate() == ("running\n", "")
 
 
@@ -173,12 +180,7 @@ before = os.listdir("/proc/self/fd")
 done = [0] * 3
 for number, act in enumerate(acts):
     for left in range(28):
-        held = []
-        try:
-            while True:
-                held.append(os.dup(0))
-        except OSError:
-            pass
+        held = all_that_are_left()
         for fd in held[:left]:
             os.close(fd)
         try:
@@ -194,7 +196,7 @@ for number, act in enumerate(acts):
             assert len(children.read().split()) == 1, left  # the launcher
 assert all(done) and max(done) < 28
 """
-    with witness.python(script, host_dir, env.veid, before=("prlimit", "--nofile=64")) as program:
+    with witness.python(TAKE_ALL + script, host_dir, env.veid, before=("prlimit", "--nofile=64")) as program:
         assert program.communicate() == ("", "")
 
 

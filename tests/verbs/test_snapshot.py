@@ -155,10 +155,9 @@ def test_it_goes_on_after_it(host_dir: Path, make: Make) -> None:
     assert sorted(conf(host_dir, env.veid)["snapshots"]) == ["s1", "s2"]
 
 
-@pytest.mark.any_kernel
-def test_another_name_of_a_changed_file_means_it_still(
-    host: "ve.Host", spare: str, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def twice_named(host: "ve.Host", spare: str, make: Make) -> "ve.Environment":
+    """Running, of a template in which a file and a link have two names each."""
     tree = Path(host.templates.get(spare).path)
     (tree / "srv/a").write_text("old\n")
     os.link(tree / "srv/a", tree / "srv/b")
@@ -166,6 +165,14 @@ def test_another_name_of_a_changed_file_means_it_still(
     os.link(tree / "srv/link", tree / "srv/knil", follow_symlinks=False)
     env = make(template=spare)
     env.start()
+    return env
+
+
+@pytest.mark.any_kernel
+def test_another_name_of_a_changed_file_means_it_still(
+    twice_named: "ve.Environment", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    env = twice_named
     witness.shell(env, "echo new >>/srv/a; chown -h 7 /srv/link")
     times = witness.shell(env, "stat -c %.9Y /srv/a /srv/link")
     with pytest.raises(errors.NotSupported, match="a file that has other names") as refused:
@@ -210,14 +217,8 @@ def test_a_file_with_several_names_that_is_changed_until_all_stands_still(
 
 
 @pytest.mark.any_kernel
-def test_the_name_that_is_left_of_a_changed_file_means_it_still(host: "ve.Host", spare: str, make: Make) -> None:
-    tree = Path(host.templates.get(spare).path)
-    (tree / "srv/a").write_text("old\n")
-    os.link(tree / "srv/a", tree / "srv/b")
-    (tree / "srv/link").symlink_to("a")
-    os.link(tree / "srv/link", tree / "srv/knil", follow_symlinks=False)
-    env = make(template=spare)
-    env.start()
+def test_the_name_that_is_left_of_a_changed_file_means_it_still(twice_named: "ve.Environment") -> None:
+    env = twice_named
     witness.shell(env, "echo new >>/srv/a; rm /srv/a; chown -h 7 /srv/link; rm /srv/link")
     env.stop(fast=True)
     env.checkpoint()
